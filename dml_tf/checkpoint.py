@@ -1,0 +1,108 @@
+"""Checkpoints of an unfinished run: at every moment one whole file on disk.
+
+Keras's BackupAndRestore writes weights and then the epoch's number in place, and leaves out the
+seed generators: a run killed between the two files repeats an epoch, one killed during the first
+cannot go on at all, and dropout goes on with other masks.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dml_tf import records
+from dml_tf.config import Config
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves a cohort and its history after every epoch, and restores them.
+
+    One file holds all: weights, optimizers, seed generators, history and times. It is written
+    under another name and renamed when whole.
+
+    Args:
+        folder: Where the checkpoint of this run goes; nothing else may be there.
+        config: The run's settings; a checkpoint made with others is refused.
+
+    Attributes:
+        history: Metric name -> one value for each finished epoch.
+        wall_clock_s: Seconds spent in training, interrupted runs included.
+        cpu_s: CPU seconds of this process spent in training, likewise.
+    """
+
+    def __init__(self, folder: Path, config: Config):
+        super().__init__()
+        self._file = folder / "state.npz"
+        self._config = config
+        self._epoch = 0
+        self.history: dict[str, list[float]] = {}
+        self.wall_clock_s = 0.0
+        self.cpu_s = 0.0
+
+    def restore(self, model: keras.Model) -> int:
+        """Loads the newest checkpoint, if there is one.
+
+        Args:
+            model: A compiled, built cohort like the one that was saved.
+
+        Returns:
+            How many epochs are finished.
+
+        Raises:
+            RecordMismatch: The checkpoint belongs to other settings.
+        """
+        if not self._file.exists():
+            return 0
+        with np.load(self._file) as saved:
+            state = json.loads(str(saved["state"]))
+            records.refuse_mismatch(state["config"], self._config, self._file)
+            for i, variable in enumerate(_variables(model)):
+                variable.assign(saved[f"variable{i}"])
+        self._epoch, self.history = state["epoch"], state["history"]
+        self.wall_clock_s, self.cpu_s = state["wall_clock_s"], state["cpu_s"]
+        return self._epoch
+
+    def on_train_begin(self, logs=None):
+        """Starts the clocks."""
+        self._started = time.perf_counter() - self.wall_clock_s
+        self._cpu_started = time.process_time() - self.cpu_s
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves the state after an epoch.
+
+        Args:
+            epoch: Its index, from 0.
+            logs: Its metrics.
+        """
+        self._epoch = epoch + 1
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        self.wall_clock_s = time.perf_counter() - self._started
+        self.cpu_s = time.process_time() - self._cpu_started
+        self._save()
+
+    def delete(self):
+        """Removes the run's checkpoint."""
+        shutil.rmtree(self._file.parent, ignore_errors=True)
+
+    def _save(self):
+        state = {
+            "config": self._config.comparable(),
+            "epoch": self._epoch,
+            "history": self.history,
+            "wall_clock_s": self.wall_clock_s,
+            "cpu_s": self.cpu_s,
+        }
+        arrays = {f"variable{i}": v.numpy() for i, v in enumerate(_variables(self.model))}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        part = self._file.with_name("part.npz")
+        np.savez(part, state=json.dumps(state), **arrays)
+        part.replace(self._file)
+
+
+def _variables(model: keras.Model) -> list:
+    """Everything that a training step reads and writes, in a fixed order."""
+    return [*model.variables, *(v for optimizer in model.optimizers for v in optimizer.variables)]

@@ -1,0 +1,352 @@
+"""One run's settings: a frozen dataclass, and the absl flags made from its fields.
+
+A setting's name, type, help and default stand here once. A data set's defaults stand in
+`flags/<dataset>.flags`, a scale's in `flags/<scale>/<dataset>.flags`; explicit flags win over
+both, and the scale's file over the data set's.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAG_FILES = ROOT / "flags"
+
+DATASETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "shapes100")
+SCALES = ("smoke", "mini", "cpu", "paper")
+METHODS = ("independent", "dml", "dml_e", "distill")
+
+# What names a run, and what says where or how it is done, are no part of a run id's hash.
+_IDENTITY = ("dataset", "method", "net", "cohort", "seed")
+_WHEREABOUTS = ("data_dir", "results_dir", "overwrite")
+
+
+class FlagError(ValueError):
+    """A flag that is unknown, malformed, out of range or contradicts another."""
+
+
+def _setting(default, help_text: str, choices: Sequence[str] = (), low=None, high=None):
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help_text, "choices": tuple(choices), "low": low, "high": high},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run; immutable, checked when it is made.
+
+    Make one with `load`, which starts from the data set's flag file. Every field is a flag of the
+    same name, described in its metadata and by `python train.py --help`.
+
+    Raises:
+        FlagError: For a value out of range, or settings that contradict each other.
+    """
+
+    dataset: str = _setting("", "Data set; its flag file gives the other defaults.", DATASETS)
+    scale: str = _setting("paper", "Scale of the experiment.", SCALES)
+    data_dir: str = _setting("", "Folder or archive with the data; data that can be is made.")
+    net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
+    cohort: int = _setting(0, "Number of peers; 0 means as many as networks are named.", low=0)
+    method: str = _setting(
+        "", "Default: dml for a cohort of two or more, else independent.", METHODS
+    )
+    update: str = _setting(
+        "sequential",
+        "Peers one after the other (Algorithm 1), or all from the same predictions (Sec. 4.5).",
+        ("sequential", "simultaneous"),
+    )
+    mimicry: str = _setting("kl", "Mimicry loss: Eq. (4), or Eq. (7) as printed.", ("kl", "js"))
+    peer_reduction: str = _setting(
+        "mean", "Mean over the peers (Eq. 10), or sum, as the authors' code.", ("mean", "sum")
+    )
+    ensemble_average: str = _setting(
+        "probability", "What DML_e's teacher averages (Eq. 11: probability).",
+        ("probability", "logit"),
+    )  # fmt: skip
+    mimicry_weight: float = _setting(1.0, "Factor of the mimicry loss.", low=0.0)
+    temperature: float = _setting(1.0, "Divisor of the logits in the mimicry loss.", low=1e-3)
+    feature_weight: float = _setting(0.0, "Factor of the feature distance (Table 5, L2).", low=0.0)
+    entropy_weight: float = _setting(0.0, "Factor of the confidence penalty (Table 5).", low=0.0)
+    teacher: str = _setting(
+        "", "distill: a .keras file or a run id; default, the independent run of the first net."
+    )
+    optimizer: str = _setting("sgd", "Optimizer (Sec. 4.1).", ("sgd", "adam", "rmsprop"))
+    learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0)
+    decay_epochs: int = _setting(0, "Epochs between drops of the learning rate; 0: none.", low=0)
+    decay_rate: float = _setting(0.1, "Factor of each drop.", low=0.0, high=1.0)
+    momentum: float = _setting(0.0, "sgd (Nesterov), rmsprop: momentum.", low=0.0, high=1.0)
+    beta_1: float = _setting(0.9, "adam: decay of the first moment.", low=0.0, high=1.0)
+    beta_2: float = _setting(0.999, "adam: decay of the second moment.", low=0.0, high=1.0)
+    rho: float = _setting(0.9, "rmsprop: decay of the mean square.", low=0.0, high=1.0)
+    epsilon: float = _setting(1e-7, "adam, rmsprop: added to the denominator.", low=0.0)
+    mean_square_start: float = _setting(
+        0.0, "rmsprop: initial mean square; 1 is TensorFlow 1's start.", low=0.0
+    )
+    epochs: int = _setting(0, "Passes over the training images.", low=0)
+    steps: int = _setting(0, "Training steps, in place of epochs; 0: by epochs.", low=0)
+    batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
+    weight_decay: float = _setting(0.0, "Coupled L2 on kernels: gradient w x theta.", low=0.0)
+    dropout: float = _setting(0.0, "Rate of dropout before the classifier.", low=0.0, high=0.99)
+    label_smoothing: float = _setting(0.0, "Mass spread over all classes.", low=0.0, high=0.99)
+    ema: float = _setting(
+        0.0, "Decay of averaged weights, used for evaluation; 0: none.", low=0.0, high=1.0
+    )
+    augment: str = _setting(
+        "none", "Random flips, or reflect-padded random crops and flips.",
+        ("none", "flip", "crop_flip"),
+    )  # fmt: skip
+    image_size: int = _setting(0, "Side of the images in pixels; 0: the data's own.", low=0)
+    train_images: int = _setting(0, "Training images, an even subset by seed; 0: all.", low=0)
+    validation_fraction: float = _setting(
+        0.0, "Part of the training images held out for validation.", low=0.0, high=0.9
+    )
+    labelled_fraction: float = _setting(
+        1.0, "Part of each class's training images with labels (Sec. 4.10).", low=0.0, high=1.0
+    )
+    unlabelled: str = _setting(
+        "use", "Unlabelled images: mimicry loss only (DML-all), or left out.", ("use", "drop")
+    )
+    seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
+    results_dir: str = _setting("", "Where records and weights go; default results/<scale>.")
+    overwrite: bool = _setting(False, "Train again although a record is there.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_range(field, getattr(self, field.name))
+        if not self.dataset:
+            raise FlagError(f"--dataset is missing; it takes {' | '.join(DATASETS)}.")
+        self._fill_peers()
+        if not self.results_dir:
+            self._set("results_dir", str(ROOT / "results" / self.scale))
+        if not self.epochs and not self.steps:
+            raise FlagError("Set --epochs or --steps: neither is above 0.")
+        self._refuse_contradictions()
+
+    @property
+    def run_id(self) -> str:
+        """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
+        nets = "+".join(self.net).replace(":", "w")
+        name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
+        base = load(**{key: getattr(self, key) for key in (*_IDENTITY, "scale")})
+        differing = {
+            key: value
+            for key, value in self.comparable().items()
+            if value != getattr(base, key) and key not in _IDENTITY
+        }
+        if not differing:
+            return name
+        text = json.dumps(differing, sort_keys=True)
+        return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def comparable(self) -> dict:
+        """The settings that decide a run's outcome, as a record keeps them."""
+        settings = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {key: settings[key] for key in settings if key not in _WHEREABOUTS}
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this run, without what depends on the machine."""
+        identity = {"dataset": self.dataset, "net": self.net, "method": self.method}
+        if self.scale != load(**identity).scale:
+            identity["scale"] = self.scale
+        base = load(**identity)
+        for name in _FIELDS:
+            if name not in _WHEREABOUTS and getattr(self, name) != getattr(base, name):
+                identity[name] = getattr(self, name)
+        return " ".join(["python train.py", *(to_flag(n, v) for n, v in identity.items())])
+
+    def replace(self, **changes) -> "Config":
+        """A copy with some fields changed, checked anew.
+
+        Args:
+            **changes: Field names and their new values.
+
+        Returns:
+            The new config.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def _set(self, name: str, value):
+        object.__setattr__(self, name, value)
+
+    def _fill_peers(self):
+        if not self.net:
+            raise FlagError("--net is missing: name one network, or one for each peer.")
+        size = self.cohort or len(self.net)
+        if len(self.net) not in (1, size):
+            raise FlagError(
+                f"--net names {len(self.net)} networks for --cohort={size}: name one for all "
+                "peers, or one for each."
+            )
+        self._set("net", tuple(self.net) * (size if len(self.net) == 1 else 1))
+        self._set("cohort", size)
+        if not self.method:
+            self._set("method", "dml" if size > 1 else "independent")
+
+    def _refuse_contradictions(self):
+        if self.method != "independent" and self.cohort < 2:
+            raise FlagError(
+                f"--method={self.method} needs two peers or more: set --cohort, or name more "
+                "networks in --net."
+            )
+        if self.method == "distill" and self.cohort != 2:
+            raise FlagError(
+                "--method=distill takes two networks in --net: the teacher, then the student."
+            )
+        if self.labelled_fraction == 0.0:
+            raise FlagError("--labelled_fraction must be above 0: something must have labels.")
+        if self.unlabelled == "drop" and self.labelled_fraction == 1.0:
+            raise FlagError("--unlabelled=drop does nothing while --labelled_fraction is 1.")
+
+
+_FIELDS: Mapping[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
+
+# Setting -> (the setting that decides whether it is used, its values that use it).
+_MUTUAL = ("method", ("dml", "dml_e", "distill"))
+_USED_WITH = {
+    "update": ("method", ("dml", "dml_e")),
+    "mimicry": ("method", ("dml", "distill")),
+    "peer_reduction": ("method", ("dml",)),
+    "ensemble_average": ("method", ("dml_e",)),
+    "mimicry_weight": _MUTUAL,
+    "temperature": _MUTUAL,
+    "feature_weight": _MUTUAL,
+    "teacher": ("method", ("distill",)),
+    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "beta_1": ("optimizer", ("adam",)),
+    "beta_2": ("optimizer", ("adam",)),
+    "rho": ("optimizer", ("rmsprop",)),
+    "epsilon": ("optimizer", ("adam", "rmsprop")),
+    "mean_square_start": ("optimizer", ("rmsprop",)),
+}
+
+
+def load(**settings) -> Config:
+    """A config from the flag files of its data set and scale, with some settings changed.
+
+    Args:
+        **settings: `dataset`, and any other field by its name.
+
+    Returns:
+        The config.
+
+    Raises:
+        FlagError: For an unknown name, a value out of range or a contradiction.
+
+    Example:
+        >>> config = load(dataset="cifar10", net=("resnet32",), cohort=2)
+        >>> config.method, config.batch_size, config.run_id
+        ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')
+    """
+    unknown = sorted(settings.keys() - _FIELDS.keys())
+    if unknown:
+        raise FlagError(f"Unknown setting {unknown[0]!r}; there are {', '.join(_FIELDS)}.")
+    return parse([to_flag(name, value) for name, value in settings.items()])
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """A config from command-line flags.
+
+    Args:
+        argv: Flags, without the program's name.
+
+    Returns:
+        The config: explicit flags over the scale's flag file over the data set's over defaults.
+
+    Raises:
+        FlagError: For flags that cannot be taken.
+    """
+    explicit = _flag_values(argv)
+    files = [FLAG_FILES / f"{explicit.dataset}.flags"] if explicit.dataset else []
+    base = _flag_values([f"--flagfile={file}" for file in files if file.exists()] + list(argv))
+    if explicit.dataset:
+        files.append(FLAG_FILES / base.scale / f"{explicit.dataset}.flags")
+    found = [f"--flagfile={file}" for file in files if file.exists()]
+    values = _flag_values(found + list(argv))
+    config = Config(**{name: _plain(getattr(values, name)) for name in _FIELDS})
+    _refuse_ineffective(config, [name for name in _FIELDS if explicit[name].present])
+    return config
+
+
+def flag_help() -> str:
+    """Help on every flag, for `--help`."""
+    return _define_flags().get_help()
+
+
+def to_flag(name: str, value) -> str:
+    """The command-line form of one setting.
+
+    Args:
+        name: Field of `Config`.
+        value: Its value.
+
+    Returns:
+        `--name=value`, with sequences joined by commas.
+    """
+    if isinstance(value, (tuple, list)):
+        value = ",".join(map(str, value))
+    return f"--{name}={value}"
+
+
+def _flag_values(argv: Sequence[str]) -> flags.FlagValues:
+    values = _define_flags()
+    try:
+        rest = values(["train.py", *argv])[1:]
+    except flags.Error as error:
+        raise FlagError(f"{error}. `python train.py --help` lists the flags.") from None
+    except OSError as error:
+        raise FlagError(f"--flagfile: cannot read {error.filename}: {error.strerror}.") from None
+    if rest:
+        raise FlagError(f"Unexpected argument {rest[0]!r}: settings are given as --name=value.")
+    return values
+
+
+def _define_flags() -> flags.FlagValues:
+    """A fresh set of absl flags, one for each field; absl's global FLAGS stays untouched."""
+    values = flags.FlagValues()
+    for name, field in _FIELDS.items():
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            default = field.default or None  # absl checks a default, but for None
+            flags.DEFINE_enum(name, default, choices, text, flag_values=values)
+        elif field.type is bool:
+            flags.DEFINE_bool(name, field.default, text, flag_values=values)
+        elif field.type is int:
+            flags.DEFINE_integer(name, field.default, text, flag_values=values)
+        elif field.type is float:
+            flags.DEFINE_float(name, field.default, text, flag_values=values)
+        elif field.type is str:
+            flags.DEFINE_string(name, field.default, text, flag_values=values)
+        else:
+            flags.DEFINE_list(name, list(field.default), text, flag_values=values)
+    return values
+
+
+def _refuse_ineffective(config: Config, explicit: Sequence[str]):
+    """Refuses a flag that the chosen method or optimizer would silently ignore."""
+    for name in explicit:
+        value = getattr(config, name)
+        owner, users = _USED_WITH.get(name, ("", ()))
+        if owner and value != _FIELDS[name].default and getattr(config, owner) not in users:
+            raise FlagError(
+                f"--{name}={value} has no effect with --{owner}={getattr(config, owner)}: it is "
+                f"for --{owner}={' | '.join(users)}."
+            )
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else "" if value is None else value
+
+
+def _check_range(field: dataclasses.Field, value):
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    if choices and value not in choices and value != field.default:
+        raise FlagError(f"--{field.name}={value} is not among {' | '.join(choices)}.")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise FlagError(f"--{field.name}={value} is out of range: it takes numbers {limits}.")

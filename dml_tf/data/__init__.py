@@ -1,0 +1,29 @@
+"""Data sets for classification: `load` them, then draw `train_batches` and `eval_batches`.
+
+Nothing here imports TensorFlow, TensorFlow Datasets or scikit-learn before it is needed.
+"""
+
+from dml_tf.data.draws import EpochDraws, epoch_draws
+from dml_tf.data.loading import DATASETS, load
+from dml_tf.data.splits import Split, Splits
+
+__all__ = [
+    "DATASETS",
+    "EpochDraws",
+    "Split",
+    "Splits",
+    "epoch_draws",
+    "eval_batches",
+    "load",
+    "steps_per_epoch",
+    "train_batches",
+]
+
+
+def __getattr__(name: str):
+    """Import the batches, and with them TensorFlow, on first use."""
+    if name in ("eval_batches", "steps_per_epoch", "train_batches"):
+        from dml_tf.data import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,96 @@
+"""Pictures of your own: one sub-folder a class."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_tf.data.resizing import resize
+from dml_tf.data.splits import Source, Split
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+DEFAULT_SIZE = 64
+
+
+def load_image_folder(config: Any) -> Source:
+    """Load `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `validation/` if there.
+
+    Pictures are decoded to RGB in the order of their sorted paths and resized to a square as
+    `resize` does.
+
+    Args:
+        config: Object with `data_dir` and `image_size` (pixels; 0 for 64).
+
+    Returns:
+        The data set, named after its folder.
+
+    Raises:
+        FileNotFoundError: A folder is missing, or has no pictures.
+        ValueError: The parts differ in their classes, or a picture cannot be read.
+    """
+    if not config.data_dir:
+        raise ValueError(
+            "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
+            "FOLDER/test/CLASS/*.jpg."
+        )
+    root, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
+    class_names = _class_names(root / "train")
+    if len(class_names) < 2:
+        raise ValueError(
+            f"{root / 'train'} has a single class, {class_names[0]}; put the pictures of each "
+            "class into a folder of their own."
+        )
+    train = _read(root / "train", class_names, size)
+    test = _read(root / "test", class_names, size)
+    own = root / "validation"
+    validation = _read(own, class_names, size) if own.is_dir() else None
+    return Source(f"{root.resolve().name} (image folder)", train, test, class_names, validation)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = _folders(folder)
+    if not names:
+        raise FileNotFoundError(
+            f"{folder} has no class folders; put pictures into {folder}/CLASS/, one folder a class."
+        )
+    return names
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        return ()
+    found = (path.name for path in folder.iterdir() if path.is_dir())
+    return tuple(sorted(name for name in found if not name.startswith(".")))
+
+
+def _read(folder: Path, class_names: tuple[str, ...], size: int) -> Split:
+    different = set(_class_names(folder)) ^ set(class_names)
+    if different:
+        raise ValueError(
+            f"{folder} and {folder.parent / 'train'} differ in the classes "
+            f"{', '.join(sorted(different))}; both need the same class folders."
+        )
+    images, labels = [], []
+    for label, name in enumerate(class_names):
+        paths = sorted(
+            path
+            for path in (folder / name).iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder / name} has no pictures ({', '.join(SUFFIXES)}); add some or remove it."
+            )
+        images += [_decode(path, size) for path in paths]
+        labels += [label] * len(paths)
+    return Split(np.stack(images), np.array(labels, np.int64))
+
+
+def _decode(path: Path, size: int) -> np.ndarray:
+    import tensorflow as tf
+
+    try:
+        picture = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{path} cannot be read as a picture; replace or remove it.") from error
+    return resize(picture.numpy()[np.newaxis], size)[0]

@@ -1,0 +1,169 @@
+"""Batches for training and evaluation: `tf.data` applies what `draws` has drawn."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dml_tf.data.draws import AUGMENTATIONS, EpochDraws, crop_pad, epoch_draws
+from dml_tf.data.splits import Split, Splits
+
+
+def steps_per_epoch(splits: Splits, config: Any) -> int:
+    """Full batches in one epoch; what is left of a permutation is not used in that epoch.
+
+    Args:
+        splits: The run's data.
+        config: Object with `batch_size`.
+
+    Returns:
+        `floor(images / batch_size)`, at least 1.
+
+    Raises:
+        ValueError: The training set is smaller than one batch.
+    """
+    images, batch_size = len(splits.train), config.batch_size
+    if not 1 <= batch_size <= images:
+        raise ValueError(
+            f"--batch_size={batch_size}: the training set of {splits.name} has {images} images; "
+            f"give a batch of 1 to {images} images, or train on more of them."
+        )
+    return images // batch_size
+
+
+def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.data.Dataset:
+    """An endless stream of augmented training batches.
+
+    Each epoch is one new permutation, cut into `steps_per_epoch` full batches. Crops are taken
+    from images padded by reflection with 4 pixels at a size of 32 (Sec. 4.1's recipe) and in
+    proportion at others (ours), flips are left to right. The stream that starts at epoch `e`
+    gives exactly the batches that a longer one gives from epoch `e` on.
+
+    Args:
+        splits: The run's data.
+        config: Object with `batch_size`, `augment` (`none`, `flip` or `crop_flip`) and `seed`.
+        initial_epoch: First epoch of the stream, counted from 0.
+
+    Returns:
+        A data set of `(images, labels)`: normalised pixels, shape
+        `(batch, height, width, channels)`, float32, and labels, shape `(batch,)`, int64, -1
+        where unlabelled.
+
+    Raises:
+        ValueError: The training set is smaller than one batch, or `augment` is unknown.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from dml_tf.data import load
+        >>> config = SimpleNamespace(
+        ...     dataset="digits", data_dir="", image_size=16, train_images=200,
+        ...     validation_fraction=0.0, labelled_fraction=1.0, unlabelled="use", seed=0,
+        ...     augment="crop_flip", batch_size=32)
+        >>> images, labels = next(iter(train_batches(load(config), config)))
+        >>> tuple(images.shape), labels.dtype.name
+        ((32, 16, 16, 1), 'int64')
+    """
+    if config.augment not in AUGMENTATIONS:
+        raise ValueError(f"--augment={config.augment}: give one of {', '.join(AUGMENTATIONS)}.")
+    shape = (steps_per_epoch(splits, config), config.batch_size)
+    pad = crop_pad(splits.train.images.shape[1])
+
+    def draw(epoch):
+        return epoch_draws(
+            config.seed,
+            epoch,
+            images=len(splits.train),
+            batch_size=config.batch_size,
+            augment=config.augment,
+            pad=pad,
+        )
+
+    def batches_of(epoch):
+        dtypes = (tf.int32, tf.int32, tf.int32, tf.bool)
+        draws = EpochDraws(*tf.numpy_function(draw, [epoch], dtypes, stateful=False))
+        for array in draws:
+            array.set_shape(shape)
+        return tf.data.Dataset.from_tensor_slices(draws)
+
+    images, labels = tf.constant(splits.train.images), tf.constant(splits.train.labels)
+    normalise = _normaliser(splits)
+
+    def batch(draws):
+        return normalise(crop(images, draws, pad)), tf.gather(labels, draws.index)
+
+    epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
+    return epochs.flat_map(batches_of).map(batch).with_options(_options()).prefetch(2)
+
+
+def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:
+    """The images of a split once, in order, without augmentation; the last batch may be smaller.
+
+    Args:
+        split: Images to measure on.
+        splits: The run's data, whose training statistics normalise them.
+        batch_size: Images in a batch.
+
+    Returns:
+        A data set of `(images, labels)` like that of `train_batches`.
+    """
+    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    normalise = _normaliser(splits)
+
+    def batch(start):
+        part = slice(start, start + batch_size)
+        return normalise(images[part]), labels[part]
+
+    starts = tf.data.Dataset.range(0, len(split), batch_size)
+    return starts.map(batch).with_options(_options()).prefetch(2)
+
+
+def crop(images: tf.Tensor, draws: EpochDraws, pad: int) -> tf.Tensor:
+    """Cut and mirror a batch of crops from reflect-padded images.
+
+    The padded images are never made: a crop's rows and columns are looked up where reflection
+    puts them, in two gathers for the whole batch.
+
+    Args:
+        images: All images, shape `(images, height, width, channels)`.
+        draws: One batch of draws, each of shape `(batch,)`.
+        pad: Padding on each side in pixels, below height and width.
+
+    Returns:
+        Crops, shape `(batch, height, width, channels)`, of the images' dtype.
+    """
+    _, height, width, channels = images.shape
+    rows = _reflect(draws.top[:, tf.newaxis] - pad + tf.range(height), height)
+    columns = _reflect(draws.left[:, tf.newaxis] - pad + tf.range(width), width)
+    columns = tf.where(draws.flip[:, tf.newaxis], columns[:, ::-1], columns)
+    every_row = tf.reshape(images, (-1, width, channels))
+    crops = tf.gather(every_row, draws.index[:, tf.newaxis] * height + rows)
+    return tf.gather(crops, columns, axis=2, batch_dims=1)
+
+
+def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
+    """Places outside `[0, size)` mirrored at the first and last pixel, which are not repeated."""
+    return (size - 1) - tf.abs((size - 1) - tf.abs(place))
+
+
+def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from pixels 0..255 to pixels of mean 0 and deviation 1 in each channel."""
+    shape = splits.train.images.shape[1:]
+    # One long row an image: broadcasting over three channels takes twice the time.
+    scale = tf.constant(np.broadcast_to(1 / (255 * splits.std), shape).ravel(), tf.float32)
+    offset = tf.constant(np.broadcast_to(-splits.mean / splits.std, shape).ravel(), tf.float32)
+
+    def normalise(images):
+        rows = tf.cast(tf.reshape(images, (-1, scale.shape[0])), tf.float32)
+        return tf.reshape(rows * scale + offset, (-1, *shape))
+
+    return normalise
+
+
+def _options() -> tf.data.Options:
+    """Batches in order, made by one thread of the pipeline's own beside the training step's."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = 1
+    options.autotune.enabled = False
+    return options

@@ -1,0 +1,174 @@
+"""The data of one run, and the choice of its images: subsets by seed, evenly over the classes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dml_tf.data.draws import Purpose, philox
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: Pixels, shape `(images, height, width, channels)`, uint8.
+        labels: Class of each image, shape `(images,)`, int64; -1 where it is not given.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> "Split":
+        """The images at `index`, shape `(chosen,)`, as a split of their own."""
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set as it was published, before a run chooses from it.
+
+    Attributes:
+        name: The name that reports print, such as `CIFAR-10`.
+        train: All training images.
+        test: All test images.
+        class_names: One name a class.
+        validation: Validation images, where the data set brings its own.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    validation: Split | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """What one run trains on and is measured on.
+
+    Attributes:
+        name: The data set's name as printed, such as `CIFAR-10 (JPEG copy)`.
+        train: The training images chosen by the run's flags.
+        validation: Images held out of the training set, or None.
+        test: The test images, always all of them.
+        num_classes: Number of classes.
+        class_names: One name a class.
+        mean: Mean of the training pixels scaled to [0, 1], shape `(channels,)`, float32.
+        std: Their standard deviation, likewise.
+    """
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def class_ranks(labels: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Place of each image in a random order of its own class.
+
+    Args:
+        labels: Classes, shape `(images,)`.
+        words: A random word for each image, shape `(images,)`, uint64.
+
+    Returns:
+        Ranks from 0, shape `(images,)`, int64.
+
+    Example:
+        >>> class_ranks(np.array([0, 1, 0]), np.array([9, 5, 3])).tolist()
+        [1, 0, 0]
+    """
+    order = np.lexsort((words, labels))
+    first = np.searchsorted(labels[order], labels[order], side="left")
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[order] = np.arange(len(labels)) - first
+    return ranks
+
+
+def choose(source: Source, config: Any) -> tuple[Split, Split | None]:
+    """Choose a run's training and validation images.
+
+    In this order, each from its own stream of the seed: `validation_fraction` of every class is
+    held out; `train_images` of the rest are kept, as many of each class as of any other; and
+    `labelled_fraction` of every class keeps its labels, at least one image a class. The others
+    get the label -1, or are removed with `unlabelled="drop"`.
+
+    Args:
+        source: The whole data set.
+        config: Object with `validation_fraction`, `train_images`, `labelled_fraction`,
+            `unlabelled` and `seed`.
+
+    Returns:
+        The training split, and the validation split or None.
+
+    Raises:
+        ValueError: A flag asks for what the data set does not have.
+    """
+    train, validation = _hold_out(source, config.validation_fraction, config.seed)
+    train = _keep(train, config.train_images, config.seed)
+    return _label(train, config.labelled_fraction, config.unlabelled, config.seed), validation
+
+
+def _hold_out(source: Source, fraction: float, seed: int) -> tuple[Split, Split | None]:
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            f"--validation_fraction={fraction}: give a fraction of at least 0, below 1."
+        )
+    if not fraction:
+        return source.train, source.validation
+    if source.validation is not None:
+        raise ValueError(
+            f"--validation_fraction={fraction}: {source.name} has validation images of its own; "
+            "leave the flag at 0 to use them."
+        )
+    held = _fraction_of_classes(source.train.labels, fraction, seed, Purpose.VALIDATION, least=0)
+    if held.all() or not held.any():
+        raise ValueError(
+            f"--validation_fraction={fraction} holds out {held.sum()} of the {held.size} training "
+            f"images of {source.name}; give a fraction that leaves some on both sides."
+        )
+    return source.train.take(~held), source.train.take(held)
+
+
+def _keep(train: Split, count: int, seed: int) -> Split:
+    if not 0 <= count <= len(train):
+        raise ValueError(
+            f"--train_images={count}: there are {len(train)} training images (after validation "
+            "is held out); give a number from 1 to that, or 0 for all."
+        )
+    if count in (0, len(train)):
+        return train
+    words = philox(seed, Purpose.TRAIN_SUBSET).random_raw(len(train))
+    evenly = np.lexsort((words, class_ranks(train.labels, words)))
+    return train.take(np.sort(evenly[:count]))
+
+
+def _label(train: Split, fraction: float, unlabelled: str, seed: int) -> Split:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"--labelled_fraction={fraction}: give a fraction above 0, at most 1.")
+    if unlabelled not in ("use", "drop"):
+        raise ValueError(f"--unlabelled={unlabelled}: give use or drop.")
+    labelled = _fraction_of_classes(train.labels, fraction, seed, Purpose.LABELLED, least=1)
+    if unlabelled == "drop":
+        return train if labelled.all() else train.take(labelled)
+    return Split(train.images, np.where(labelled, train.labels, UNLABELLED))
+
+
+def _fraction_of_classes(
+    labels: np.ndarray, fraction: float, seed: int, purpose: Purpose, least: int
+) -> np.ndarray:
+    """A mask of `fraction` of each class, rounded, shape `(images,)`."""
+    ranks = class_ranks(labels, philox(seed, purpose).random_raw(len(labels)))
+    quota = np.maximum(least, np.rint(fraction * np.bincount(labels)))
+    return ranks < quota[labels]

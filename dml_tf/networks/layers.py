@@ -1,0 +1,181 @@
+"""Layers shared by the networks: one regulariser, own random streams, one classifier."""
+
+import itertools
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+# A running average that forgets a batch in about ten steps, as in the Torch code of [28] (where it
+# is written 0.1). Keras' default, 0.99, would leave the initial statistics in place in the
+# evaluation of a run of a few hundred steps.
+MOMENTUM = 0.9
+
+# Images with a shorter side below this many pixels get the small-input strides of a network.
+SMALL = 64
+
+
+def is_small(images: keras.KerasTensor) -> bool:
+    """Whether images need the small-input strides: ImageNet's would leave a map of one pixel.
+
+    Args:
+        images: Symbolic images, shape `(batch, height, width, channels)`.
+
+    Returns:
+        True where the shorter side is below `SMALL` pixels.
+    """
+    return min(images.shape[1:3]) < SMALL
+
+
+def layer_seeds(seed: int | None) -> Iterator[int | None]:
+    """Seeds for the layers of one network, in the order in which the layers are made.
+
+    Args:
+        seed: The network's seed, not negative; None leaves every layer to Keras' global seed.
+
+    Returns:
+        Without end: an independent 32-bit seed for each layer, or None for each.
+    """
+    if seed is None:
+        return itertools.repeat(None)
+    sequence = np.random.SeedSequence(seed)
+    return (int(sequence.spawn(1)[0].generate_state(1)[0]) for _ in itertools.count())
+
+
+class Layers:
+    """Applies the layers of one network, so that its body says only what is its own.
+
+    Kernels are drawn from He's normal distribution. Convolutions have no bias, since BatchNorm
+    follows each, or the sum that it is part of.
+
+    Args:
+        weight_decay: Adds `weight_decay * theta` to the gradient of every convolution, depthwise
+            and dense kernel, through `model.losses`; 0 adds nothing.
+        seed: Fixes the initial weights and the dropout masks; None uses Keras' global seed.
+    """
+
+    def __init__(self, *, weight_decay: float = 0.0, seed: int | None = None):
+        # L2(c) is c * sum(theta^2), whose gradient is 2 * c * theta.
+        self._regularizer = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+        self._seeds = layer_seeds(seed)
+
+    def _he_normal(self, fan: str) -> keras.Initializer:
+        return keras.initializers.VarianceScaling(
+            scale=2.0, mode=fan, distribution="untruncated_normal", seed=next(self._seeds)
+        )
+
+    def conv(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int,
+        stride: int = 1,
+        padding: str = "same",
+        fan: str = "fan_in",
+    ) -> keras.KerasTensor:
+        """Square convolution.
+
+        Args:
+            x: Maps, shape `(batch, height, width, channels)`.
+            filters: Channels of the result.
+            size: Side of the kernel, pixels.
+            stride: Step of the kernel, pixels.
+            padding: `same` or `valid`.
+            fan: Which of He's rules fixes the initial variance: `fan_in` keeps the signal's size on
+                the way forward, `fan_out` the gradient's on the way back.
+
+        Returns:
+            Maps, shape `(batch, height / stride, width / stride, filters)`, rounded up for `same`.
+        """
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            strides=stride,
+            padding=padding,
+            use_bias=False,
+            kernel_initializer=self._he_normal(fan),
+            kernel_regularizer=self._regularizer,
+        )(x)
+
+    def residual_conv(
+        self, x: keras.KerasTensor, filters: int, size: int = 3, stride: int = 1
+    ) -> keras.KerasTensor:
+        """Square convolution as the Torch codes of [7] and [28] have it.
+
+        Its centres are the pixels that a shortcut of the same stride takes: with a stride,
+        TensorFlow's `same` pads right and below only, which would move them by a pixel. Its initial
+        variance is He's for the way back.
+
+        Args:
+            x: Maps, shape `(batch, height, width, channels)`.
+            filters: Channels of the result.
+            size: Side of the kernel, pixels, odd.
+            stride: Step of the kernel, pixels.
+
+        Returns:
+            Maps, shape `(batch, height / stride, width / stride, filters)`, rounded up.
+        """
+        if stride == 1:
+            return self.conv(x, filters, size, fan="fan_out")
+        if size > 1:
+            x = keras.layers.ZeroPadding2D(size // 2)(x)
+        return self.conv(x, filters, size, stride, padding="valid", fan="fan_out")
+
+    def depthwise_conv(self, x: keras.KerasTensor, stride: int = 1) -> keras.KerasTensor:
+        """3x3 convolution of each channel by itself.
+
+        Args:
+            x: Maps, shape `(batch, height, width, channels)`.
+            stride: Step of the kernel, pixels.
+
+        Returns:
+            Maps, shape `(batch, height / stride, width / stride, channels)`, rounded up.
+        """
+        # Keras counts all channels as a depthwise kernel's fan-in, of which it sees one, and
+        # one as its fan-out.
+        return keras.layers.DepthwiseConv2D(
+            3,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            depthwise_initializer=self._he_normal("fan_out"),
+            depthwise_regularizer=self._regularizer,
+        )(x)
+
+    def norm(self, x: keras.KerasTensor, epsilon: float = 1e-5) -> keras.KerasTensor:
+        """BatchNorm over batch, height and width.
+
+        Args:
+            x: Maps, shape `(batch, height, width, channels)`.
+            epsilon: Added to the variance.
+
+        Returns:
+            Maps of the same shape.
+        """
+        return keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=epsilon)(x)
+
+    def classify(
+        self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0
+    ) -> dict[str, keras.KerasTensor]:
+        """Global average pooling, dropout and the linear classifier, in float32 always.
+
+        Args:
+            x: Last maps of the network, shape `(batch, height, width, dim)`.
+            num_classes: Number of classes.
+            dropout: Fraction of the features dropped before the classifier; 0 adds no layer.
+
+        Returns:
+            `logits`, shape `(batch, num_classes)`, and `features`, shape `(batch, dim)`.
+        """
+        features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
+        classifier = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=next(self._seeds)),
+            kernel_regularizer=self._regularizer,
+            dtype="float32",
+            name="logits",
+        )
+        kept = features
+        if dropout:
+            kept = keras.layers.Dropout(dropout, seed=next(self._seeds), dtype="float32")(features)
+        return {"logits": classifier(kept), "features": features}

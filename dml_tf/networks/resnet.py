@@ -1,0 +1,43 @@
+"""Residual networks for small images, He et al. 2016, Sec. 4.2: the paper's [7]."""
+
+import keras
+
+from dml_tf.networks.layers import Layers
+
+
+def resnet(
+    x: keras.KerasTensor, layers: Layers, *, blocks: int, width: int = 16
+) -> keras.KerasTensor:
+    """Body of the ResNet of depth `6 * blocks + 2`.
+
+    Three stages of `width`, `2 * width` and `4 * width` channels; the second and the third halve
+    the map.
+
+    Args:
+        x: Images, shape `(batch, height, width, channels)`.
+        layers: Where the layers come from.
+        blocks: Residual blocks in a stage.
+        width: Channels of the first stage; 16 in He et al.
+
+    Returns:
+        Maps, shape `(batch, height / 4, width / 4, 4 * width)`, rounded up.
+    """
+    x = keras.layers.ReLU()(layers.norm(layers.residual_conv(x, width)))
+    for stage in range(3):
+        for block in range(blocks):
+            x = _block(x, layers, width * 2**stage, stride=2 if stage and not block else 1)
+    return x
+
+
+def _block(x: keras.KerasTensor, layers: Layers, filters: int, stride: int) -> keras.KerasTensor:
+    residual = layers.norm(layers.residual_conv(x, filters, stride=stride))
+    residual = layers.norm(layers.residual_conv(keras.layers.ReLU()(residual), filters))
+    return keras.layers.ReLU()(keras.layers.Add()([_shortcut(x, filters, stride), residual]))
+
+
+def _shortcut(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
+    """Option A of He et al.: every second pixel, and zeros for the new channels."""
+    if stride == 1:
+        return x
+    new_channels = filters - x.shape[-1]
+    return keras.ops.pad(x[:, ::stride, ::stride], [(0, 0), (0, 0), (0, 0), (0, new_channels)])

@@ -1,0 +1,448 @@
+"""One run, from its settings to its record: the one place where everything is put together."""
+
+import contextlib
+import fcntl
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dml_tf import data, evaluate, networks, optimizers, records
+from dml_tf.checkpoint import Checkpoint
+from dml_tf.cohort import Cohort
+from dml_tf.config import Config, FlagError
+from dml_tf.version import __version__
+
+_MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # else the flag's
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on; the message says what to do."""
+
+
+def run(config: Config, *, verbose: int | None = None) -> dict:
+    """Trains and measures what the settings ask for, unless that is done already.
+
+    An interrupted run goes on after its last finished epoch and ends with the same weights as if
+    it had never stopped.
+
+    Args:
+        config: The run's settings.
+        verbose: Keras's: 0 silent, 1 a progress bar, 2 one line an epoch. Default: 1 in a
+            terminal, else 2.
+
+    Returns:
+        The run's record, also written to `<results_dir>/runs/<run_id>.json`; the trained cohort
+        is in `<results_dir>/models/<run_id>.keras`.
+
+    Raises:
+        FlagError: A network's name is wrong.
+        FileNotFoundError: Data or the teacher are missing.
+        RecordMismatch: The results folder holds this run with other settings.
+        RunFailed: Data are refused, the loss is not a number, or another process is at this run.
+    """
+    _check_networks(config)
+    with _lock(config):
+        if not config.overwrite and (record := records.find(config)):
+            return record
+        splits = load_data(config)
+        cohort = build_cohort(config, splits)
+        checkpoint = Checkpoint(_folder(config, "checkpoints") / config.run_id, config)
+        fit(cohort, config, splits, checkpoint, verbose=_verbosity(verbose))
+        record = make_record(config, splits, cohort, checkpoint)
+        save_model(cohort, model_path(config))
+        records.write(record, records.path(config))
+        checkpoint.delete()
+    return record
+
+
+def load_data(config: Config) -> data.Splits:
+    """The images of a run.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        Its splits.
+
+    Raises:
+        FileNotFoundError: There are none, with what would help.
+        RunFailed: They are refused or damaged, or a flag asks for what they do not have.
+    """
+    try:
+        splits = data.load(config)
+        data.steps_per_epoch(splits, config)
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
+    return splits
+
+
+def build_cohort(config: Config, splits: data.Splits) -> Cohort:
+    """The compiled cohort of a run, with its initial weights.
+
+    Peer k of seed s starts from the same weights whatever the method, so that runs of two methods
+    pair by seed.
+
+    Args:
+        config: The run's settings.
+        splits: The run's data.
+
+    Returns:
+        The cohort, compiled with the run's optimizers.
+    """
+    peers = [
+        networks.build(
+            name,
+            num_classes=splits.num_classes,
+            input_shape=splits.train.images.shape[1:],
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
+            seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
+        )
+        for k, name in enumerate(config.net)
+    ]
+    frozen = ()
+    if config.method == "distill":
+        peers[0], frozen = load_teacher(config, splits), (0,)
+    cohort = Cohort(
+        peers,
+        update=config.update,
+        mimicry=_MIMICRY.get(config.method, config.mimicry),
+        peer_reduction=config.peer_reduction,
+        ensemble_average=config.ensemble_average,
+        mimicry_weight=config.mimicry_weight,
+        temperature=config.temperature,
+        feature_weight=config.feature_weight,
+        entropy_weight=config.entropy_weight,
+        label_smoothing=config.label_smoothing,
+        frozen=frozen,
+    )
+    steps = data.steps_per_epoch(splits, config)
+    cohort.compile([optimizers.build(config, steps) for _ in cohort.students])
+    return cohort
+
+
+def fit(
+    cohort: Cohort, config: Config, splits: data.Splits, checkpoint: Checkpoint, verbose: int
+) -> None:
+    """Trains a cohort from its checkpoint, if any, to the end of its schedule.
+
+    Args:
+        cohort: As `build_cohort` makes it.
+        config: The run's settings.
+        splits: The run's data.
+        checkpoint: Where to go on from, and to save to.
+        verbose: Keras's.
+    """
+    per_epoch = data.steps_per_epoch(splits, config)
+    epochs = math.ceil(config.steps / per_epoch) if config.steps else config.epochs
+    first = checkpoint.restore(cohort)
+    if first and verbose:
+        print(f"{config.run_id}: {first} of {epochs} epochs are done; going on.", flush=True)
+    if first < epochs:
+        validation = splits.validation
+        cohort.fit(
+            data.train_batches(splits, config, initial_epoch=first),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=min(per_epoch, config.steps) if config.steps else per_epoch,
+            validation_data=validation and data.eval_batches(validation, splits, 256),
+            shuffle=False,  # the batches come in their order
+            verbose=verbose,
+            callbacks=[
+                StopAtNaN(),
+                *([StopAfter(config.steps)] if config.steps else []),
+                checkpoint,
+                keras.callbacks.TensorBoard(
+                    _folder(config, "tensorboard") / config.run_id, write_graph=False
+                ),
+                Progress(),
+            ],
+        )
+    for k, optimizer in zip(cohort.students, cohort.optimizers, strict=True):
+        # Puts averaged weights (the flag ema) in the weights' place.
+        optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
+
+
+def make_record(
+    config: Config, splits: data.Splits, cohort: Cohort, checkpoint: Checkpoint
+) -> dict:
+    """What a finished run leaves for tables, figures and readers.
+
+    Args:
+        config: The run's settings.
+        splits: The run's data.
+        cohort: The trained cohort.
+        checkpoint: History and times of its training.
+
+    Returns:
+        The record, of JSON's types; fractions, nats and seconds.
+    """
+    steps = int(cohort.optimizers[0].iterations.numpy())
+    measured = {
+        part: evaluate.measure(cohort, split, splits)
+        for part, split in (
+            ("train", splits.train),
+            ("validation", splits.validation),
+            ("test", splits.test),
+        )
+        if split is not None
+    }
+    return {
+        "run_id": config.run_id,
+        "command": config.command,
+        "config": config.comparable(),
+        "data": splits.name,
+        "images": {part: len(getattr(splits, part)) for part in measured},
+        "versions": _versions(),
+        "machine": machine(),
+        "steps": steps,
+        "parameters": dict(
+            zip(cohort.peer_names, (net.count_params() for net in cohort.networks), strict=True)
+        ),
+        "wall_clock_s": round(checkpoint.wall_clock_s, 3),
+        "cpu_s": round(checkpoint.cpu_s, 3),
+        "images_per_s": round(steps * config.batch_size / checkpoint.wall_clock_s, 2),
+        **measured,
+        "history": checkpoint.history,
+    }
+
+
+def load_teacher(config: Config, splits: data.Splits) -> keras.Model:
+    """The pre-trained first network of a distillation (Sec. 4.6).
+
+    Args:
+        config: The run's settings. `teacher` is a `.keras` file, or the id of a run in the same
+            results folder; by default the independent run of the first network with the same
+            settings and seed, which is trained first if it has to be.
+        splits: The run's data, which the teacher must fit.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: There is no such file or run.
+        FlagError: It is for other images or classes.
+    """
+    file = Path(config.teacher)
+    if not config.teacher:
+        file = _independent_teacher(config)
+    elif not file.suffix == ".keras":
+        file = _folder(config, "models") / f"{config.teacher}.keras"
+    if not file.exists():
+        raise FileNotFoundError(
+            f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
+            f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
+        )
+    model = keras.saving.load_model(file)
+    teacher = model.networks[0] if isinstance(model, Cohort) else model
+    made_for = (tuple(teacher.input_shape[1:]), _classes(teacher))
+    needed = (splits.train.images.shape[1:], splits.num_classes)
+    if made_for != needed:
+        raise FlagError(
+            f"--teacher: {file} takes images of shape {made_for[0]} in {made_for[1]} classes; "
+            f"this run has {needed[0]} in {needed[1]}."
+        )
+    return teacher
+
+
+def save_model(cohort: Cohort, file: Path):
+    """Writes a cohort so that nobody ever sees half of it.
+
+    Args:
+        cohort: What to save.
+        file: Where to, ending in `.keras`; its folder is made.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".part{os.getpid()}.{file.name}")
+    try:
+        cohort.save(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def model_path(config: Config) -> Path:
+    """Where the trained cohort of a run belongs.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        `<results_dir>/models/<run_id>.keras`.
+    """
+    return _folder(config, "models") / f"{config.run_id}.keras"
+
+
+def summary(record: dict) -> str:
+    """One line for each peer of a finished run.
+
+    Args:
+        record: The run's record.
+
+    Returns:
+        Lines with accuracy in percent, cross-entropy in nats and parameters in millions.
+    """
+    rows = record["test"]["peers"] | (
+        {"ensemble": record["test"]["ensemble"]} if "ensemble" in record["test"] else {}
+    )
+    width = max(map(len, rows))
+    lines = []
+    for name, measured in rows.items():
+        size = record["parameters"].get(name, sum(record["parameters"].values()))
+        lines.append(
+            f"{name:{width}}  test accuracy {100 * measured['accuracy']:6.2f}%  "
+            f"cross-entropy {measured['cross_entropy']:.4f}  {size / 1e6:.2f}M parameters"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """The processor, its cores and the system, in words."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join([*gpus, f"{name}, {os.cpu_count()} cores", platform.system()])
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Ends a run whose loss is not a finite number, before its weights are saved."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the losses of every step.
+
+        Args:
+            batch: Index of the step in its epoch.
+            logs: The metrics so far.
+
+        Raises:
+            RunFailed: A peer's loss is not finite.
+        """
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                peer, _, loss = name.partition("_supervised")
+                if not loss:
+                    continue
+                step = int(self.model.optimizers[0].iterations.numpy())
+                raise RunFailed(
+                    f"The loss of peer {peer} is {value} at step {step}. Its weights before the "
+                    "last finished epoch are kept. Try a smaller --learning_rate."
+                )
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends training after a number of steps, in the middle of an epoch if need be.
+
+    Args:
+        steps: Steps of the whole run.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self._steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts the steps.
+
+        Args:
+            batch: Index of the step in its epoch.
+            logs: The metrics so far.
+        """
+        if int(self.model.optimizers[0].iterations.numpy()) >= self._steps:
+            self.model.stop_training = True
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar with the accuracies only; TensorBoard and the record have the rest."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the bar.
+
+        Args:
+            batch: Index of the step in its epoch.
+            logs: The metrics so far.
+        """
+        super().on_train_batch_end(batch, _accuracies(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Ends the bar.
+
+        Args:
+            epoch: Index of the epoch.
+            logs: Its metrics.
+        """
+        super().on_epoch_end(epoch, _accuracies(logs))
+
+
+def _accuracies(logs: dict) -> dict:
+    return {name: value for name, value in logs.items() if name.endswith("_accuracy")}
+
+
+def _check_networks(config: Config):
+    for name in config.net:
+        try:
+            networks.parse(name)
+        except ValueError as error:
+            raise FlagError(f"--net: {error}") from None
+
+
+def _independent_teacher(config: Config) -> Path:
+    alone = config.replace(
+        net=config.net[:1], cohort=1, method="independent", mimicry="kl", overwrite=False,
+        mimicry_weight=1.0, temperature=1.0, feature_weight=0.0,
+    )  # fmt: skip
+    if not model_path(alone).exists():
+        run(alone.replace(overwrite=True))
+    return model_path(alone)
+
+
+def _classes(network: keras.Model) -> int:
+    shape = network.output_shape
+    return (shape["logits"] if isinstance(shape, dict) else shape)[-1]
+
+
+def _folder(config: Config, kind: str) -> Path:
+    return Path(config.results_dir) / kind
+
+
+def _verbosity(verbose: int | None) -> int:
+    return verbose if verbose is not None else 1 if sys.stdout.isatty() else 2
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dml_tf": __version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@contextlib.contextmanager
+def _lock(config: Config) -> Iterator[None]:
+    """Holds a run against a second process; the system drops the lock of a dead one."""
+    file = _folder(config, "locks") / config.run_id
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunFailed(
+                f"Another process is training {config.run_id} in {config.results_dir}. Wait for "
+                "it, or use another --results_dir."
+            ) from None
+        yield

@@ -1,0 +1,405 @@
+import doctest
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dml_tf import networks
+from dml_tf.networks import build, parse
+from dml_tf.networks.layers import Layers
+
+CIFAR100 = {"num_classes": 100, "input_shape": (32, 32, 3)}
+TINY = {"num_classes": 5, "input_shape": (16, 16, 3)}
+SMALL_NETS = ["resnet8:4", "wrn-10-2:4", "mobilenet_short:0.25"]
+
+
+def trainable_count(net):
+    return sum(int(np.prod(variable.shape)) for variable in net.trainable_variables)
+
+
+def last_map(net):
+    return net.get_layer("features").input.shape[1:]
+
+
+def random_images(shape, batch=2):
+    return np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
+
+
+def weights_differ(a, b):
+    return [not np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True)]
+
+
+def conv_norm(size, inputs, outputs):
+    """Weights of a bias-free convolution, with gamma and beta of its BatchNorm."""
+    return size * size * inputs * outputs + 2 * outputs
+
+
+# --- Table 1: parameters at 100 classes ---
+
+
+def test_resnet32_has_the_half_million_of_table_1():
+    # A stage is 10 convolutions of 3x3 with BatchNorm, the first of which doubles the channels.
+    stem = 3 * 3 * 3 * 16 + 2 * 16
+    stage_1 = 10 * (9 * 16 * 16 + 2 * 16)
+    stage_2 = 9 * 16 * 32 + 9 * (9 * 32 * 32) + 10 * 2 * 32
+    stage_3 = 9 * 32 * 64 + 9 * (9 * 64 * 64) + 10 * 2 * 64
+    classifier = 64 * 100 + 100
+    by_hand = stem + stage_1 + stage_2 + stage_3 + classifier
+    assert by_hand == 470_004
+
+    net = build("resnet32", **CIFAR100)
+
+    assert trainable_count(net) == by_hand
+    assert round(by_hand / 1e6, 1) == 0.5
+    assert last_map(net) == (8, 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "final_map"),
+    [
+        ((32, 32, 3), (4, 4, 1024)),
+        ((160, 64, 3), (5, 2, 1024)),
+        ((224, 224, 3), (7, 7, 1024)),
+    ],
+)
+def test_mobilenet_has_the_3_3_million_of_table_1_at_every_input(input_shape, final_map):
+    widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
+    by_hand = conv_norm(3, 3, 32) + 1024 * 100 + 100
+    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        by_hand += conv_norm(3, 1, inputs) + conv_norm(1, inputs, outputs)
+
+    net = build("mobilenet", num_classes=100, input_shape=input_shape)
+
+    assert trainable_count(net) == by_hand == 3_309_476
+    assert last_map(net) == final_map
+
+
+def test_wrn_28_10_has_the_36_5_million_of_table_1():
+    # BatchNorm stands before each convolution; a stage's first shortcut is a 1x1 convolution.
+    by_hand = 3 * 9 * 16 + 2 * 640 + 640 * 100 + 100
+    for inputs, outputs in ((16, 160), (160, 320), (320, 640)):
+        by_hand += 2 * inputs + 9 * inputs * outputs + inputs * outputs
+        by_hand += 7 * (2 * outputs + 9 * outputs * outputs)
+
+    net = build("wrn-28-10", **CIFAR100)
+
+    assert trainable_count(net) == by_hand == 36_536_884
+    assert last_map(net) == (8, 8, 640)
+    assert net.name == "wrn-28-10"
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "final_map"),
+    [((32, 32, 3), (4, 4, 1024)), ((224, 224, 3), (7, 7, 1024))],
+)
+def test_inception_v1_has_5_70_million_which_is_not_table_1s(input_shape, final_map):
+    # Table 1 prints 7.8M, which no usual variant has. True 5x5 kernels in the branch of that name
+    # would add 16 weights for each pair of channels, and come to 6.08M.
+    pairs = 16 * 32 + 32 * 96 + 16 * 48 + 2 * 24 * 64 + 32 * 64 + 2 * 32 * 128 + 48 * 128
+
+    net = build("inception_v1", num_classes=100, input_shape=input_shape)
+
+    assert trainable_count(net) == 5_702_404
+    assert round((trainable_count(net) + 16 * pairs) / 1e6, 2) == 6.08
+    assert last_map(net) == final_map
+
+
+def test_mobilenet_short_keeps_more_than_a_pixel_of_16x16():
+    net = build("mobilenet_short", **TINY)
+    assert last_map(net) == (2, 2, 512)
+
+
+# --- what the networks compute ---
+
+
+def test_mobilenet_equals_the_one_that_keras_ships():
+    shape = (64, 64, 3)
+    theirs = keras.applications.MobileNet(
+        weights=None, include_top=False, pooling="avg", input_shape=shape, alpha=0.25
+    )
+    ours = build("mobilenet:0.25", num_classes=3, input_shape=shape)
+    ours.set_weights(theirs.get_weights() + ours.get_weights()[-2:])
+    images = random_images(shape)
+    np.testing.assert_allclose(ours(images)["features"], theirs(images), rtol=1e-4, atol=1e-6)
+
+
+def test_resnet_shortcuts_take_every_second_pixel_and_pad_channels_with_zeros():
+    # With all convolutions but the first at zero, only the shortcuts speak.
+    net = build("resnet8:4", num_classes=5, input_shape=(14, 18, 3), seed=0)
+    stem, *others = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
+    for layer in others:
+        layer.kernel.assign(tf.zeros_like(layer.kernel))
+    images = random_images((14, 18, 3))
+    first = np.maximum(stem(images) / np.sqrt(1 + 1e-5), 0)
+
+    features = net(images)["features"]
+
+    expected = np.pad(first[:, ::4, ::4].mean(axis=(1, 2)), [(0, 0), (0, 12)])
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_wrn_is_pre_activated_and_projects_after_the_activation():
+    # With the residual convolutions at zero, three projections, each after an activation, remain.
+    net = build("wrn-10-2:4", **TINY, seed=0)
+    stem, *others = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
+    for layer in others:
+        if layer.kernel_size == (3, 3):
+            layer.kernel.assign(tf.zeros_like(layer.kernel))
+    projections = [layer.kernel.numpy()[0, 0] for layer in others if layer.kernel_size == (1, 1)]
+    assert [kernel.shape for kernel in projections] == [(4, 8), (8, 16), (16, 32)]
+    images = random_images((16, 16, 3))
+
+    x = np.asarray(stem(images))
+    for kernel, stride in zip(projections, (1, 2, 2), strict=True):
+        x = np.maximum(x / np.sqrt(1 + 1e-5), 0)[:, ::stride, ::stride] @ kernel
+    expected = np.maximum(x / np.sqrt(1 + 1e-5), 0).mean(axis=(1, 2))
+
+    np.testing.assert_allclose(net(images)["features"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_strided_residual_convolution_is_centred_on_the_shortcuts_pixels(side):
+    inputs = keras.Input((side, side, 1))
+    net = keras.Model(inputs, Layers().residual_conv(inputs, 1, stride=2))
+    centre = np.zeros((3, 3, 1, 1), "float32")
+    centre[1, 1] = 1
+    net.set_weights([centre])
+    images = random_images((side, side, 1))
+    np.testing.assert_array_equal(net(images), images[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("name", SMALL_NETS)
+def test_logits_are_a_linear_map_of_the_features(name):
+    net = build(name, **TINY, dropout=0.5)
+    images = random_images((16, 16, 3), batch=3)
+    outputs = net(images)
+    kernel, bias = net.get_layer("logits").get_weights()
+    pooled = keras.Model(net.input, net.get_layer("features").input)(images)
+    assert outputs["logits"].shape == (3, 5)
+    np.testing.assert_allclose(outputs["features"], np.mean(pooled, axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+        outputs["logits"], outputs["features"] @ kernel + bias, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_initial_maps_keep_their_size_through_a_deep_network():
+    # He's rule at work: far from vanishing or exploding in 32 layers without help of BatchNorm.
+    layers = Layers(seed=0)
+    x = inputs = keras.Input((16, 16, 32))
+    for _ in range(16):
+        x = keras.layers.ReLU()(layers.conv(keras.layers.ReLU()(layers.depthwise_conv(x)), 32, 1))
+    spread = np.std(keras.Model(inputs, x)(random_images((16, 16, 32))))
+    assert 0.05 < spread < 20
+
+
+# --- width ---
+
+
+def test_width_in_the_name_equals_width_as_argument():
+    for name, width in (("resnet8", 8), ("wrn-10-2", 8), ("mobilenet_short", 0.5)):
+        in_name = build(f"{name}:{width}", **TINY, seed=1)
+        argument = build(name, width=width, **TINY, seed=1)
+        assert in_name.name == argument.name == name
+        assert not any(weights_differ(in_name, argument))
+        assert parse(f"{name}:{width}", width=width)[0] == name
+
+
+def test_width_is_the_base_of_a_resnet_and_the_multiplier_of_a_mobilenet():
+    assert last_map(build("resnet8:4", **TINY)) == (4, 4, 16)
+    assert last_map(build("wrn-10-2:4", **TINY)) == (4, 4, 32)
+    assert last_map(build("mobilenet_short:0.25", **TINY)) == (2, 2, 128)
+
+
+# --- names and arguments that are refused ---
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("foo", "Accepted: resnet<6n[+]2>"),
+        ("", "Accepted"),
+        ("resnet", "Accepted"),
+        ("ResNet32", "Accepted"),
+        ("wrn-28", "Accepted"),
+        ("wrn-28-0", "Accepted"),
+        ("resnet8:abc", "'abc'.*Accepted"),
+        ("resnet8:", "Accepted"),
+        ("resnet31", "Use resnet26 or resnet32"),
+        ("resnet2", r"Use resnet8\."),
+        ("wrn-27-10", "6n[+]4. Use wrn-22-10 or wrn-28-10"),
+        ("resnet8:0.5", "whole number"),
+        ("resnet8:0", "positive"),
+        ("resnet8:nan", "positive"),
+        ("mobilenet:-1", "positive"),
+        ("mobilenet:inf", "positive"),
+        ("inception_v1:0.5", "has no width"),
+    ],
+)
+def test_a_name_that_names_no_network_is_refused_with_a_way_out(name, says):
+    with pytest.raises(ValueError, match=says):
+        build(name, **TINY)
+
+
+def test_two_different_widths_are_refused():
+    with pytest.raises(ValueError, match="one width"):
+        parse("resnet8:16", width=8)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (None, None, 3), (32, 0, 3), (32, -1, 3)])
+def test_an_input_shape_without_fixed_sides_is_refused(shape):
+    with pytest.raises(ValueError, match=re.escape("(height, width, channels)")):
+        build("resnet8", num_classes=5, input_shape=shape)
+
+
+# --- weight decay ---
+
+
+@pytest.mark.parametrize("name", SMALL_NETS)
+def test_weight_decay_adds_w_theta_to_kernels_and_nothing_else(name):
+    net = build(name, **TINY, weight_decay=0.1)
+    kernels = [v for v in net.trainable_variables if "kernel" in v.path.split("/")[-1]]
+    others = [v for v in net.trainable_variables if "kernel" not in v.path.split("/")[-1]]
+    assert {v.path.split("/")[-1] for v in others} == {"gamma", "beta", "bias"}
+    with tf.GradientTape() as tape:
+        decay = tf.add_n(net.losses)
+    gradients = tape.gradient(decay, [v.value for v in kernels + others])
+    for kernel, gradient in zip(kernels, gradients, strict=False):
+        np.testing.assert_allclose(gradient, 0.1 * kernel.numpy(), rtol=1e-5)
+    assert gradients[len(kernels) :] == [None] * len(others)
+
+
+def test_without_weight_decay_there_are_no_losses():
+    assert build("mobilenet_short:0.25", **TINY).losses == []
+
+
+def test_running_averages_move_by_a_tenth_of_the_way_to_the_batch():
+    net = build("resnet8:4", **TINY, seed=0)
+    images = random_images((16, 16, 3))
+    stem, norm = net.layers[1:3]
+    net(images, training=True)
+    expected = 0.1 * np.mean(stem(images), axis=(0, 1, 2))
+    np.testing.assert_allclose(norm.moving_mean, expected, rtol=1e-4, atol=1e-6)
+
+
+# --- seeds ---
+
+
+def test_same_seed_gives_the_same_weights_and_masks_whatever_happened_before():
+    def make():
+        return build("mobilenet_short:0.25", **TINY, dropout=0.5, seed=7)
+
+    images = random_images((16, 16, 3))
+    keras.utils.set_random_seed(1)
+    first = make()
+    keras.utils.set_random_seed(2)
+    build("resnet8:4", **TINY, dropout=0.5)
+    second = make()
+
+    assert not any(weights_differ(first, second))
+    steps = [[net(images, training=True)["logits"] for _ in range(2)] for net in (first, second)]
+    np.testing.assert_array_equal(steps[0], steps[1])
+    assert not np.array_equal(steps[0][0], steps[0][1])
+
+
+def test_weights_do_not_depend_on_dropout_or_weight_decay():
+    plain = build("resnet8:4", **TINY, seed=3)
+    regularised = build("resnet8:4", **TINY, seed=3, dropout=0.5, weight_decay=1e-3)
+    kernels = [v.numpy() for v in plain.trainable_variables]
+    for a, b in zip(kernels, regularised.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_different_seeds_differ_in_every_kernel():
+    a, b = (build("resnet8:4", **TINY, seed=seed) for seed in (0, 1))
+    kernels = [weight.ndim > 1 for weight in a.get_weights()]
+    assert weights_differ(a, b) == kernels
+
+
+def test_no_two_layers_of_two_networks_share_a_stream():
+    seeds = []
+    for seed in (0, 1):
+        for layer in build("resnet20:4", **TINY, dropout=0.5, seed=seed).layers:
+            config = layer.get_config()
+            if "kernel_initializer" in config:
+                seeds.append(config["kernel_initializer"]["config"]["seed"])
+            elif isinstance(layer, keras.layers.Dropout):
+                seeds.append(config["seed"])
+    assert len(seeds) == len(set(seeds)) == 2 * (19 + 1 + 1)
+    assert all(isinstance(seed, int) for seed in seeds)
+
+
+def test_without_a_seed_the_global_one_decides():
+    nets = []
+    for seed in (5, 5, 6):
+        keras.utils.set_random_seed(seed)
+        nets.append(build("resnet8:4", **TINY))
+    assert not any(weights_differ(nets[0], nets[1]))
+    assert any(weights_differ(nets[0], nets[2]))
+
+
+# --- saving, precision, compilation ---
+
+
+@pytest.mark.parametrize("name", SMALL_NETS)
+def test_saved_and_cloned_networks_compute_the_same(name, tmp_path):
+    net = build(name, **TINY, weight_decay=1e-3, dropout=0.2, seed=0)
+    images = random_images((16, 16, 3))
+    net(images, training=True)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    clone = keras.models.clone_model(net)
+    clone.set_weights(net.get_weights())
+    for copy in (loaded, clone):
+        assert copy.name == net.name
+        assert float(sum(copy.losses)) == float(sum(net.losses)) > 0
+        for key, value in net(images).items():
+            np.testing.assert_array_equal(copy(images)[key], value)
+
+
+def test_weights_alone_load_into_another_build(tmp_path):
+    net = build("resnet8:4", **TINY, seed=0)
+    net.save_weights(tmp_path / "net.weights.h5")
+    other = build("resnet8:4", **TINY, seed=1)
+    other.load_weights(tmp_path / "net.weights.h5")
+    assert not any(weights_differ(net, other))
+
+
+@pytest.fixture
+def mixed_float16():
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    yield
+    keras.mixed_precision.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name", SMALL_NETS)
+def test_outputs_are_float32_under_mixed_precision(name, mixed_float16):
+    net = build(name, **TINY, dropout=0.5)
+    assert net.get_layer("features").input.dtype == "float16"
+    outputs = net(random_images((16, 16, 3)), training=True)
+    assert {key: value.dtype for key, value in outputs.items()} == {
+        "logits": tf.float32,
+        "features": tf.float32,
+    }
+
+
+def test_xla_compiles_a_gradient_that_equals_the_eager_one():
+    net = build("resnet8:4", **TINY, seed=0)
+    images = random_images((16, 16, 3))
+
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(net(images)["logits"] ** 2)
+        return tape.gradient(loss, net.trainable_variables)
+
+    compiled = tf.function(gradients, jit_compile=True)(images)
+    for a, b in zip(compiled, gradients(images), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_examples_in_docstrings_run():
+    results = doctest.testmod(networks)
+    assert results.failed == 0
+    assert results.attempted > 0
