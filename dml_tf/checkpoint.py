@@ -5,15 +5,13 @@ seed generators: a run killed between the two files repeats an epoch, one killed
 cannot go on at all, and dropout goes on with other masks.
 """
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from dml_tf import records
+from dml_tf import records, state
 from dml_tf.config import Config
 
 
@@ -56,13 +54,13 @@ class Checkpoint(keras.callbacks.Callback):
         """
         if not self._file.exists():
             return 0
-        with np.load(self._file) as saved:
-            state = json.loads(str(saved["state"]))
-            records.refuse_mismatch(state["config"], self._config, self._file)
-            for i, variable in enumerate(_variables(model)):
-                variable.assign(saved[f"variable{i}"])
-        self._epoch, self.history = state["epoch"], state["history"]
-        self.wall_clock_s, self.cpu_s = state["wall_clock_s"], state["cpu_s"]
+        progress, arrays = state.load(self._file)
+        records.refuse_mismatch(progress["config"], self._config, self._file)
+        # The state of an exported step has its metrics' variables behind the cohort's.
+        for variable, array in zip(variables(model), arrays, strict=False):
+            variable.assign(array)
+        self._epoch, self.history = progress["epoch"], progress["history"]
+        self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
         return self._epoch
 
     def on_train_begin(self, logs=None):
@@ -89,20 +87,23 @@ class Checkpoint(keras.callbacks.Callback):
         shutil.rmtree(self._file.parent, ignore_errors=True)
 
     def _save(self):
-        state = {
+        progress = {
             "config": self._config.comparable(),
             "epoch": self._epoch,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
         }
-        arrays = {f"variable{i}": v.numpy() for i, v in enumerate(_variables(self.model))}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        part = self._file.with_name("part.npz")
-        np.savez(part, state=json.dumps(state), **arrays)
-        part.replace(self._file)
+        state.save(self._file, progress, [v.numpy() for v in variables(self.model)])
 
 
-def _variables(model: keras.Model) -> list:
-    """Everything that a training step reads and writes, in a fixed order."""
+def variables(model: keras.Model) -> list:
+    """Everything that a training step reads and writes and that outlives an epoch.
+
+    Args:
+        model: A compiled, built cohort.
+
+    Returns:
+        Its weights, seed generators' states and optimizers' variables, in a fixed order.
+    """
     return [*model.variables, *(v for optimizer in model.optimizers for v in optimizer.variables)]

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from absl import flags
 
+from dml_tf.data import AUGMENTATIONS, DATASETS
+
 ROOT = Path(__file__).resolve().parent.parent
 FLAG_FILES = ROOT / "flags"
 
-DATASETS = ("cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "shapes100")
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
 

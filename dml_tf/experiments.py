@@ -59,7 +59,9 @@ class Scale:
         return self.name == "paper"
 
 
-_PAPER = dict(zip(NETWORKS, ("resnet32", "mobilenet", "inception_v1", "wrn-28-10"), strict=True))
+PAPER_NETWORKS = dict(
+    zip(NETWORKS, ("resnet32", "mobilenet", "inception_v1", "wrn-28-10"), strict=True)
+)
 _SMALL = {"ResNet-32": "resnet8:16", "MobileNet": "mobilenet_short:0.5", "WRN-28-10": "wrn-10-2"}
 _TINY = {"ResNet-32": "resnet8:4", "MobileNet": "mobilenet_short:0.25", "WRN-28-10": "wrn-10-1:4"}
 
@@ -78,10 +80,13 @@ SCALES: Mapping[str, Scale] = {
         Scale("cpu", {"CIFAR-10": Data("cifar10", 5, _SMALL)}),
         Scale(
             "paper",
-            {"CIFAR-10": Data("cifar10", 3, _PAPER), "CIFAR-100": Data("cifar100", 3, _PAPER)},
+            {
+                "CIFAR-10": Data("cifar10", 3, PAPER_NETWORKS),
+                "CIFAR-100": Data("cifar100", 3, PAPER_NETWORKS),
+            },
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)

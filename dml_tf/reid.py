@@ -249,9 +249,8 @@ class _Gallery:
 def _good_ranks(query: _Images, gallery: _Gallery) -> Iterator[np.ndarray]:
     """Yields for each query the sorted 0-based ranks of its good images, junk removed."""
     _check_dimensions(query, gallery)
-    wanted = np.where(
-        query.pids == DISTRACTOR, JUNK, query.pids
-    )  # neither has a good image in this gallery
+    # This gallery has no junk: whoever is looked for as junk has no good image.
+    wanted = np.where(query.pids == DISTRACTOR, JUNK, query.pids)
     same_identity = list(_same_identity(gallery.pids, wanted))
     block = max(1, _BLOCK_ELEMENTS // max(1, len(gallery.pids)))
     for start in range(0, len(wanted), block):
@@ -266,10 +265,11 @@ def _ranks(row: np.ndarray, good: np.ndarray) -> np.ndarray:
     """Sorted 0-based ranks of the images `good` in the order of their distances in `row`."""
     if not len(good):
         return good
-    near = np.flatnonzero(row <= row[good].max())  # farther images cannot precede a good one
+    near = row <= row[good].max()  # farther images cannot precede a good one
+    if np.count_nonzero(near) > _SORT_PER_GOOD * len(good):
+        return np.sort([_rank(row, i) for i in good.tolist()])
+    near = np.flatnonzero(near)
     row, good = row[near], np.searchsorted(near, good)
-    if len(near) > _SORT_PER_GOOD * len(good):
-        return np.sort([_rank(row, i) for i in good])
     in_order = np.sort(row)
     ranks, ends = (in_order.searchsorted(row[good], side) for side in ("left", "right"))
     for k in np.flatnonzero(ends - ranks > 1):
@@ -279,7 +279,8 @@ def _ranks(row: np.ndarray, good: np.ndarray) -> np.ndarray:
 
 def _rank(row: np.ndarray, i: int) -> int:
     """How many images rank before image `i`: the nearer, and of the equally near the earlier."""
-    return np.count_nonzero(row[:i] <= row[i]) + np.count_nonzero(row[i:] < row[i])
+    distance = row[i]
+    return np.count_nonzero(row[:i] <= distance) + np.count_nonzero(row[i:] < distance)
 
 
 def _same_identity(pids: np.ndarray, wanted: np.ndarray) -> Iterator[np.ndarray]:
@@ -313,8 +314,7 @@ def _measures(
 
 
 def _prepare(features: np.ndarray, unit: bool) -> np.ndarray:
-    """Removes negative zeros and scales to unit length where wanted, in place; zeros stay zeros."""
-    features += 0
+    """Scales to unit length where wanted, in place; a zero vector stays one."""
     if unit:
         norms = np.sqrt(2 * _half_squared_norms(features))[:, None]
         features /= np.where(norms == 0, 1, norms)

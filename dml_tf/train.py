@@ -1,12 +1,13 @@
 """One run, from its settings to its record: the one place where everything is put together."""
 
 import contextlib
+import datetime
 import fcntl
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -26,7 +27,12 @@ class RunFailed(RuntimeError):
     """A run that cannot go on; the message says what to do."""
 
 
-def run(config: Config, *, verbose: int | None = None) -> dict:
+def run(
+    config: Config,
+    *,
+    verbose: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict:
     """Trains and measures what the settings ask for, unless that is done already.
 
     An interrupted run goes on after its last finished epoch and ends with the same weights as if
@@ -36,6 +42,7 @@ def run(config: Config, *, verbose: int | None = None) -> dict:
         config: The run's settings.
         verbose: Keras's: 0 silent, 1 a progress bar, 2 one line an epoch. Default: 1 in a
             terminal, else 2.
+        callbacks: More of Keras's callbacks for the training.
 
     Returns:
         The run's record, also written to `<results_dir>/runs/<run_id>.json`; the trained cohort
@@ -54,7 +61,7 @@ def run(config: Config, *, verbose: int | None = None) -> dict:
         splits = load_data(config)
         cohort = build_cohort(config, splits)
         checkpoint = Checkpoint(_folder(config, "checkpoints") / config.run_id, config)
-        fit(cohort, config, splits, checkpoint, verbose=_verbosity(verbose))
+        fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks)
         record = make_record(config, splits, cohort, checkpoint)
         save_model(cohort, model_path(config))
         records.write(record, records.path(config))
@@ -129,7 +136,12 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
 
 
 def fit(
-    cohort: Cohort, config: Config, splits: data.Splits, checkpoint: Checkpoint, verbose: int
+    cohort: Cohort,
+    config: Config,
+    splits: data.Splits,
+    checkpoint: Checkpoint,
+    verbose: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains a cohort from its checkpoint, if any, to the end of its schedule.
 
@@ -139,6 +151,7 @@ def fit(
         splits: The run's data.
         checkpoint: Where to go on from, and to save to.
         verbose: Keras's.
+        callbacks: More of Keras's callbacks.
     """
     per_epoch = data.steps_per_epoch(splits, config)
     epochs = math.ceil(config.steps / per_epoch) if config.steps else config.epochs
@@ -163,6 +176,7 @@ def fit(
                     _folder(config, "tensorboard") / config.run_id, write_graph=False
                 ),
                 Progress(),
+                *callbacks,
             ],
         )
     for k, optimizer in zip(cohort.students, cohort.optimizers, strict=True):
@@ -202,10 +216,12 @@ def make_record(
         "images": {part: len(getattr(splits, part)) for part in measured},
         "versions": _versions(),
         "machine": machine(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
-        "parameters": dict(
-            zip(cohort.peer_names, (net.count_params() for net in cohort.networks), strict=True)
-        ),
+        "parameters": {
+            name: networks.count_parameters(net)
+            for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
+        },
         "wall_clock_s": round(checkpoint.wall_clock_s, 3),
         "cpu_s": round(checkpoint.cpu_s, 3),
         "images_per_s": round(steps * config.batch_size / checkpoint.wall_clock_s, 2),
@@ -410,8 +426,8 @@ def _independent_teacher(config: Config) -> Path:
 
 
 def _classes(network: keras.Model) -> int:
-    shape = network.output_shape
-    return (shape["logits"] if isinstance(shape, dict) else shape)[-1]
+    outputs = network.output
+    return (outputs["logits"] if isinstance(outputs, dict) else outputs).shape[-1]
 
 
 def _folder(config: Config, kind: str) -> Path:

@@ -3,11 +3,12 @@
 Nothing here imports TensorFlow, TensorFlow Datasets or scikit-learn before it is needed.
 """
 
-from dml_tf.data.draws import EpochDraws, epoch_draws
+from dml_tf.data.draws import AUGMENTATIONS, EpochDraws, epoch_draws
 from dml_tf.data.loading import DATASETS, load
 from dml_tf.data.splits import Split, Splits
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATASETS",
     "EpochDraws",
     "Split",

@@ -81,8 +81,8 @@ def load_cifar10(config: Any) -> Source:
     """Load CIFAR-10: 50,000 and 10,000 photographs of 32 by 32 pixels, 10 classes.
 
     Args:
-        config: Object with `data_dir`: the folder of an archive's files, or a folder that holds
-            the official sub-folder or the packed archive; '' for TensorFlow Datasets.
+        config: Object with `data_dir`: the folder of an archive's files, a folder that holds the
+            official sub-folder or the packed archive, or that archive; '' for TensorFlow Datasets.
 
     Returns:
         The data set.
@@ -125,7 +125,7 @@ def _places(root: Path, layout: _Layout):
     """Each place where an archive may be, with the files found there."""
     yield root, read_folder(root, layout.files)
     yield root / layout.folder, read_folder(root / layout.folder, layout.files)
-    archive = root / layout.archive
+    archive = root if root.is_file() else root / layout.archive
     yield archive, read_tar(archive, layout.folder, layout.files)
 
 

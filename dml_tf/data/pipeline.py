@@ -86,7 +86,7 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
             array.set_shape(shape)
         return tf.data.Dataset.from_tensor_slices(draws)
 
-    images, labels = tf.constant(splits.train.images), tf.constant(splits.train.labels)
+    images, labels = _on_host(splits.train)
     normalise = _normaliser(splits)
 
     def batch(draws):
@@ -107,7 +107,7 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
     Returns:
         A data set of `(images, labels)` like that of `train_batches`.
     """
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
+    images, labels = _on_host(split)
     normalise = _normaliser(splits)
 
     def batch(start):
@@ -146,15 +146,20 @@ def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
     return (size - 1) - tf.abs((size - 1) - tf.abs(place))
 
 
+def _on_host(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
+    with tf.device("CPU:0"):  # Where tf.data works, also beside a GPU.
+        return tf.constant(split.images), tf.constant(split.labels)
+
+
 def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from pixels 0..255 to pixels of mean 0 and deviation 1 in each channel."""
     shape = splits.train.images.shape[1:]
     # One long row an image: broadcasting over three channels takes twice the time.
-    scale = tf.constant(np.broadcast_to(1 / (255 * splits.std), shape).ravel(), tf.float32)
-    offset = tf.constant(np.broadcast_to(-splits.mean / splits.std, shape).ravel(), tf.float32)
+    scale = np.broadcast_to(1 / (255 * splits.std), shape).ravel()
+    offset = np.broadcast_to(-splits.mean / splits.std, shape).ravel()
 
     def normalise(images):
-        rows = tf.cast(tf.reshape(images, (-1, scale.shape[0])), tf.float32)
+        rows = tf.cast(tf.reshape(images, (-1, scale.size)), tf.float32)
         return tf.reshape(rows * scale + offset, (-1, *shape))
 
     return normalise

@@ -33,7 +33,7 @@ def load_tfds(
         if data_dir and not Path(data_dir).expanduser().is_dir():
             raise NotADirectoryError(f"there is no folder {data_dir}")
         builder = _prepared(dataset, data_dir)
-        train, test = builder.as_dataset(split=["train", "test"], batch_size=-1)
+        train, test = _split(builder, "train"), _split(builder, "test")
     except Exception as error:  # Anything from no network to a full disk.
         where = f"not found at {', '.join(map(str, looked))}" if looked else "no --data_dir given"
         raise FileNotFoundError(
@@ -43,8 +43,8 @@ def load_tfds(
         ) from error
     return Source(
         name=name,
-        train=_split(train),
-        test=_split(test),
+        train=train,
+        test=test,
         class_names=tuple(builder.info.features["label"].names),
     )
 
@@ -63,5 +63,9 @@ def _prepared(dataset: str, data_dir: str):
     return builder
 
 
-def _split(columns) -> Split:
-    return Split(np.asarray(columns["image"]), np.asarray(columns["label"], np.int64))
+def _split(builder, part: str) -> Split:
+    batches = list(builder.as_dataset(split=part).batch(1000).as_numpy_iterator())
+    images, labels = (
+        np.concatenate([batch[key] for batch in batches]) for key in ("image", "label")
+    )
+    return Split(images, labels.astype(np.int64))

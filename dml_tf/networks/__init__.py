@@ -3,6 +3,7 @@
 A body maps images to the last maps; `build` adds the classifier that all of them share.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -70,6 +71,18 @@ def build(
     layers = Layers(weight_decay=weight_decay, seed=seed)
     outputs = layers.classify(body(images, layers), num_classes, dropout)
     return keras.Model(images, outputs, name=label)
+
+
+def count_parameters(network: keras.Model) -> int:
+    """Number of trainable parameters, as Table 1 counts them.
+
+    Args:
+        network: A built network.
+
+    Returns:
+        Elements of all trainable weights; BatchNorm's running statistics are none.
+    """
+    return sum(math.prod(weight.shape) for weight in network.trainable_weights)
 
 
 def parse(name: str, width: float | None = None) -> tuple[str, Body]:

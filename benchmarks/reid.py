@@ -1,0 +1,135 @@
+"""The cost of the re-identification protocol at Market-1501's size, on one thread.
+
+`dml_tf.reid.evaluate` against the straightforward way: all distances at once, each row of them
+sorted in full. Features are drawn about a centre for each identity, with little noise as of a good
+network and with much as of a poor one: how much there is to place depends on how far the farthest
+good image is. Medians over interleaved repeats; peak memory in a call of its own, as NumPy reports
+it, without the features themselves.
+
+    python -m benchmarks.reid [--repeats=5]
+"""
+
+import argparse
+import platform
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import threadpoolctl
+
+from dml_tf import reid
+
+DIMENSIONS = (128, 512, 1024)
+# Cosine of two images of one identity, in standard deviations of that of two unrelated images.
+FEATURES = {"good": 3.7, "poor": 1.5}
+QUERIES, IDENTITIES, CAMERAS = 3368, 750, 6
+GALLERY, DISTRACTORS, JUNK = 19732, 2798, 3819
+FAST, PLAIN, PRODUCT = "`dml_tf.reid.evaluate`", "all distances, `argsort`", "matrix product alone"
+
+
+def labels(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Pids and camids of queries and gallery, each query's identity and camera its own."""
+    pairs = rng.permutation(IDENTITIES * CAMERAS)[:QUERIES]
+    pids = np.concatenate([
+        rng.integers(1, IDENTITIES + 1, GALLERY - DISTRACTORS - JUNK),
+        np.full(DISTRACTORS, reid.DISTRACTOR),
+        np.full(JUNK, reid.JUNK),
+    ])  # fmt: skip
+    camids = rng.integers(CAMERAS, size=GALLERY)
+    return pairs // CAMERAS + 1, pairs % CAMERAS, rng.permutation(pids), camids
+
+
+def features(rng: np.random.Generator, pids: np.ndarray, centres: np.ndarray, deviations: float):
+    """Features `(images, dim)`, float32; junk and distractors have centres of their own."""
+    dim = centres.shape[1]
+    noise = np.float32((dim**0.5 / deviations - 1) ** 0.5)
+    own = rng.standard_normal((len(pids), dim), np.float32)
+    own[pids > 0] = centres[pids[pids > 0]]
+    return own + noise * rng.standard_normal((len(pids), dim), np.float32)
+
+
+def argsort_everything(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
+    """The protocol as most write it: every row of one large matrix sorted in full."""
+    q = q / np.linalg.norm(q, axis=1, keepdims=True)
+    g = g / np.linalg.norm(g, axis=1, keepdims=True)
+    order = np.argsort(2 - 2 * q @ g.T, axis=1, kind="stable")
+    precisions, first = [], []
+    for row, pid, camid in zip(order, q_pids, q_camids, strict=True):
+        same, own_camera = g_pids[row] == pid, g_camids[row] == camid
+        hits = same[~(same & own_camera) & (g_pids[row] != reid.JUNK)]
+        ranks = np.flatnonzero(hits)
+        found = np.arange(len(ranks))
+        before = np.where(ranks == 0, 1, found / np.maximum(ranks, 1))
+        precisions.append(np.mean(((found + 1) / (ranks + 1) + before) / 2))
+        first.append(ranks[0])
+    return {"mAP": float(np.mean(precisions)), "rank1": float(np.mean(np.array(first) == 0))}
+
+
+def product(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
+    """The matrix product that no evaluator can do without, in blocks as `evaluate` makes it."""
+    g = g[g_pids != reid.JUNK]
+    for start in range(0, len(q), 256):
+        q[start : start + 256] @ g.T
+    return {}
+
+
+def measure(repeats: int, functions: dict[str, Callable], arguments: tuple) -> dict[str, tuple]:
+    """Median CPU and wall-clock seconds, peak bytes and the result of each function."""
+    times = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            function(*arguments)
+            times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    measured = {}
+    for name, function in functions.items():
+        tracemalloc.start()
+        result = function(*arguments)
+        measured[name] = (
+            *np.median(times[name], axis=0),
+            tracemalloc.get_traced_memory()[1],
+            result,
+        )
+        tracemalloc.stop()
+    return measured
+
+
+def machine() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, one thread, NumPy {np.__version__}"
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median")
+    repeats = parser.parse_args().repeats
+    print(f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine()}; medians of {repeats}.\n")
+    print("| dim | features | mAP | method | CPU s | less the product | wall s | peak MB |")
+    print("|---:|---|---:|---|---:|---:|---:|---:|", flush=True)
+    functions = {PRODUCT: product, FAST: reid.evaluate, PLAIN: argsort_everything}
+    for dim in DIMENSIONS:
+        for name, deviations in FEATURES.items():
+            rng = np.random.default_rng(0)
+            q_pids, q_camids, g_pids, g_camids = labels(rng)
+            centres = rng.standard_normal((IDENTITIES + 1, dim), np.float32)
+            q = features(rng, q_pids, centres, deviations)
+            g = features(rng, g_pids, centres, deviations)
+            rows = measure(repeats, functions, (q, q_pids, q_camids, g, g_pids, g_camids))
+            results = [rows[method][3]["mAP"] for method in (FAST, PLAIN)]
+            if abs(results[0] - results[1]) > 1e-6:
+                raise RuntimeError(f"The two methods disagree: {results}.")
+            for method, (cpu, wall, peak, _) in rows.items():
+                rest = cpu - rows[PRODUCT][0]
+                print(f"| {dim} | {name} | {100 * results[0]:.1f}% | {method} | {cpu:.2f} | "
+                      f"{rest:.2f} | {wall:.2f} | {peak / 1e6:.0f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    with threadpoolctl.threadpool_limits(1):
+        main()

@@ -1,0 +1,326 @@
+"""Times the training step of mutual learning against independent training and its bound.
+
+From the repository's root: `python -m benchmarks.step --cohorts=1,2,4 --breakdown`.
+
+An independent step is one forward and one backward pass a peer; a backward pass counts as two
+forward passes. Both updates of a cohort use each peer's recorded pass for all that needs it; the
+sequential one (Algorithm 1) runs every peer but the last once more, after its update. CPU time is
+that of all threads of this process, user and system.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dml_tf import Cohort, config, losses, networks, optimizers, records, startup, train
+
+CLASSES = 100
+TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
+
+# Name in the record -> row of the table, and forward passes' worth of work for K peers.
+CONTENDERS = {
+    "independent": ("(a) independent, one graph", lambda peers: 3 * peers),
+    "separate": ("(b) independent, a graph each", lambda peers: 3 * peers),
+    "simultaneous": ("simultaneous", lambda peers: 3 * peers),
+    "sequential": ("sequential (Algorithm 1)", lambda peers: 4 * peers - 1),
+    # One pass for each gradient and each prediction; TensorFlow drops the two that nobody uses,
+    # the first peer's before and the last peer's after its update.
+    "literal": ("(c) literal Algorithm 1", lambda peers: 5 * peers - 2),
+}
+
+STEP_COLUMNS = (
+    "K",
+    "step",
+    "CPU, ms",
+    "wall-clock, ms",
+    "CPU / (a) (quartiles)",
+    "bound",
+    "ratio / bound",
+    "CPU / (b)",
+    "wall-clock / (a)",
+)
+# Key in the record -> column, percent of (a)'s CPU time: of one peer's, then of all peers'.
+PART_COLUMNS = {
+    "forward": "forward, % of a peer's step (bound: 33.3)",
+    "backward": "backward (66.7)",
+    "losses_metrics_optimizer": "losses, metrics, optimizer (0)",
+    "refresh": "refresh (33.3)",
+    "above_bound": "sequential above its bound, % of (a)",
+    "above_bound_refresh": "of which: refresh is not 33.3",
+    "above_bound_mimicry": "mimicry losses",
+    "above_bound_rest": "rest",
+}
+
+Call = Callable[[], object]
+Samples = dict[str, list[float]]
+
+
+class Literal(Cohort):
+    """Algorithm 1 as printed: a forward pass for each prediction, another for each gradient."""
+
+    def train_step(self, data) -> dict[str, tf.Tensor]:
+        """One mini-batch, `(images, labels)`, for every peer; returns the metrics so far."""
+        images, labels = data
+        predictions = [self._predict(k, images) for k in self.students]
+        for k, optimizer in enumerate(self.optimizers):
+            peers = predictions[:k] + predictions[k + 1 :]
+            with tf.GradientTape() as tape:
+                own = self._outputs(k, images, training=True)
+                loss = self._student_loss(k, own, peers, labels, optimizer.iterations)
+            variables = self.networks[k].trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            predictions[k] = self._predict(k, images)
+        return self.get_metrics_result()
+
+    def _predict(self, k: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        with keras.StatelessScope():
+            return self._outputs(k, images, training=True)
+
+
+def main(argv: Sequence[str]):
+    """Measures, prints the tables and writes the record."""
+    args = parse(argv)
+    startup.import_tensorflow(args.threads)
+    samples = {peers: measure(args, peers) for peers in args.cohorts}
+    record = {
+        "command": shlex.join(["python", "-m", "benchmarks.step", *argv]),
+        "machine": train.machine(),
+        "versions": train._versions(),
+        "settings": {key: value for key, value in vars(args).items() if key != "out"},
+        "rows": [row for peers in samples for row in compare(peers, *samples[peers])],
+        "breakdown": [explain(peers, samples[peers][0]) for peers in samples if args.breakdown],
+        "samples": [
+            {"peers": peers, "cpu_s": cpu, "wall_s": wall} for peers, (cpu, wall) in samples.items()
+        ],
+    }
+    print(markdown(record))
+    if args.out:
+        records.write(record, args.out)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__)
+    parser.add_argument("--net", default="resnet32", help=networks.NAMES)
+    parser.add_argument("--batch_size", type=_positive, default=64, help="images")
+    parser.add_argument("--image_size", type=_positive, default=32, help="side in pixels")
+    parser.add_argument("--cohorts", type=_sizes, default="1,2,4", help="numbers of peers K")
+    parser.add_argument("--repeats", type=_positive, default=15, help="timed steps of each kind")
+    parser.add_argument("--threads", type=_positive, default=1, help="TensorFlow's, of each kind")
+    parser.add_argument("--breakdown", action="store_true", help="time the parts of a step, too")
+    parser.add_argument("--out", type=Path, help="JSON file for the record")
+    args = parser.parse_args(argv)
+    try:
+        networks.parse(args.net)
+    except ValueError as error:
+        parser.error(f"--net: {error}")
+    return args
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _sizes(text: str) -> list[int]:
+    return [_positive(size) for size in text.split(",")]
+
+
+def measure(args: argparse.Namespace, peers: int) -> tuple[Samples, Samples]:
+    """Times every contender once in each repeat, so that other load meets all alike.
+
+    Returns CPU time and wall-clock: for each contender and part, seconds in each repeat.
+    """
+    batch = make_batch(args)
+    calls = contenders(args, peers, batch)
+    if args.breakdown:
+        calls |= parts(args, batch)
+    for call in calls.values():
+        timed(call)  # traces, and fills caches
+    times = [[timed(call) for call in calls.values()] for _ in range(args.repeats)]
+    cpu, wall = np.round(np.transpose(times), 6).tolist()
+    return dict(zip(calls, cpu, strict=True)), dict(zip(calls, wall, strict=True))
+
+
+def timed(call: Call) -> tuple[float, float]:
+    """CPU time of all threads and wall-clock of one call, in seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    call()
+    tf.test.experimental.sync_devices()  # an accelerator may still be at work
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def make_batch(args: argparse.Namespace) -> tuple[tf.Tensor, tf.Tensor]:
+    """Noise and labels of a mini-batch: what they show does not change a step's work."""
+    rng = np.random.default_rng(0)
+    shape = (args.batch_size, args.image_size, args.image_size, 3)
+    images = rng.normal(size=shape).astype("float32")
+    return tf.constant(images), tf.constant(rng.integers(CLASSES, size=args.batch_size))
+
+
+def build(
+    args: argparse.Namespace, peers: int, cohort_class: type[Cohort] = Cohort, **options
+) -> Cohort:
+    """A cohort of K equal networks with the paper's settings for CIFAR-100 (Sec. 4.1)."""
+    settings = config.load(dataset="cifar100", net=(args.net,))
+    nets = [
+        networks.build(
+            args.net,
+            num_classes=CLASSES,
+            input_shape=(args.image_size, args.image_size, 3),
+            weight_decay=settings.weight_decay,
+            seed=k,
+        )
+        for k in range(peers)
+    ]
+    cohort = cohort_class(nets, **options)
+    cohort.compile(optimizers.build(settings, TRAINING_IMAGES // args.batch_size))
+    return cohort
+
+
+def contenders(args: argparse.Namespace, peers: int, batch) -> dict[str, Call]:
+    """What is compared: name -> a call that makes one step of all peers."""
+
+    def step(*options, **named) -> Call:
+        cohort = build(args, *options, **named)
+        return partial(
+            tf.function(cohort.train_step, autograph=False).get_concrete_function(batch), batch
+        )
+
+    alone = [step(1) for _ in range(peers)]
+    return {
+        "independent": step(peers, mimicry="none"),
+        "separate": lambda: [call() for call in alone],
+        "simultaneous": step(peers, update="simultaneous"),
+        "sequential": step(peers, update="sequential"),
+        "literal": step(peers, Literal),
+    }
+
+
+def parts(args: argparse.Namespace, batch) -> dict[str, Call]:
+    """Parts of one peer's step: its forward pass, that and its gradient, and a refresh pass."""
+    images, labels = batch
+    net = build(args, 1).networks[0]
+
+    def refresh():
+        with keras.StatelessScope():
+            return net(images, training=True)["logits"]
+
+    def forward():
+        return net(images, training=True)["logits"]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            log_q = losses.log_posterior(net(images, training=True)["logits"])
+            loss = tf.add_n([losses.supervised_loss(log_q, labels), *net.losses])
+        return tape.gradient(loss, net.trainable_variables)
+
+    return {part.__name__: tf.function(part) for part in (refresh, forward, gradient)}
+
+
+def compare(peers: int, cpu: Samples, wall: Samples) -> list[dict]:
+    """Rows of the table for one cohort size; a ratio is the median of those within a repeat."""
+    rows = []
+    for name, (_, passes) in CONTENDERS.items():
+        ratios, bound = _ratios(cpu, name, "independent"), passes(peers) / (3 * peers)
+        rows.append(
+            {
+                "peers": peers,
+                "contender": name,
+                "cpu_s": _median(cpu[name]),
+                "wall_s": _median(wall[name]),
+                "cpu_ratio": _median(ratios),
+                "cpu_ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
+                "cpu_ratio_to_separate": _median(_ratios(cpu, name, "separate")),
+                "wall_ratio": _median(_ratios(wall, name, "independent")),
+                "bound": bound,
+                "cpu_ratio_over_bound": _median(ratios) / bound,
+            }
+        )
+    return rows
+
+
+def explain(peers: int, cpu: Samples) -> dict:
+    """What the sequential step's CPU time above its bound is spent on.
+
+    Returns shares of one peer's independent step, then the terms whose sum is `above_bound`.
+    """
+    share = {
+        part: peers * _median(_ratios(cpu, part, "independent"))
+        for part in ("refresh", "forward", "gradient")
+    }
+    above = _median(_ratios(cpu, "sequential", "independent")) - (4 * peers - 1) / (3 * peers)
+    dear_refresh = (peers - 1) / peers * (share["refresh"] - 1 / 3)
+    mimicry = _median(_ratios(cpu, "simultaneous", "independent")) - 1
+    return {
+        "peers": peers,
+        "forward": share["forward"],
+        "backward": share["gradient"] - share["forward"],
+        "losses_metrics_optimizer": 1 - share["gradient"],
+        "refresh": share["refresh"],
+        "above_bound": above,
+        "above_bound_refresh": dear_refresh,
+        "above_bound_mimicry": mimicry,
+        "above_bound_rest": above - dear_refresh - mimicry,
+    }
+
+
+def markdown(record: dict) -> str:
+    """The tables of a record, with the machine, the versions and the command."""
+    settings = record["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    head = (
+        f"Training step of {settings['net']}, batch {settings['batch_size']}, "
+        f"{settings['image_size']}x{settings['image_size']}, threads: {settings['threads']}; "
+        f"medians of {settings['repeats']} interleaved repeats.\n\n"
+        f"{record['machine']}; {versions}.\n\n`{record['command']}`\n"
+    )
+    tables = [_table(STEP_COLUMNS, map(_step_cells, record["rows"]))]
+    if record["breakdown"]:
+        tables.append(_table(["K", *PART_COLUMNS.values()], map(_part_cells, record["breakdown"])))
+    return "\n".join([head, *tables])
+
+
+def _step_cells(row: dict) -> list[str]:
+    low, high = row["cpu_ratio_quartiles"]
+    return [
+        str(row["peers"]),
+        CONTENDERS[row["contender"]][0],
+        f"{1000 * row['cpu_s']:.1f}",
+        f"{1000 * row['wall_s']:.1f}",
+        f"{row['cpu_ratio']:.3f} ({low:.3f}-{high:.3f})",
+        f"{row['bound']:.3f}",
+        f"{row['cpu_ratio_over_bound']:.3f}",
+        f"{row['cpu_ratio_to_separate']:.3f}",
+        f"{row['wall_ratio']:.3f}",
+    ]
+
+
+def _part_cells(row: dict) -> list[str]:
+    return [str(row["peers"]), *(f"{100 * row[part]:z.1f}" for part in PART_COLUMNS)]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---:"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _median(values) -> float:
+    return float(np.median(values))
+
+
+def _ratios(samples: Samples, name: str, base: str) -> np.ndarray:
+    return np.divide(samples[name], samples[base])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

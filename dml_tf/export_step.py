@@ -1,0 +1,192 @@
+"""Writes a run's training step as a program that needs no TensorFlow.
+
+    python -m dml_tf.export_step --dataset=cifar10 --net=resnet32 --cohort=2 OUT_DIR
+
+takes the flags of train.py and writes into OUT_DIR
+
+- `step.mlir`: one mini-batch of Algorithm 1 for all peers, forwards, backwards and updates, as
+  StableHLO: `main(images, labels, *variables) -> new values of the variables that it updates`,
+  both in the manifest's order. Images are normalised, `(batch, height, width, channels)`,
+  float32; labels are `(batch,)`, int64, -1 where unlabelled. The variables are the cohort's
+  weights, with BatchNorm's statistics, and its seed generators' states; each student's optimizer,
+  first its count of steps; and each metric's total and count. The learning rate is computed
+  inside, from the optimizer's count of steps.
+- `manifest.json`: the run's settings, the variables, the images' sums. See `dml_tf.manifest`.
+- `state.npz`: the variables' initial values. `dml_tf.run_step` replaces it as it goes on.
+- `images.npz`: the training images and labels that the flags choose, as bytes. It may stay
+  behind where `dml_tf.run_step` has the photographs from elsewhere.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dml_tf import __version__, config, manifest, startup, state
+
+HELP = {"--help", "-h", "-help"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exports what the flags ask for.
+
+    Args:
+        argv: Flags, then the folder.
+
+    Returns:
+        Exit status: 0 done; 1 data or a teacher are missing or refused; 2 bad flags.
+    """
+    if HELP & set(argv):
+        print(f"{__doc__}\n{config.flag_help()}")
+        return 0
+    try:
+        settings, folder = parse(argv)
+        startup.import_tensorflow()
+        from dml_tf import networks, records, train
+
+        for name in settings.net:
+            networks.parse(name)
+    except ValueError as error:
+        return _fail(error, 2)
+    try:
+        exported = export(settings, folder)
+    except config.FlagError as error:
+        return _fail(error, 2)
+    except (OSError, records.RecordMismatch, train.RunFailed) as error:
+        return _fail(error, 1)
+    print(
+        f"{folder}: a step of {exported['run_id']} with {len(exported['variables'])} variables, "
+        f"for {exported['steps']} steps. Run it with `python -m dml_tf.run_step {folder}`."
+    )
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[config.Config, Path]:
+    """Reads the command line.
+
+    Args:
+        argv: Flags, then the folder.
+
+    Returns:
+        The run's settings and the folder.
+
+    Raises:
+        FlagError: For flags that cannot be taken, or no folder.
+    """
+    if not argv or argv[-1].startswith("-"):
+        raise config.FlagError("OUT_DIR is missing: name the folder to write to, after the flags.")
+    return config.parse(argv[:-1]), Path(argv[-1])
+
+
+def export(settings: config.Config, folder: Path) -> dict:
+    """Writes the step, the initial state and the images of a run.
+
+    Args:
+        settings: The run's settings.
+        folder: Where to; one that holds a step is refused unless `overwrite` is set.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FlagError: The folder holds a step.
+        FileNotFoundError: Data or the teacher are missing.
+        RunFailed: Data are refused.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from dml_tf import checkpoint, data, train
+
+    if manifest.exists(folder) and not settings.overwrite:
+        raise config.FlagError(f"{folder} holds a step already: name another, or add --overwrite.")
+    splits = train.load_data(settings)
+    cohort = train.build_cohort(settings, splits)
+    images, labels = splits.train.images, splits.train.labels
+    variables = checkpoint.variables(cohort)
+    places = {
+        metric.name: [len(variables) + 2 * i, len(variables) + 2 * i + 1]
+        for i, metric in enumerate(cohort.metrics)
+    }
+    variables += [v for metric in cohort.metrics for v in (metric.total, metric.count)]
+    text, updated = lower(cohort, variables, (settings.batch_size, *images.shape[1:]))
+    per_epoch = data.steps_per_epoch(splits, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / manifest.PROGRAM).write_text(text, encoding="utf-8")
+    np.savez(folder / manifest.IMAGES, images=images, labels=labels)
+    start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
+    start["config"] = settings.comparable()
+    state.save(folder / manifest.STATE, start, [v.numpy() for v in variables])
+    exported = {
+        "run_id": settings.run_id,
+        "command": settings.command,
+        "config": settings.comparable(),
+        "data_dir": settings.data_dir,
+        "results_dir": settings.results_dir,
+        "images": manifest.describe(images, labels),
+        "steps": settings.steps or settings.epochs * per_epoch,
+        "steps_per_epoch": per_epoch,
+        "variables": [
+            {"name": v.path, "shape": list(v.shape), "dtype": v.dtype, "updated": i in updated}
+            for i, v in enumerate(variables)
+        ],
+        "metrics": places,
+        "versions": {"dml_tf": __version__, "tensorflow": tf.__version__},
+    }
+    manifest.write(folder, exported)
+    return exported
+
+
+def lower(cohort, variables: Sequence, image_shape: Sequence[int]) -> tuple[str, list[int]]:
+    """The training step of a cohort as StableHLO.
+
+    Args:
+        cohort: A compiled, built `dml_tf.Cohort`.
+        variables: All that the step reads or writes, in the order that the program shall have.
+        image_shape: Shape of a batch of images, `(batch, height, width, channels)`.
+
+    Returns:
+        The program, `main(images, labels, *variables)`, and the places of the variables whose new
+        values it returns, in their order.
+
+    Raises:
+        RuntimeError: The step uses a variable that is not in the list.
+    """
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step(images, labels):
+        for variable in variables:  # a program's arguments come in the order of the first reads
+            tf.identity(variable)
+        cohort.train_step((images, labels))
+
+    batch = (
+        tf.TensorSpec(image_shape, tf.float32, name="images"),
+        tf.TensorSpec(image_shape[:1], tf.int64, name="labels"),
+    )
+    captured = step.get_concrete_function(*batch).captured_inputs
+    if [id(handle) for handle in captured] != [id(v.value.handle) for v in variables]:
+        raise RuntimeError(f"The step reads {len(captured)} variables, not {len(variables)}.")
+    text = step.experimental_get_compiler_ir(*batch)(stage="stablehlo")
+    # Result i is the new value of the variable with which it shares its memory.
+    aliases = re.findall(
+        r"parameter_number = (\d+) : i64\}, output_index = array<i64: (\d+)>", text
+    )
+    results = {int(result): int(argument) - len(batch) for argument, result in aliases}
+    return _mend(text), {results[i] for i in range(len(results))}
+
+
+def _mend(text: str) -> str:
+    """Takes out what is XLA's own, which other readers of StableHLO refuse."""
+    text = text.replace("mhlo.copy", "stablehlo.optimization_barrier")
+    text = re.sub(r"^(module @\S+) attributes \{.*\} \{$", r"\1 {", text, flags=re.MULTILINE)
+    return re.sub(r" \{mhlo\.frontend_attributes = \{[^}]*\}\}", "", text)
+
+
+def _fail(reason, status: int) -> int:
+    print(f"export_step: {reason}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

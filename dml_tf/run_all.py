@@ -1,0 +1,211 @@
+"""Everything in the paper at one scale: `python -m dml_tf.run_all --scale=mini`."""
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dml_tf import config, experiments, records, tables
+from dml_tf.config import Config
+from dml_tf.workers import Task, run_tasks
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains what is missing and writes the tables.
+
+    Args:
+        argv: Command-line arguments.
+
+    Returns:
+        Exit status: 0 done; 1 a run failed or was refused; 2 (by argparse) bad arguments.
+    """
+    options = _parse(argv)
+    scale = experiments.SCALES[options.scale]
+    folder = Path(options.results_dir or config.ROOT / "results" / scale.name)
+    try:
+        runs = experiments.runs(
+            scale,
+            options.only,
+            results_dir=str(folder),
+            data_dir=options.data_dir,
+            seeds=options.seeds,
+        )
+        index, count = options.shard
+        runs = runs[index::count]
+        todo = [run for run in runs if records.find(run) is None]
+    except (config.FlagError, records.RecordMismatch) as error:
+        print(f"run_all: {error}", file=sys.stderr)
+        return 1
+    if options.dry_run:
+        _list(runs, todo)
+        return 0
+    try:
+        with _lock(folder):
+            failures = _train(folder, todo, len(runs), options)
+            written = tables.write(scale, folder, options.only)
+    except (BlockingIOError, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted; the same command goes on where it was."
+        print(f"run_all: {reason}", file=sys.stderr)
+        return 1
+    for file in written:
+        print(f"wrote {file}")
+    for task, reason in failures:
+        print(f"FAILED {task.name}: {reason}\n  log: {task.log}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def train_one(report: Callable[[str], None], run: Config):
+    """Trains one run in a worker.
+
+    Args:
+        report: Takes the run's progress.
+        run: Its settings.
+    """
+    import keras
+
+    from dml_tf import train
+
+    def epoch_ended(epoch, logs):
+        report(f"epoch {epoch + 1}")
+
+    ended = keras.callbacks.LambdaCallback(on_epoch_end=epoch_ended)
+    train.run(run, verbose=2, callbacks=[ended])
+    keras.backend.clear_session()
+
+
+def count_parameters(report: Callable[[str], None], file: Path):
+    """Writes Table 1's measurements: the paper's networks are built, and not trained.
+
+    Args:
+        report: Takes the progress.
+        file: Where to write them.
+    """
+    from dml_tf import networks
+
+    counts = {}
+    for title, name in experiments.PAPER_NETWORKS.items():
+        report(name)
+        network = networks.build(name, num_classes=100, input_shape=(32, 32, 3))
+        counts[title] = networks.count_parameters(network)
+    records.write(counts, file)
+
+
+def _train(
+    folder: Path, todo: Sequence[Config], planned: int, options: argparse.Namespace
+) -> list[tuple[Task, str]]:
+    """Does what is left to do and returns what failed, with the reasons."""
+    logs = folder / "logs"
+    tasks = [Task(run.run_id, train_one, (run,), logs / f"{run.run_id}.log") for run in todo]
+    sizes = folder / tables.PARAMETERS
+    if "table1" in options.only and not sizes.exists():
+        tasks.insert(0, Task("table 1", count_parameters, (sizes,), logs / "table1.log"))
+    print(
+        f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {options.jobs} at a time"
+    )
+    failures, started, clock = [], {}, _Clock(len(tasks), options.jobs)
+    with tqdm(total=len(tasks), disable=not sys.stdout.isatty(), dynamic_ncols=True) as bar:
+        for event in run_tasks(tasks, options.jobs, threads=1):
+            name = event.task.name
+            if event.kind == "started":
+                started[name] = ""
+                clock.start(name)
+            elif event.kind == "progress":
+                started[name] = event.text
+            else:
+                del started[name]
+                clock.end(name)
+                bar.update()
+                if event.kind == "failed":
+                    failures.append((event.task, event.text))
+                tqdm.write(f"{clock} {event.kind:6} {name}")
+            bar.set_postfix_str("; ".join(f"{run} {text}" for run, text in started.items()))
+    return failures
+
+
+class _Clock:
+    """Counts finished tasks and estimates the time left from what the finished ones took."""
+
+    def __init__(self, total: int, jobs: int):
+        self._total, self._jobs = total, jobs
+        self._started: dict[str, float] = {}
+        self._seconds: list[float] = []
+
+    def start(self, name: str):
+        self._started[name] = time.monotonic()
+
+    def end(self, name: str):
+        self._seconds.append(time.monotonic() - self._started.pop(name))
+
+    def __str__(self) -> str:
+        done = len(self._seconds)
+        left = (self._total - done) * statistics.fmean(self._seconds) / self._jobs
+        remaining = datetime.timedelta(seconds=round(left))
+        return f"[{done}/{self._total}] {self._seconds[-1]:5.0f} s, about {remaining} left,"
+
+
+def _list(runs: Sequence[Config], todo: Sequence[Config]):
+    missing = {run.run_id for run in todo}
+    for run in runs:
+        print(f"{'to do' if run.run_id in missing else 'done ':5}  {run.command}")
+    print(f"{len(runs)} runs, {len(todo)} to do")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run_all.sh", description=__doc__)
+    parser.add_argument("--scale", choices=experiments.SCALES, default="mini")
+    parser.add_argument(
+        "--only", type=_items, default=tuple(experiments.ITEMS), help="tables, comma-separated"
+    )
+    parser.add_argument("--seeds", type=int, default=0, help="seeds of each run; 0: the scale's")
+    parser.add_argument("--data_dir", default="", help="folder or archive with the data")
+    parser.add_argument("--results_dir", default="", help="default: results/<scale>")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
+    parser.add_argument("--shard", type=_shard, default=(0, 1), help="i/n: every n-th run from i")
+    parser.add_argument("--dry_run", action="store_true", help="list the runs and stop")
+    options = parser.parse_args(argv)
+    if options.jobs < 1 or options.seeds < 0:
+        parser.error("--jobs must be at least 1 and --seeds at least 0")
+    return options
+
+
+def _items(text: str) -> tuple[str, ...]:
+    items = tuple(text.split(","))
+    for item in items:
+        if item not in experiments.ITEMS:
+            accepted = ", ".join(experiments.ITEMS)
+            raise argparse.ArgumentTypeError(f"no item {item!r}; there are {accepted}")
+    return items
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 0 to n-1")
+    return int(index), int(count)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps a second one off the same folder; the system drops the lock of a dead one."""
+    file = folder / "locks" / "run_all"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another one is at work in {folder}; wait for it, or use another --results_dir."
+            ) from None
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,271 @@
+"""Trains with an exported step, on any device of JAX, without TensorFlow.
+
+    python -m dml_tf.run_step OUT_DIR
+
+goes on from OUT_DIR/state.npz to the end of the run's schedule, with the order and augmentation
+of its seed, and saves the state there as it goes: the same command again goes on. At the end
+`python -m dml_tf.import_weights OUT_DIR`, where TensorFlow is, makes the record. Needs NumPy, JAX
+and, for the JPEG copy's photographs, Pillow.
+"""
+
+import argparse
+import collections
+import datetime
+import functools
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+from dml_tf import manifest as manifests
+from dml_tf import portable, state
+from dml_tf.data import EpochDraws, draws, jpeg_copy, load
+from dml_tf.data.resizing import resize
+from dml_tf.data.splits import choose
+
+DONE, FAILED, CUT = 0, 1, 3  # 2: bad flags
+_DISPATCH_S = 2.0  # a dispatch takes about so long, and the progress line is as old at most
+_SAVE_S = 30.0
+_CHECK_STEPS, _CHECK_LOSS = 20, 1e-4
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on; the message says what to do."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains, or checks the device, as the command line asks.
+
+    Args:
+        argv: Arguments.
+
+    Returns:
+        Exit status: 0 done; 1 the run failed, or data are missing or refused; 2 bad flags; 3 cut
+        by --max_seconds, and the same command goes on.
+    """
+    parser = argparse.ArgumentParser(
+        "run_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="what export_step wrote")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        help="official archive, or the JPEG copy's archive or folder; default OUT_DIR/images.npz",
+    )
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=math.inf,
+        help="save and stop, with exit status 3, before so many seconds have passed",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("default", "highest"),
+        default="default",
+        help="of products: the device's own, as TF32 on a GPU, or float32",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"do {_CHECK_STEPS} steps on the device and on the CPU, compare, and save nothing",
+    )
+    asked = parser.parse_args(argv)
+    try:
+        if asked.check:
+            return check(asked.folder, asked.data_dir)
+        return train(asked.folder, asked.data_dir, asked.max_seconds, asked.precision)
+    except KeyboardInterrupt:
+        print("run_step: interrupted; the same command goes on.", file=sys.stderr)
+    except (OSError, ValueError, RunFailed) as error:
+        print(f"run_step: {error}", file=sys.stderr)
+    return FAILED
+
+
+def train(
+    folder: Path,
+    data_dir: Path | None = None,
+    max_seconds: float = math.inf,
+    precision: str = "default",
+) -> int:
+    """Does the steps of a run that are still to be done.
+
+    Args:
+        folder: What `dml_tf.export_step` wrote.
+        data_dir: Where the images are; None for the folder's own.
+        max_seconds: Stops, with the state saved, before so many seconds have passed.
+        precision: As for `portable.load_step`.
+
+    Returns:
+        Exit status: 0 all steps are done, 3 cut.
+
+    Raises:
+        FileNotFoundError: The step or its images are missing.
+        ValueError: The images are not those of the run.
+        RunFailed: The loss is not a number.
+    """
+    started = saved = time.perf_counter()
+    run = Run(folder, data_dir, precision)
+    while run.step < run.steps:
+        run.dispatch()
+        now = time.perf_counter()
+        cut = now + max(_DISPATCH_S, run.step_s) - started > max_seconds
+        if cut or run.step == run.steps or now - saved > _SAVE_S:
+            run.save()
+            saved = now
+        if cut:
+            break
+    print(f"{run.run_id}: {run.step} of {run.steps} steps are done.")
+    return DONE if run.step == run.steps else CUT
+
+
+class Run:
+    """An exported run on its way through its schedule.
+
+    Args:
+        folder: What `dml_tf.export_step` wrote.
+        data_dir: Where the images are; None for the folder's own.
+        precision: As for `portable.load_step`.
+
+    Attributes:
+        run_id: The run's name.
+        step: Steps that are done.
+        steps: Steps of the whole run.
+        step_s: Seconds that a step takes, on average; 0 until that is known.
+    """
+
+    def __init__(self, folder: Path, data_dir: Path | None, precision: str):
+        self._file = folder / manifests.STATE
+        self._manifest = manifests.read(folder)
+        self._progress, arrays = state.load(self._file)
+        self._progress["runtime"] = runtime(precision)
+        self._variables = tuple(jax.device_put(arrays))
+        self._data = portable.to_device(*training_set(folder, self._manifest, data_dir))
+        self._advance = program(folder, self._manifest, precision)
+        self._per_epoch = self._manifest["steps_per_epoch"]
+        self._draws = functools.lru_cache(1)(lambda epoch: epoch_draws(self._manifest, epoch))
+        self._recent: collections.deque = collections.deque(maxlen=10)
+        self._compiled = False
+        self._clocks = time.perf_counter(), time.process_time()
+        self.run_id, self.steps = self._manifest["run_id"], self._manifest["steps"]
+        self.step, self.step_s = self._progress["step"], 0.0
+
+    def dispatch(self):
+        """Does as many steps as take about two seconds, or to the end of the epoch.
+
+        Raises:
+            RunFailed: A peer's loss is not finite.
+        """
+        started = time.perf_counter()
+        epoch, first = divmod(self.step, self._per_epoch)
+        count = round(_DISPATCH_S / self.step_s) if self.step_s else 1
+        last = min(first + max(1, count), self._per_epoch, first + self.steps - self.step)
+        if first == 0:
+            self._variables = portable.reset_metrics(self._variables, self._manifest)
+        self._variables = self._advance(
+            self._variables, self._data, self._draws(epoch), first, last
+        )
+        values = portable.metrics(self._variables, self._manifest)
+        self._refuse_nan(values, self.step + last - first)
+        self.step += last - first
+        self._time(time.perf_counter() - started, last - first)
+        ended = last == self._per_epoch or self.step == self.steps
+        if ended:
+            self._progress["epoch"] = epoch + 1
+            for name, value in values.items():
+                self._progress["history"].setdefault(name, []).append(value)
+        self._show(epoch, last, values, ended)
+
+    def save(self):
+        """Writes how far the run came, whole or not at all."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._progress["wall_clock_s"] += wall - self._clocks[0]
+        self._progress["cpu_s"] += cpu - self._clocks[1]
+        self._clocks = wall, cpu
+        self._progress["step"] = self.step
+        state.save(self._file, self._progress, jax.device_get(self._variables))
+
+    def _refuse_nan(self, values: dict[str, float], last: int):
+        for name, value in values.items():
+            peer, is_loss, _ = name.partition("_supervised_loss")
+            if is_loss and not math.isfinite(value):
+                raise RunFailed(
+                    f"The loss of peer {peer} is {value} after steps {self.step + 1} to {last}. "
+                    f"{self._file} keeps an earlier state. Export the step with a smaller "
+                    "--learning_rate."
+                )
+
+    def _time(self, seconds: float, steps: int):
+        """Keeps the mean time of a step over the last dispatches; the first one compiles."""
+        if self._compiled:
+            self._recent.append((seconds, steps))
+            seconds, steps = map(sum, zip(*self._recent, strict=True))
+            self.step_s = seconds / steps
+        self._compiled = True
+
+    def _show(self, epoch: int, last: int, values: dict[str, float], ended: bool):
+        """The progress line: in place in a terminal, else one an epoch."""
+        terminal = sys.stdout.isatty()
+        if not (terminal or ended):
+            return
+        parts = [f"epoch {epoch + 1}/{math.ceil(self.steps / self._per_epoch)}"]
+        parts += [f"step {last}/{self._per_epoch}"]
+        parts += [f"{n} {v:.4f}" for n, v in values.items() if n.endswith("_accuracy")]
+        if self.step_s:
+            left = datetime.timedelta(seconds=round((self.steps - self.step) * self.step_s))
+            rate = self._manifest["config"]["batch_size"] / self.step_s
+            parts += [f"{rate:.0f} images/s", f"{left} left"]
+        end = "\n" if ended else ""
+        print(("\r\033[K" if terminal else "") + "  ".join(parts), end=end, flush=True)
+
+
+def check(folder: Path, data_dir: Path | None = None) -> int:
+    """Compares the default device with the CPU, step by step from the CPU's state.
+
+    From the same state, since a trajectory at the paper's learning rate amplifies one rounding a
+    thousandfold within a few steps. Prints the largest difference of a loss and of a variable for
+    float32 products, which must agree, and for the device's own.
+
+    Args:
+        folder: What `dml_tf.export_step` wrote.
+        data_dir: Where the images are; None for the folder's own.
+
+    Returns:
+        Exit status: 0 if the losses agree to 1e-4, else 1.
+    """
+    manifest = manifests.read(folder)
+    images, labels = training_set(folder, manifest, data_dir)
+    cpu = jax.devices("cpu")[0]
+    reference = portable.one_by_one(_load(folder, manifest, "highest"))
+    on_cpu, on_device = (portable.to_device(images, labels, d) for d in (cpu, None))
+    worst = {}
+    for precision in ("highest", "default"):
+        advance = portable.in_one_dispatch(_load(folder, manifest, precision))
+        _, variables = state.load(folder / manifests.STATE)
+        order = epoch_draws(manifest, 0)
+        for i in range(min(_CHECK_STEPS, manifest["steps_per_epoch"])):
+            before = portable.reset_metrics(tuple(variables), manifest)
+            theirs = advance(tuple(jax.device_put(before)), on_device, order, i, i + 1)
+            ours = reference(jax.device_put(before, cpu), on_cpu, jax.device_put(order, cpu), i, i + 1)
+            variables = jax.device_get(ours)
+            worst.setdefault(precision, []).append(_differences(variables, theirs, manifest))
+    device = jax.devices()[0].device_kind
+    for precision, differences in worst.items():
+        loss, variable = np.max(differences, axis=0)
+        print(
+            f"{device}, {precision} precision: losses within {loss:.1e} of the CPU's, "
+            f"variables within {variable:.1e}, in {len(differences)} single steps"
+        )
+    return DONE if np.max(worst["highest"], axis=0)[0] <= _CHECK_LOSS else FAILED
+
+
+def program(folder: Path, manifest: dict, precision: str) -> portable.Advance:
+    """The compiled program in the form that suits JAX's default device."""
+    step = _load(folder, manifest, precision)
+    return (portable.one_by_one if jax.default_backend() == "cpu" else portable.in_one_dispatch)(step)

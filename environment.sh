@@ -1,0 +1,20 @@
+# Sourced by run_all.sh and tests/run.sh, from the repository's root, with the name of a
+# requirements file: makes .venv where there is none, installs what the file lists where that has
+# not been done, and puts the environment's programs first on PATH.
+
+requirements=$1
+if [ ! -x .venv/bin/python ]; then
+  python=${PYTHON:-python3}
+  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "Python 3.11 or newer is needed; set PYTHON to its path." >&2
+    exit 1
+  fi
+  echo "Making .venv ..."
+  "$python" -m venv .venv || exit 1
+fi
+export PATH="$PWD/.venv/bin:$PATH"
+if ! cat requirements*.txt | cmp -s - ".venv/installed-$requirements"; then
+  echo "Installing $requirements (once, a minute or two) ..."
+  python -m pip install --quiet --disable-pip-version-check -r "$requirements" || exit 1
+  cat requirements*.txt > ".venv/installed-$requirements"
+fi

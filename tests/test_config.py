@@ -1,0 +1,119 @@
+"""Flags: where a default comes from, what a run is called, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from dml_tf import config
+from dml_tf.config import FlagError
+
+CIFAR = ["--dataset=cifar100", "--net=resnet32,mobilenet"]
+
+
+def test_flag_files_hold_the_settings_of_section_4_1():
+    sgd = config.load(dataset="cifar100", net=("resnet32",))
+    assert (sgd.optimizer, sgd.learning_rate, sgd.momentum) == ("sgd", 0.1, 0.9)
+    assert (sgd.batch_size, sgd.epochs, sgd.decay_epochs, sgd.decay_rate) == (64, 200, 60, 0.1)
+    assert (sgd.augment, sgd.weight_decay) == ("crop_flip", 5e-4)
+    adam = config.parse(
+        ["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=mobilenet"]
+    )
+    assert (adam.optimizer, adam.learning_rate, adam.batch_size) == ("adam", 2e-4, 16)
+    assert (adam.beta_1, adam.beta_2) == (0.5, 0.999)
+    rms = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=mobilenet"])
+    assert (rms.optimizer, rms.rho, rms.learning_rate, rms.batch_size) == ("rmsprop", 0.9, 0.1, 64)
+    assert (rms.decay_epochs, rms.decay_rate) == (20, 0.16)
+
+
+def test_cifar_10_and_cifar_100_have_the_same_settings():
+    ten, hundred = (config.load(dataset=d, net=("resnet32",)) for d in ("cifar10", "cifar100"))
+    assert dataclasses.replace(ten, dataset="cifar100") == hundred
+
+
+def test_explicit_flags_win_over_the_scales_file_and_that_over_the_data_sets():
+    plain = config.parse(["--dataset=cifar10", "--net=resnet8"])
+    scaled = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu"])
+    explicit = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu", "--epochs=7"])
+    assert (plain.epochs, scaled.epochs, explicit.epochs) == (200, 80, 7)
+    assert scaled.learning_rate == plain.learning_rate
+
+
+def test_order_of_flags_does_not_matter():
+    ahead = config.parse(["--epochs=7", "--net=resnet8", "--dataset=cifar10"])
+    assert ahead.epochs == 7
+
+
+def test_one_name_serves_the_whole_cohort_and_a_cohort_is_dml():
+    three = config.parse(["--dataset=cifar10", "--net=resnet8", "--cohort=3"])
+    assert (three.net, three.method) == (("resnet8",) * 3, "dml")
+    pair = config.parse(CIFAR)
+    assert (pair.cohort, pair.method) == (2, "dml")
+    assert config.parse(["--dataset=cifar10", "--net=resnet8"]).method == "independent"
+
+
+def test_run_ids_are_readable_and_name_what_differs_by_a_hash():
+    assert config.parse(CIFAR).run_id == "cifar100-dml-resnet32+mobilenet-seed0"
+    changed = config.parse([*CIFAR, "--temperature=2", "--seed=3"]).run_id
+    assert changed.startswith("cifar100-dml-resnet32+mobilenet-seed3-")
+    assert changed != config.parse([*CIFAR, "--temperature=3", "--seed=3"]).run_id
+
+
+@pytest.mark.parametrize("flag", ["--data_dir=/somewhere", "--results_dir=/else", "--overwrite"])
+def test_run_ids_do_not_depend_on_where_a_run_is(flag):
+    assert config.parse([*CIFAR, flag]).run_id == config.parse(CIFAR).run_id
+
+
+def test_the_command_of_a_config_makes_the_same_config():
+    asked = config.parse(
+        ["--dataset=cifar10", "--scale=cpu", "--net=resnet8", "--cohort=2", "--seed=4", "--steps=9"]
+    )
+    program, script, *flags = asked.command.split()
+    assert (program, script) == ("python", "train.py")
+    assert config.parse(flags) == asked
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--net=resnet8"], "--dataset is missing; it takes cifar10"),
+        (["--dataset=mnist", "--net=resnet8"], "dataset=mnist: value should be one of"),
+        (["--dataset=digits"], "--net is missing"),
+        (["--dataset=digits", "--nett=resnet8"], "Did you mean: net"),
+        (["--dataset=digits", "--net=a,b", "--cohort=3"], "names 2 networks for --cohort=3"),
+        (["--dataset=digits", "--net=a", "--method=dml"], "needs two peers or more"),
+        (["--dataset=digits", "--net=a", "--seed=one"], "seed"),
+        (["--dataset=digits", "--net=a", "--seed=-1"], "--seed=-1 is out of range"),
+        (["--dataset=digits", "--net=a", "--batch_size=0"], "numbers at least 1"),
+        (["--dataset=digits", "--net=a", "--dropout=1.5"], "numbers from 0 to 0.99"),
+        (["--dataset=digits", "--net=a", "--learning_rate=nan"], "--learning_rate=nan is out"),
+        (["--dataset=digits", "--net=a", "--epochs=0"], "Set --epochs or --steps"),
+        (["--dataset=digits", "--net=a", "--temperature=2"], "no effect with --method=independent"),
+        (["--dataset=digits", "--net=a", "--rho=0.5"], "no effect with --optimizer=sgd"),
+        (["--dataset=digits", "--net=a,a,a", "--method=distill"], "takes two networks"),
+        (["--dataset=digits", "--net=a", "--unlabelled=drop"], "does nothing while"),
+        (["--dataset=digits", "--net=a", "--labelled_fraction=0"], "must be above 0"),
+        (["--dataset=digits", "--net=a", "resnet8"], "Unexpected argument 'resnet8'"),
+        (["--flagfile=absent.flags"], "absent.flags"),
+    ],
+)
+def test_flags_that_cannot_be_taken_are_refused_by_name(flags, message):
+    with pytest.raises(FlagError, match=message):
+        config.parse(flags)
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    with pytest.raises(FlagError, match="Unknown setting 'momentun'"):
+        config.load(dataset="digits", net=("a",), momentun=0.9)
+
+
+def test_every_setting_is_a_flag_with_help():
+    text = config.flag_help()
+    for field in dataclasses.fields(config.Config):
+        assert f"--{field.name}:" in text or f"--[no]{field.name}:" in text
+
+
+def test_parsing_leaves_no_trace_in_absls_global_flags():
+    from absl import flags
+
+    config.parse(CIFAR)
+    assert "dataset" not in flags.FLAGS

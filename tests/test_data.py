@@ -1,0 +1,195 @@
+"""Loading a run's data: selection by seed, sizes, statistics."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dml_tf.data import DATASETS, load
+from dml_tf.data.loading import pixel_statistics
+from dml_tf.data.resizing import resize
+from dml_tf.data.splits import Source, Split, choose, class_ranks
+
+
+def config(**changes):
+    settings = dict(
+        dataset="digits",
+        data_dir="",
+        image_size=0,
+        train_images=0,
+        validation_fraction=0.0,
+        labelled_fraction=1.0,
+        unlabelled="use",
+        seed=0,
+    )
+    return SimpleNamespace(**settings | changes)
+
+
+def source(counts=(40, 30, 10)):
+    """A data set whose image `i` has the pixel `i`, with so many images of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    np.random.default_rng(0).shuffle(labels)
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    split = Split(images, labels)
+    return Source("made up", split, split, tuple("abc"))
+
+
+def chosen(split):
+    return split.images.ravel().tolist()
+
+
+def per_class(split):
+    return np.bincount(split.labels[split.labels >= 0], minlength=3).tolist()
+
+
+def test_class_ranks_are_a_random_order_within_each_class():
+    labels, words = source().train.labels, np.random.default_rng(1).random(80)
+    ranks = class_ranks(labels, words)
+    for label, count in enumerate((40, 30, 10)):
+        of_class = labels == label
+        assert sorted(ranks[of_class]) == list(range(count))
+        assert (np.argsort(words[of_class]) == np.argsort(ranks[of_class])).all()
+
+
+def test_validation_takes_its_share_of_every_class_and_nothing_is_in_both():
+    train, validation = choose(source(), config(validation_fraction=0.2))
+    assert per_class(validation) == [8, 6, 2]
+    assert sorted(chosen(train) + chosen(validation)) == list(range(80))
+
+
+def test_a_subset_is_even_over_classes_as_far_as_they_go():
+    assert per_class(choose(source(), config(train_images=24))[0]) == [8, 8, 8]
+    assert per_class(choose(source(), config(train_images=50))[0]) == [20, 20, 10]
+    odd = per_class(choose(source(), config(train_images=25))[0])
+    assert sorted(odd) == [8, 8, 9]
+
+
+def test_labels_are_kept_for_a_fraction_of_each_class_at_least_one():
+    used, _ = choose(source(), config(labelled_fraction=0.1))
+    assert per_class(used) == [4, 3, 1]
+    assert len(used) == 80 and (used.labels == -1).sum() == 72
+    assert (used.labels[used.labels >= 0] == source().train.labels[used.labels >= 0]).all()
+    dropped, _ = choose(source(), config(labelled_fraction=0.1, unlabelled="drop"))
+    kept = np.array(chosen(used))[used.labels >= 0]
+    assert chosen(dropped) == kept.tolist()
+    least, _ = choose(source(), config(labelled_fraction=0.001))
+    assert per_class(least) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"train_images": 30}, {"validation_fraction": 0.5}, {"labelled_fraction": 0.5}],
+)
+def test_every_choice_is_a_function_of_the_seed(changes):
+    changes["unlabelled"] = "drop"
+    same = [chosen(choose(source(), config(seed=1, **changes))[0]) for _ in range(2)]
+    assert same[0] == same[1]
+    assert same[0] != chosen(choose(source(), config(seed=2, **changes))[0])
+
+
+def test_the_held_out_images_do_not_depend_on_how_many_are_trained_on():
+    _, whole = choose(source(), config(validation_fraction=0.25))
+    _, reduced = choose(source(), config(validation_fraction=0.25, train_images=20))
+    assert chosen(whole) == chosen(reduced)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": 81}, "--train_images=81: there are 80"),
+        ({"train_images": 61, "validation_fraction": 0.25}, "there are 60 training"),
+        ({"train_images": -1}, "--train_images=-1"),
+        ({"validation_fraction": 1.0}, "--validation_fraction=1.0"),
+        ({"validation_fraction": 0.001}, "holds out 0 of the 80"),
+        ({"validation_fraction": 0.999}, "holds out 80 of the 80"),
+        ({"labelled_fraction": 0.0}, "--labelled_fraction=0.0"),
+        ({"labelled_fraction": 1.5}, "--labelled_fraction=1.5"),
+        ({"unlabelled": "hide"}, "--unlabelled=hide"),
+    ],
+)
+def test_impossible_choices_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        choose(source(), config(**changes))
+
+
+def test_digits_have_a_fixed_test_set_of_1000_that_no_seed_moves():
+    first, second = load(config(seed=0)), load(config(seed=5, train_images=200))
+    assert len(first.train) == 797 and len(first.test) == 1000
+    assert (first.test.images == second.test.images).all()
+    assert np.bincount(second.train.labels).tolist() == [20] * 10
+    assert first.name == "Handwritten digits (scikit-learn)"
+    assert first.num_classes == 10 and first.class_names[7] == "7"
+
+
+def test_digits_are_scikit_learns_pictures_each_in_one_set():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    ours = load(config())
+    mine = np.concatenate([ours.train.images, ours.test.images])[..., 0]
+    theirs = np.rint(digits.images * 255 / 16).astype(np.uint8)
+    key = lambda images: sorted(image.tobytes() for image in images)  # noqa: E731
+    assert key(mine) == key(theirs)
+    assert mine.max() == 255
+
+
+def test_doubled_digits_repeat_each_pixel():
+    small, large = load(config()), load(config(image_size=16))
+    assert large.test.images.shape == (1000, 16, 16, 1)
+    assert (large.test.images[:, ::2, ::2] == small.test.images).all()
+    assert (large.test.images[:, 1::2, 1::2] == small.test.images).all()
+
+
+def test_statistics_are_those_of_the_images_trained_on():
+    splits = load(config(train_images=100))
+    pixels = splits.train.images / 255
+    np.testing.assert_allclose(splits.mean, pixels.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(splits.std, pixels.std((0, 1, 2)), rtol=1e-6)
+    assert splits.mean.dtype == splits.std.dtype == np.float32
+
+
+def test_statistics_keep_channels_apart_and_never_divide_by_zero():
+    images = np.zeros((2001, 2, 1, 3), np.uint8)
+    images[..., 1] = 255
+    images[:, 0, :, 2] = 51
+    mean, std = pixel_statistics(images)
+    np.testing.assert_allclose(mean, [0, 1, 0.1], atol=1e-7)
+    np.testing.assert_allclose(std, [1 / 255, 1 / 255, 0.1], atol=1e-7)
+
+
+def test_shrinking_by_a_whole_factor_is_the_rounded_mean():
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 2), dtype=np.uint8)
+    small = resize(images, 4)
+    for row in range(4):
+        for column in range(4):
+            block = images[:, 2 * row : 2 * row + 2, 3 * column : 3 * column + 3]
+            mean = block.mean(axis=(1, 2))
+            assert (small[:, row, column] == np.floor(mean + 0.5)).all()
+
+
+def test_other_sizes_are_bilinear_and_keep_flat_pictures_flat():
+    flat = resize(np.full((2, 10, 10, 3), 77, np.uint8), 7)
+    assert flat.shape == (2, 7, 7, 3) and (flat == 77).all()
+    ramp = np.tile(np.arange(0, 200, 10, dtype=np.uint8)[:, None, None], (1, 1, 20, 1))
+    ramp = resize(ramp.reshape(1, 20, 20, 1), 12)[0, :, 5, 0].astype(int)
+    assert (np.diff(ramp) > 0).all() and abs(ramp.mean() - 95) < 1
+
+
+def test_a_negative_size_and_an_unknown_data_set_are_refused():
+    with pytest.raises(ValueError, match="--image_size=-1"):
+        load(config(image_size=-1))
+    with pytest.raises(ValueError, match="--dataset=mnist: give one of cifar10, "):
+        load(config(dataset="mnist"))
+    assert set(DATASETS) >= {"cifar10", "cifar100", "fashion_mnist", "image_folder", "digits"}
+
+
+def test_draws_need_no_tensorflow_and_nothing_is_imported_early():
+    code = (
+        "import sys, dml_tf.data as data;"
+        "data.epoch_draws(0, 0, images=8, batch_size=4, augment='crop_flip', pad=1);"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'tensorflow_datasets'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

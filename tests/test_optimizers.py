@@ -1,0 +1,71 @@
+"""The schedules and optimizers of Sec. 4.1, by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dml_tf import config, optimizers
+
+
+def rates(settings, steps_per_epoch, epochs):
+    schedule = optimizers.learning_rate(settings, steps_per_epoch)
+    return [float(schedule(epoch * steps_per_epoch)) for epoch in epochs]
+
+
+def test_cifars_rate_drops_tenfold_at_epochs_60_120_and_180():
+    settings = config.load(dataset="cifar10", net=("resnet32",))
+    measured = rates(settings, 781, [0, 59, 60, 119, 120, 179, 180, 199])
+    np.testing.assert_allclose(measured, [0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+
+
+def test_imagenets_rate_is_a_staircase_of_0_16_every_20_epochs():
+    settings = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=a"])
+    measured = rates(settings, 10, [0, 19, 20, 39, 40])
+    np.testing.assert_allclose(measured, [0.1, 0.1, 0.016, 0.016, 0.00256], rtol=1e-5)
+
+
+def test_market_1501s_rate_is_constant():
+    settings = config.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=a"])
+    assert optimizers.learning_rate(settings, 10) == 2e-4
+
+
+def two_steps(optimizer):
+    weight = tf.Variable([1.0])
+    for _ in range(2):
+        optimizer.apply([tf.constant([0.5])], [weight])
+    return float(weight[0])
+
+
+def test_sgd_is_nesterovs():
+    settings = config.load(dataset="cifar10", net=("a",))
+    velocity_1 = -0.1 * 0.5
+    velocity_2 = 0.9 * velocity_1 - 0.1 * 0.5
+    by_hand = 1 + (0.9 * velocity_1 - 0.05) + (0.9 * velocity_2 - 0.05)
+    assert two_steps(optimizers.build(settings, 1000)) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_rmsprop_may_start_its_mean_square_at_one_as_tensorflow_1_did():
+    settings = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=a"])
+    square_1 = 0.9 * 1 + 0.1 * 0.25
+    square_2 = 0.9 * square_1 + 0.1 * 0.25
+    by_hand = 1 - 0.1 * 0.5 / square_1**0.5 - 0.1 * 0.5 / square_2**0.5
+    assert two_steps(optimizers.build(settings, 1000)) == pytest.approx(by_hand, rel=1e-5)
+    kerass = settings.replace(mean_square_start=0.0)
+    assert two_steps(optimizers.build(kerass, 1000)) < by_hand - 0.2
+
+
+def test_rmsprop_survives_serialisation():
+    optimizer = optimizers.RMSprop(0.1, rho=0.8, mean_square_start=1.0)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert two_steps(copy) == two_steps(optimizer)
+
+
+def test_ema_averages_the_weights():
+    settings = config.load(dataset="cifar10", net=("a",), ema=0.5, momentum=0.0)
+    optimizer, weight = optimizers.build(settings, 1000), tf.Variable([1.0])
+    for _ in range(2):
+        optimizer.apply([tf.constant([1.0])], [weight])
+    optimizer.finalize_variable_values([weight])
+    after_1, after_2 = 0.9, 0.8  # Keras starts the average at the first step's weights
+    assert float(weight[0]) == pytest.approx(0.5 * after_1 + 0.5 * after_2, rel=1e-5)

@@ -1,0 +1,283 @@
+"""One run from flags to record: interrupted, repeated, refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dml_tf import config, records, train
+from dml_tf.checkpoint import Checkpoint
+from dml_tf.config import FlagError
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16}
+
+
+def settings(tmp_path, **changes):
+    return config.load(**{**SMALL, "steps": 3, "results_dir": str(tmp_path), **changes})
+
+
+def command_line(*flags):
+    """A finished `python train.py` process."""
+    command = [sys.executable, "train.py", *flags]
+    users = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(command, cwd=ROOT, env=users, capture_output=True, text=True, check=False)
+
+
+def weights(file):
+    cohort = keras.saving.load_model(file)
+    return [w.numpy() for net in cohort.networks for w in net.weights]
+
+
+def assert_same_weights(first, second):
+    for ours, theirs in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_leaves_the_record_that_tables_need(tmp_path):
+    asked = settings(tmp_path, cohort=2, validation_fraction=0.2, steps=0, epochs=2)
+    record = train.run(asked, verbose=0)
+    assert json.loads(records.path(asked).read_text()) == record
+    assert record["run_id"] == asked.run_id
+    assert record["config"] == asked.comparable()
+    assert record["data"] == "Handwritten digits (scikit-learn)"
+    assert record["steps"] == 2 * (200 // 16)
+    assert set(record["parameters"]) == {"resnet8_0", "resnet8_1"}
+    for part in ("train", "validation", "test"):
+        for measured in (*record[part]["peers"].values(), record[part]["ensemble"]):
+            assert 0 <= measured["accuracy"] <= 1
+    assert len(record["history"]["val_resnet8_1_accuracy"]) == 2
+    assert record["wall_clock_s"] > 0 and record["cpu_s"] > 0 and record["images_per_s"] > 0
+
+
+def test_the_saved_cohort_measures_what_the_record_says(tmp_path):
+    asked = settings(tmp_path, cohort=2)
+    record = train.run(asked, verbose=0)
+    cohort = keras.saving.load_model(train.model_path(asked))
+    splits = train.load_data(asked)
+    measured = train.evaluate.measure(cohort, splits.test, splits)
+    assert measured["peers"] == record["test"]["peers"]
+
+
+def test_peers_of_one_seed_start_alike_in_every_method(tmp_path):
+    splits = train.load_data(settings(tmp_path))
+    alone = train.build_cohort(settings(tmp_path), splits)
+    pair = train.build_cohort(settings(tmp_path, cohort=2), splits)
+    other = train.build_cohort(settings(tmp_path, seed=1), splits)
+    first, second = (net.get_weights() for net in pair.networks)
+    for ours, theirs in zip(alone.networks[0].get_weights(), first, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for different in (second, other.networks[0].get_weights()):
+        assert not np.array_equal(first[0], different[0])
+
+
+def test_the_flags_reach_the_cohort(tmp_path):
+    splits = train.load_data(settings(tmp_path))
+    options = {"temperature": 2.0, "peer_reduction": "sum", "mimicry_weight": 0.5}
+    cohort = train.build_cohort(settings(tmp_path, cohort=3, mimicry="js", **options), splits)
+    assert {name: getattr(cohort, name) for name in options} == options
+    assert (cohort.mimicry, cohort.update) == ("js", "sequential")
+    ensemble = train.build_cohort(settings(tmp_path, cohort=2, method="dml_e"), splits)
+    alone = train.build_cohort(settings(tmp_path, cohort=2, method="independent"), splits)
+    assert (ensemble.mimicry, alone.mimicry) == ("ensemble", "none")
+
+
+def test_a_finished_run_is_not_trained_again_unless_told(tmp_path):
+    asked = settings(tmp_path)
+    first = train.run(asked, verbose=0)
+    assert train.run(asked, verbose=0) == first
+    again = train.run(asked.replace(overwrite=True), verbose=0)
+    assert again["finished"] >= first["finished"] and again["cpu_s"] != first["cpu_s"]
+    assert again["test"] == first["test"]
+
+
+def test_a_record_made_with_other_settings_is_refused(tmp_path):
+    asked = settings(tmp_path)
+    record = train.run(asked, verbose=0)
+    record["config"]["learning_rate"] = 0.3
+    records.write(record, records.path(asked))
+    with pytest.raises(records.RecordMismatch, match="learning_rate: 0.3 there, 0.1 now"):
+        train.run(asked, verbose=0)
+    assert records.read(records.path(asked)) == record
+
+
+def test_a_record_from_before_a_setting_existed_still_counts(tmp_path):
+    asked = settings(tmp_path)
+    record = train.run(asked, verbose=0)
+    del record["config"]["temperature"]
+    records.write(record, records.path(asked))
+    assert records.find(asked) == record
+
+
+def test_a_damaged_record_is_refused_and_named(tmp_path):
+    asked = settings(tmp_path)
+    records.path(asked).parent.mkdir(parents=True)
+    records.path(asked).write_text("{")
+    with pytest.raises(records.RecordMismatch, match="is not a run's record"):
+        train.run(asked, verbose=0)
+
+
+def test_steps_end_a_run_in_the_middle_of_an_epoch(tmp_path):
+    record = train.run(settings(tmp_path, steps=17), verbose=0)
+    assert record["steps"] == 17
+    assert len(record["history"]["resnet8_accuracy"]) == 2
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_peer_and_step(tmp_path):
+    asked = settings(tmp_path, cohort=2, learning_rate=1e30, steps=30)
+    with pytest.raises(train.RunFailed, match=r"loss of peer resnet8_[01] is \w+ at step \d+"):
+        train.run(asked, verbose=0)
+    assert not records.path(asked).exists()
+
+
+def test_two_processes_do_not_train_the_same_run(tmp_path):
+    asked = settings(tmp_path)
+    with train._lock(asked), pytest.raises(train.RunFailed, match="Another process is training"):
+        train.run(asked, verbose=0)
+
+
+def test_an_unknown_network_is_refused_before_data_are_looked_for(tmp_path):
+    asked = settings(tmp_path, net=("resnet9",), dataset="cifar10", data_dir="absent")
+    with pytest.raises(FlagError, match="--net: .*6n\\+2"):
+        train.run(asked, verbose=0)
+
+
+def test_distillation_trains_its_teacher_first_and_leaves_it_as_it_is(tmp_path):
+    asked = settings(tmp_path, net=("resnet8:8", "resnet8:4"), method="distill", seed=2)
+    record = train.run(asked, verbose=0)
+    teacher = settings(tmp_path, net=("resnet8:8",), seed=2)
+    taught = records.find(teacher)
+    first = list(record["test"]["peers"].values())[0]
+    assert first == taught["test"]["peers"]["resnet8"]
+
+
+def test_a_teacher_that_does_not_fit_or_is_not_there_is_refused(tmp_path):
+    small = settings(tmp_path, image_size=16)
+    train.run(small, verbose=0)
+    pair = settings(tmp_path, cohort=2, method="distill", teacher=small.run_id)
+    with pytest.raises(FlagError, match=r"images of shape \(16, 16, 1\)"):
+        train.run(pair, verbose=0)
+    with pytest.raises(FileNotFoundError, match="there is no .*absent.keras"):
+        train.run(settings(tmp_path, cohort=2, method="distill", teacher="absent"), verbose=0)
+
+
+def test_averaged_weights_are_what_is_saved_and_measured(tmp_path):
+    averaged = train.run(settings(tmp_path, ema=0.9, steps=10), verbose=0)
+    plain = train.run(settings(tmp_path, steps=10), verbose=0)
+    assert averaged["history"] == plain["history"]
+    assert averaged["test"] != plain["test"]
+
+
+# Interruption
+
+RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_flip",
+           "decay_epochs": 2, "validation_fraction": 0.2, "optimizer": "adam",
+           "learning_rate": 0.01, "momentum": 0.0, "ema": 0.9}  # fmt: skip
+
+
+class Interruption(Exception):
+    pass
+
+
+def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizers[0].iterations) == 40:  # in the fourth epoch
+                raise Interruption
+
+    options = {**RESUMED, "steps": 0, "epochs": 5}
+    whole, stopped = (settings(tmp_path / name, **options) for name in ("whole", "stopped"))
+    uninterrupted = train.run(whole, verbose=0)
+    with pytest.raises(Interruption):
+        train.run(stopped, verbose=0, callbacks=[Interrupt()])
+    assert not records.path(stopped).exists()
+    record = train.run(stopped, verbose=0)
+    assert_same_weights(train.model_path(whole), train.model_path(stopped))
+    assert record["history"] == uninterrupted["history"]
+    assert not list((tmp_path / "stopped" / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
+    asked = settings(tmp_path)
+    cohort = train.build_cohort(asked, train.load_data(asked))
+    checkpoint = Checkpoint(tmp_path / "state", asked)
+    checkpoint.set_model(cohort)
+    checkpoint.on_train_begin()
+    checkpoint.on_epoch_end(0, {"resnet8_accuracy": 0.5})
+    with pytest.raises(records.RecordMismatch, match="learning_rate"):
+        Checkpoint(tmp_path / "state", asked.replace(learning_rate=0.2)).restore(cohort)
+    assert Checkpoint(tmp_path / "state", asked).restore(cohort) == 1
+
+
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_weights(tmp_path):
+    options = {**SMALL, **RESUMED, "epochs": 40}
+    moment = random.SystemRandom().uniform(0, 1.5)
+    print(f"killed {moment:.3f} s after the first checkpoint")
+    finals = []
+    for name in ("whole", "killed"):
+        asked = config.load(**options, results_dir=str(tmp_path / name))
+        flags = [config.to_flag(k, v) for k, v in options.items()]
+        flags.append(f"--results_dir={tmp_path / name}")
+        if name == "killed":
+            kill_after_first_checkpoint(flags, tmp_path / name / "checkpoints", moment)
+            assert not records.path(asked).exists()
+        finished = command_line(*flags)
+        assert finished.returncode == 0, finished.stderr
+        assert ("epochs are done; going on" in finished.stdout) == (name == "killed")
+        finals.append(train.model_path(asked))
+    assert_same_weights(*finals)
+
+
+def kill_after_first_checkpoint(flags, folder, moment):
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *flags], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while not list(folder.glob("*/state.npz")):
+        assert process.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.01)
+    time.sleep(moment)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+# The command line
+
+
+def test_the_command_line_reports_each_peer_and_exits_with_0(tmp_path):
+    finished = command_line(
+        "--dataset=digits", "--net=resnet8:4,mobilenet_short:0.25", "--steps=2",
+        "--image_size=8", f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()[-4:]
+    assert [line.split()[0] for line in lines] == [
+        "resnet8", "mobilenet_short", "ensemble", "record:",
+    ]  # fmt: skip
+    assert "test accuracy" in lines[0]
+    assert finished.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (("--dataset=digits",), 2, "train.py: --net is missing"),
+        (("--dataset=digits", "--net=resnet9"), 2, "depth must be 6n+2"),
+        (("--dataset=cifar10", "--net=resnet8", "--data_dir=absent"), 1, "absent"),
+        (("--dataset=digits", "--net=resnet8", "--batch_size=5000"), 1, "--batch_size=5000"),
+    ],
+)
+def test_a_users_mistake_gives_a_message_and_a_status_and_no_traceback(
+    flags, status, message, tmp_path
+):
+    finished = command_line(*flags, f"--results_dir={tmp_path}")
+    assert finished.returncode == status
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
