@@ -11,7 +11,7 @@ takes the flags of train.py and writes into OUT_DIR
   weights, with BatchNorm's statistics, and its seed generators' states; each student's optimizer,
   first its count of steps; and each metric's total and count. The learning rate is computed
   inside, from the optimizer's count of steps.
-- `manifest.json`: the run's settings, the variables, the images' sums. See `dml_tf.manifest`.
+- `manifest.json`: the run's settings, the variables, the images' sums. See `dml_tf.exported`.
 - `state.npz`: the variables' initial values. `dml_tf.run_step` replaces it as it goes on.
 - `images.npz`: the training images and labels that the flags choose, as bytes. It may stay
   behind where `dml_tf.run_step` has the photographs from elsewhere.
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dml_tf import __version__, config, manifest, startup, state
+from dml_tf import __version__, config, exported, startup, state
 
 HELP = {"--help", "-h", "-help"}
 
@@ -49,14 +49,14 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         return _fail(error, 2)
     try:
-        exported = export(settings, folder)
+        manifest = export(settings, folder)
     except config.FlagError as error:
         return _fail(error, 2)
     except (OSError, records.RecordMismatch, train.RunFailed) as error:
         return _fail(error, 1)
     print(
-        f"{folder}: a step of {exported['run_id']} with {len(exported['variables'])} variables, "
-        f"for {exported['steps']} steps. Run it with `python -m dml_tf.run_step {folder}`."
+        f"{folder}: a step of {manifest['run_id']} with {len(manifest['variables'])} variables, "
+        f"for {manifest['steps']} steps. Run it with `python -m dml_tf.run_step {folder}`."
     )
     return 0
 
@@ -98,7 +98,7 @@ def export(settings: config.Config, folder: Path) -> dict:
 
     from dml_tf import checkpoint, data, train
 
-    if manifest.exists(folder) and not settings.overwrite:
+    if exported.exists(folder) and not settings.overwrite:
         raise config.FlagError(f"{folder} holds a step already: name another, or add --overwrite.")
     splits = train.load_data(settings)
     cohort = train.build_cohort(settings, splits)
@@ -112,18 +112,18 @@ def export(settings: config.Config, folder: Path) -> dict:
     text, updated = lower(cohort, variables, (settings.batch_size, *images.shape[1:]))
     per_epoch = data.steps_per_epoch(splits, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.PROGRAM).write_text(text, encoding="utf-8")
-    np.savez(folder / manifest.IMAGES, images=images, labels=labels)
+    (folder / exported.PROGRAM).write_text(text, encoding="utf-8")
+    np.savez(folder / exported.IMAGES, images=images, labels=labels)
     start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
     start["config"] = settings.comparable()
-    state.save(folder / manifest.STATE, start, [v.numpy() for v in variables])
-    exported = {
+    state.save(folder / exported.STATE, start, [v.numpy() for v in variables])
+    manifest = {
         "run_id": settings.run_id,
         "command": settings.command,
         "config": settings.comparable(),
         "data_dir": settings.data_dir,
         "results_dir": settings.results_dir,
-        "images": manifest.describe(images, labels),
+        "images": exported.describe(images, labels),
         "steps": settings.steps or settings.epochs * per_epoch,
         "steps_per_epoch": per_epoch,
         "variables": [
@@ -133,8 +133,8 @@ def export(settings: config.Config, folder: Path) -> dict:
         "metrics": places,
         "versions": {"dml_tf": __version__, "tensorflow": tf.__version__},
     }
-    manifest.write(folder, exported)
-    return exported
+    exported.write_manifest(folder, manifest)
+    return manifest
 
 
 def lower(cohort, variables: Sequence, image_shape: Sequence[int]) -> tuple[str, list[int]]:

@@ -6,6 +6,7 @@ Imports NumPy, JAX and the parts of the package that need no TensorFlow.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.mlir.dialects import stablehlo
 
+from dml_tf import exported
 from dml_tf.data.draws import EpochDraws, crop_pad
 from dml_tf.data.loading import pixel_statistics
 
@@ -38,32 +40,33 @@ class Data(NamedTuple):
     levels: jax.Array
 
 
-def load_step(text: str, manifest: dict, batch_size: int, *, precision: str = "default") -> Step:
+def load_step(folder: Path, manifest: dict, precision: str = "default") -> Step:
     """Makes a JAX function of an exported program.
 
     JAX exports a function of the same signature, whose body is then replaced by the program.
 
     Args:
-        text: StableHLO, as `dml_tf.export_step` writes it.
-        manifest: What `dml_tf.manifest.read` returned.
-        batch_size: Images in a mini-batch.
-        precision: `default`, the device's own (TF32 or bfloat16 products on accelerators), or
+        folder: What `dml_tf.export_step` wrote.
+        manifest: What `dml_tf.exported.read_manifest` returned.
+        precision: Of products: `default`, the device's own (TF32 on a GPU, bfloat16 on a TPU), or
             `highest`, float32.
 
     Returns:
         A function `(state, images, labels) -> state` for use under `jax.jit`; images are
         normalised, shape `(batch, height, width, channels)`, float32, and labels int64.
     """
+    text = (folder / exported.PROGRAM).read_text(encoding="utf-8")
     if precision == "highest":
         text = text.replace("precision DEFAULT", "precision HIGHEST")
         text = text.replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
+    batch_size = manifest["config"]["batch_size"]
     variables = manifest["variables"]
     updated = [i for i, variable in enumerate(variables) if variable["updated"]]
 
     def same_signature(images, labels, *state):
         return [state[i] for i in updated]
 
-    exported = jax.export.export(
+    function = jax.export.export(
         jax.jit(same_signature, keep_unused=True),
         # The program names no device; whether it may run on one is the compiler's to say.
         disabled_checks=[jax.export.DisabledSafetyCheck.platform()],
@@ -73,18 +76,18 @@ def load_step(text: str, manifest: dict, batch_size: int, *, precision: str = "d
         *(jax.ShapeDtypeStruct(tuple(v["shape"]), v["dtype"]) for v in variables),
     )
     program = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
-    exported = dataclasses.replace(exported, mlir_module_serialized=program)
+    function = dataclasses.replace(function, mlir_module_serialized=program)
 
     def step(state, images, labels):
         state = list(state)
-        for i, value in zip(updated, exported.call(images, labels, *state), strict=True):
+        for i, value in zip(updated, function.call(images, labels, *state), strict=True):
             state[i] = value
         return tuple(state)
 
     return step
 
 
-def to_device(images: np.ndarray, labels: np.ndarray, device: jax.Device | None = None) -> Data:
+def to_device(images: np.ndarray, labels: np.ndarray, device: jax.Device) -> Data:
     """Brings a training set to a device, as bytes.
 
     The normalised values are NumPy's, looked up on the device: no compiler can round them in
@@ -93,7 +96,7 @@ def to_device(images: np.ndarray, labels: np.ndarray, device: jax.Device | None 
     Args:
         images: Pixels, shape `(images, height, width, channels)`, uint8.
         labels: Classes, shape `(images,)`, int64.
-        device: Where to; None for JAX's default.
+        device: Where to.
 
     Returns:
         The training set.
@@ -185,7 +188,7 @@ def metrics(state: State, manifest: dict) -> dict[str, float]:
 
     Args:
         state: The program's variables.
-        manifest: What `dml_tf.manifest.read` returned.
+        manifest: What `dml_tf.exported.read_manifest` returned.
 
     Returns:
         Name -> mean since `reset_metrics`; 0 where nothing was counted.
@@ -200,10 +203,10 @@ def reset_metrics(state: State, manifest: dict) -> State:
 
     Args:
         state: The program's variables.
-        manifest: What `dml_tf.manifest.read` returned.
+        manifest: What `dml_tf.exported.read_manifest` returned.
 
     Returns:
         The new state.
     """
     places: Sequence[int] = [i for pair in manifest["metrics"].values() for i in pair]
-    return tuple(jnp.zeros_like(v) if i in places else v for i, v in enumerate(state))
+    return tuple(np.zeros(v.shape, v.dtype) if i in places else v for i, v in enumerate(state))

@@ -145,11 +145,18 @@ class Run:
         self._manifest = manifests.read(folder)
         self._progress, arrays = state.load(self._file)
         self._progress["runtime"] = runtime(precision)
-        self._variables = tuple(jax.device_put(arrays))
-        self._data = portable.to_device(*training_set(folder, self._manifest, data_dir))
-        self._advance = program(folder, self._manifest, precision)
+        # Everything is put on the device by name: JAX compiles anew for what is not.
+        self._device = jax.devices()[0]
+        self._variables = jax.device_put(tuple(arrays), self._device)
+        images, labels = training_set(folder, self._manifest, data_dir)
+        self._data = portable.to_device(images, labels, self._device)
+        on_cpu = jax.default_backend() == "cpu"
+        advance = portable.one_by_one if on_cpu else portable.in_one_dispatch
+        self._advance = advance(load_step(folder, self._manifest, precision))
         self._per_epoch = self._manifest["steps_per_epoch"]
-        self._draws = functools.lru_cache(1)(lambda epoch: epoch_draws(self._manifest, epoch))
+        self._draws = functools.lru_cache(1)(
+            lambda epoch: jax.device_put(epoch_draws(self._manifest, epoch), self._device)
+        )
         self._recent: collections.deque = collections.deque(maxlen=10)
         self._compiled = False
         self._clocks = time.perf_counter(), time.process_time()
@@ -167,7 +174,8 @@ class Run:
         count = round(_DISPATCH_S / self.step_s) if self.step_s else 1
         last = min(first + max(1, count), self._per_epoch, first + self.steps - self.step)
         if first == 0:
-            self._variables = portable.reset_metrics(self._variables, self._manifest)
+            reset = portable.reset_metrics(self._variables, self._manifest)
+            self._variables = jax.device_put(reset, self._device)
         self._variables = self._advance(
             self._variables, self._data, self._draws(epoch), first, last
         )
@@ -225,47 +233,24 @@ class Run:
         print(("\r\033[K" if terminal else "") + "  ".join(parts), end=end, flush=True)
 
 
-def check(folder: Path, data_dir: Path | None = None) -> int:
-    """Compares the default device with the CPU, step by step from the CPU's state.
-
-    From the same state, since a trajectory at the paper's learning rate amplifies one rounding a
-    thousandfold within a few steps. Prints the largest difference of a loss and of a variable for
-    float32 products, which must agree, and for the device's own.
+def runtime(precision: str) -> dict[str, str]:
+    """What a run is trained with, for its record.
 
     Args:
-        folder: What `dml_tf.export_step` wrote.
-        data_dir: Where the images are; None for the folder's own.
+        precision: That of products.
 
     Returns:
-        Exit status: 0 if the losses agree to 1e-4, else 1.
+        `machine`, `python`, `numpy`, `jax` and `precision`.
     """
-    manifest = manifests.read(folder)
-    images, labels = training_set(folder, manifest, data_dir)
-    cpu = jax.devices("cpu")[0]
-    reference = portable.one_by_one(_load(folder, manifest, "highest"))
-    on_cpu, on_device = (portable.to_device(images, labels, d) for d in (cpu, None))
-    worst = {}
-    for precision in ("highest", "default"):
-        advance = portable.in_one_dispatch(_load(folder, manifest, precision))
-        _, variables = state.load(folder / manifests.STATE)
-        order = epoch_draws(manifest, 0)
-        for i in range(min(_CHECK_STEPS, manifest["steps_per_epoch"])):
-            before = portable.reset_metrics(tuple(variables), manifest)
-            theirs = advance(tuple(jax.device_put(before)), on_device, order, i, i + 1)
-            ours = reference(jax.device_put(before, cpu), on_cpu, jax.device_put(order, cpu), i, i + 1)
-            variables = jax.device_get(ours)
-            worst.setdefault(precision, []).append(_differences(variables, theirs, manifest))
-    device = jax.devices()[0].device_kind
-    for precision, differences in worst.items():
-        loss, variable = np.max(differences, axis=0)
-        print(
-            f"{device}, {precision} precision: losses within {loss:.1e} of the CPU's, "
-            f"variables within {variable:.1e}, in {len(differences)} single steps"
-        )
-    return DONE if np.max(worst["highest"], axis=0)[0] <= _CHECK_LOSS else FAILED
+    return {
+        "machine": f"{jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"{platform.system()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "jax": jax.__version__,
+        "precision": precision,
+    }
 
 
-def program(folder: Path, manifest: dict, precision: str) -> portable.Advance:
-    """The compiled program in the form that suits JAX's default device."""
-    step = _load(folder, manifest, precision)
-    return (portable.one_by_one if jax.default_backend() == "cpu" else portable.in_one_dispatch)(step)
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

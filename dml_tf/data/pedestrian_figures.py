@@ -40,7 +40,6 @@ _LOWER_COLOURS = {
 }  # fmt: skip
 _CHOICES: dict[str, dict] = {
     "build": {0.86: 2, 1.0: 4, 1.14: 3, 1.3: 1},
-    "height": {0.86: 1, 0.93: 2, 1.0: 3},
     "skin": dict.fromkeys(_SKIN, 1) | {"light": 3},
     "hair_colour": {"black": 5, "brown": 3, "chestnut": 1, "blond": 1, "grey": 1},
     "hair": {"short": 5, "long": 3, "bun": 1.5, "bald": 0.5},
@@ -66,7 +65,6 @@ class Person:
     """What one person looks like: one value of each attribute."""
 
     build: float
-    height: float
     skin: str
     hair_colour: str
     hair: str
@@ -214,21 +212,19 @@ class _Figure:
         """Half-width in view of an elliptic cross-section."""
         return np.hypot(np.asarray(width) * self.front, np.asarray(depth) * self.side)
 
-    def _paint(self, heights, centres, widths, colour, texture: Callable | None = None, round_=True):
+    def _paint(self, heights, centres, widths, colour, texture: Callable | None = None):
         """Paints a profile: half-widths about centres at given heights, linear between them."""
         pose, elevation = self.pose, self.pose.elevation
         heights = np.asarray(heights, float)
         rows = pose.top + pose.height * heights * (1 + elevation) / (1 + elevation * heights)
-        scale = pose.height * (1 + elevation * (0.45 - heights))
+        scale = 1.1 * pose.height * (1 + elevation * (0.45 - heights))
         centres = pose.x + scale * np.broadcast_to(centres, heights.shape)
         widths = scale * np.broadcast_to(widths, heights.shape)
-        paint_profile(self.canvas, rows, centres, widths, colour, texture, self.light, round_)
+        paint_profile(self.canvas, rows, centres, widths, colour, texture, self.light)
 
-    def _ellipse(self, height, centre, tall, wide, colour, **options):
+    def _ellipse(self, height, centre, tall, wide, colour):
         angle = np.linspace(-np.pi / 2, np.pi / 2, 9)
-        self._paint(
-            height + tall * np.sin(angle), centre, wide * np.cos(angle), colour, **options
-        )
+        self._paint(height + tall * np.sin(angle), centre, wide * np.cos(angle), colour)
 
     def _leg(self, side: int):
         person, angle = self.person, side * self.swing
@@ -248,23 +244,27 @@ class _Figure:
                 above = 0.9 * knee + 0.1 * centres[0]
                 self._paint([0.48, 0.7], [centres[0], above], [widths[0] + 0.01, 0.058], colour)
         toe = foot + 0.022 * self.side
-        self._ellipse(sole - 0.014, toe, 0.022, 0.03 + 0.016 * abs(self.side), _COLOURS[person.shoes])
+        self._ellipse(
+            sole - 0.014, toe, 0.022, 0.03 + 0.016 * abs(self.side), _COLOURS[person.shoes]
+        )
 
     def _arm(self, side: int):
         person, angle = self.person, -0.8 * side * self.swing
-        lateral = 0.132 * person.build * side
+        lateral = 0.114 * person.build * side
         shoulder = self._across(lateral)
         elbow = self._across(lateral * 1.1, 0.16 * np.sin(angle))
         hand = self._across(lateral * 1.08, 0.32 * np.sin(angle) + 0.03)
         thick = 0.75 + 0.25 * person.build
         widths = np.array([0.034, 0.028, 0.021]) * thick
-        self._paint([0.18, 0.345, 0.485], [shoulder, elbow, hand], widths, self.skin)
+        self._paint([0.19, 0.345, 0.485], [shoulder, elbow, hand], widths, self.skin)
         self._ellipse(0.5, hand, 0.026, 0.022, self.skin)
         if person.upper == "short sleeves":
             low = 0.35 * shoulder + 0.65 * elbow
-            self._paint([0.165, 0.3], [shoulder, low], [widths[0] + 0.008, 0.04], self.upper)
+            centres, heights = [0.9 * shoulder, shoulder, low], [0.16, 0.195, 0.3]
+            self._paint(heights, centres, [0.012, widths[0] + 0.006, 0.038], self.upper)
         else:
-            self._paint([0.165, 0.345, 0.475], [shoulder, elbow, hand], widths + 0.009, self.upper)
+            centres, heights = [0.9 * shoulder, shoulder, elbow, hand], [0.16, 0.195, 0.345, 0.475]
+            self._paint(heights, centres, np.append(0.012, widths + 0.007), self.upper)
         if person.bag == "carrier" and side == person.bag_side:
             self._paint([0.52, 0.54, 0.68], hand, [0.012, 0.06, 0.075], _COLOURS[person.bag_colour])
 
@@ -288,7 +288,7 @@ class _Figure:
     def _torso(self):
         person, build = self.person, self.person.build
         heights = np.array([0.15, 0.175, 0.25, 0.38, 0.47])
-        wide = np.array([0.05, 0.118, 0.125, 0.105, 0.115]) * build
+        wide = np.array([0.045, 0.108, 0.122, 0.106, 0.115]) * build
         deep = np.array([0.04, 0.065, 0.092, 0.085, 0.088]) * build
         if person.upper == "coat":
             heights[-1], wide[-1], deep[-1] = 0.68, 0.14 * build, 0.12 * build
@@ -370,8 +370,6 @@ class _Figure:
         place = self._across(0, -0.105 * self.person.build)
         wide = self._extent(0.1, 0.062)
         self._paint([0.17, 0.2, 0.38, 0.41], place, wide * np.array([0.7, 1, 1, 0.85]), colour)
-        if self.front > 0.1:  # from the front, the straps are all there is to see
-            self.straps = True
 
     def _shoulder_bag(self):
         person, colour = self.person, _COLOURS[self.person.bag_colour]
@@ -387,7 +385,7 @@ class _Figure:
             self._paint([0.43, 0.45, 0.56], hip, np.array([0.055, 0.066, 0.06]), colour)
 
 
-def paint_profile(canvas, rows, centres, widths, colour, texture, light, round_):
+def paint_profile(canvas, rows, centres, widths, colour, texture, light):
     """Paints what lies within half-widths of a line from top to bottom, shaded as if round.
 
     Args:
@@ -398,7 +396,6 @@ def paint_profile(canvas, rows, centres, widths, colour, texture, light, round_)
         colour: Its colour.
         texture: Function from `(u, v)`, across -1 to 1 and down 0 to 1, to colours, or None.
         light: Where the light comes from, -1 left to 1 right.
-        round_: Whether the edges are darker than the middle.
     """
     height, width, _ = canvas.shape
     first, last = max(0, int(rows[0])), min(height, int(np.ceil(rows[-1])) + 1)
@@ -414,6 +411,6 @@ def paint_profile(canvas, rows, centres, widths, colour, texture, light, round_)
     cover = np.clip(w - np.abs(x - c) + 0.5, 0, 1) * end
     u = np.clip((x - c) / np.maximum(w, 0.5), -1, 1)
     paint = colour if texture is None else texture(u, (y[:, None] - rows[0]) / (rows[-1] - rows[0]))
-    shade = 1 - 0.3 * round_ * u**2 + 0.16 * light * u
+    shade = 1 - 0.3 * u**2 + 0.16 * light * u
     part = canvas[first:last, left:right]
     part += cover[..., None] * (np.asarray(paint) * shade[..., None] - part)

@@ -1,0 +1,145 @@
+"""Six cameras of one place: each with a scene of its own, light, colours, view and sharpness."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+HEIGHT, WIDTH = 128, 64
+_SCENE_HEIGHT, _SCENE_WIDTH = 176, 512
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a camera does to whatever it sees.
+
+    Attributes:
+        ground: Colour of the ground.
+        wall: Colour of what stands behind it.
+        horizon: Where they meet, as a fraction of the picture's height.
+        clutter: Things that stand along the wall.
+        gains: Brightness of red, green and blue.
+        gamma: Contrast of the dark parts; above 1 they are darker.
+        light: Where the light comes from, -1 left to 1 right.
+        elevation: How far it looks down, see `Pose`.
+        yaw: Where people walk here, in radians; half of them come back the other way.
+        blur: Gaussian blur, in pixels.
+        noise: Standard deviation of the noise of a pixel, in levels of 255.
+    """
+
+    ground: tuple[float, float, float]
+    wall: tuple[float, float, float]
+    horizon: float
+    clutter: int
+    gains: tuple[float, float, float]
+    gamma: float
+    light: float
+    elevation: float
+    yaw: float
+    blur: float
+    noise: float
+
+
+CAMERAS = (
+    Camera((0.62, 0.61, 0.58), (0.55, 0.50, 0.45), 0.30, 9, (1.05, 1.00, 0.93), 1.00, 0.7, 0.15, 0.3, 0.5, 3),
+    Camera((0.50, 0.53, 0.46), (0.33, 0.42, 0.28), 0.42, 14, (0.92, 1.03, 0.95), 1.15, -0.5, 0.25, 1.2, 0.6, 4),
+    Camera((0.70, 0.66, 0.60), (0.66, 0.63, 0.60), 0.22, 6, (1.16, 1.08, 1.00), 0.85, -0.8, 0.35, -0.5, 0.5, 3),
+    Camera((0.42, 0.43, 0.46), (0.38, 0.40, 0.46), 0.36, 10, (0.74, 0.80, 0.95), 1.15, 0.2, 0.20, 0.9, 0.8, 6),
+    Camera((0.58, 0.54, 0.49), (0.48, 0.38, 0.33), 0.28, 12, (1.08, 0.95, 0.82), 1.05, 0.9, 0.10, 1.5, 0.5, 4),
+    Camera((0.56, 0.57, 0.57), (0.52, 0.56, 0.52), 0.34, 10, (0.90, 0.93, 0.90), 0.95, -0.3, 0.45, 0.0, 1.3, 5),
+)  # fmt: skip
+
+
+def scene(camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Draws the place that a camera sees.
+
+    Args:
+        camera: The camera.
+        rng: Source of the choices.
+
+    Returns:
+        Pixels, shape `(height, width, 3)`, float32 from 0 to 1, larger than a picture of a person.
+    """
+    height, width = _SCENE_HEIGHT, _SCENE_WIDTH
+    edge = int(camera.horizon * height)
+    place = np.empty((height, width, 3), np.float32)
+    place[:edge], place[edge:] = camera.wall, camera.ground
+    place[edge - 3 : edge] *= 0.7
+    for _ in range(camera.clutter):
+        _stand_something(place, edge, rng)
+    _pave(place, edge, rng)
+    place *= 1 + 0.10 * _clouds(rng, (height, width), 40)[..., None]
+    place *= 1 + 0.07 * _clouds(rng, (height, width), 3)[..., None]
+    return place
+
+
+def _stand_something(place: np.ndarray, edge: int, rng: np.random.Generator):
+    """A door, a pillar, a car or a bush: a block that ends a little in front of the wall."""
+    height, width, _ = place.shape
+    wide, tall = rng.integers(5, 60), rng.integers(10, edge + 5)
+    left, foot = rng.integers(width - 5), edge + rng.integers(-6, 14)
+    right, top = left + wide, max(foot - tall, 0)
+    colour = np.clip(rng.normal(0.42, 0.2) + rng.normal(0, 0.07, 3), 0.05, 0.95)
+    place[top:foot, left:right] = colour
+    if rng.random() < 0.5:  # window panes, slats or leaves
+        pitch = rng.integers(4, 12)
+        place[top:foot, left:right][:, ::pitch] *= 0.75
+        place[top:foot:pitch, left:right] *= 0.75
+    place[foot : foot + 4, left:right] *= 0.8
+
+
+def _pave(place: np.ndarray, edge: int, rng: np.random.Generator):
+    """Joints of the paving, closer together in the distance, or a kerb."""
+    height, width, _ = place.shape
+    y = np.arange(edge, height)[:, None]
+    near = (y - edge + 12) / 60
+    x = np.arange(width)[None] - width / 2
+    across = np.abs((x / near / 26) % 1 - 0.5) < 0.025 / near
+    along = np.abs((6 / near + rng.random()) % 1 - 0.5) < 0.05
+    place[edge:][across | along] *= 0.88
+
+
+def _clouds(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.ndarray:
+    """Smooth noise of about unit deviation, shape `shape`."""
+    coarse = rng.standard_normal((shape[0] // cell + 2, shape[1] // cell + 2)).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def view(place: np.ndarray, left: float, top: float, zoom: float) -> np.ndarray:
+    """The part of a scene that lies in a box, as a picture of a person has.
+
+    Args:
+        place: The scene.
+        left: Left edge of the box, as a fraction of what the scene leaves free.
+        top: Top edge, likewise.
+        zoom: Pixels of the picture for one of the scene.
+
+    Returns:
+        Pixels, shape `(128, 64, 3)`, float32.
+    """
+    tall, wide = int(np.ceil(HEIGHT / zoom)), int(np.ceil(WIDTH / zoom))
+    y, x = int(top * (place.shape[0] - tall)), int(left * (place.shape[1] - wide))
+    rows = y + (np.arange(HEIGHT) / zoom).astype(int)
+    columns = x + (np.arange(WIDTH) / zoom).astype(int)
+    return place[rows[:, None], columns]
+
+
+def expose(
+    canvas: np.ndarray, camera: Camera, brightness: float, rng: np.random.Generator
+) -> Image.Image:
+    """What the camera makes of what is before it: its colours, contrast, blur and noise.
+
+    Args:
+        canvas: Pixels, shape `(128, 64, 3)`, float32 from 0 to 1.
+        camera: The camera.
+        brightness: Exposure of this picture, about 1.
+        rng: Source of the noise.
+
+    Returns:
+        The picture.
+    """
+    seen = np.clip(canvas, 0, 1) ** camera.gamma * np.asarray(camera.gains, np.float32) * brightness
+    seen = 255 * (0.04 + 0.92 * np.clip(seen, 0, 1))
+    picture = Image.fromarray(seen.astype(np.uint8)).filter(ImageFilter.GaussianBlur(camera.blur))
+    grain = camera.noise * rng.standard_normal((HEIGHT, WIDTH, 1), np.float32)
+    return Image.fromarray(np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8))

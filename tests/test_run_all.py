@@ -1,0 +1,97 @@
+"""All runs of a scale, in worker processes that may fail or die."""
+
+import os
+import signal
+
+import pytest
+
+from dml_tf import run_all
+from dml_tf.workers import Task, run_tasks
+
+
+def succeed(report, text):
+    report(text)
+    print("printed", text)
+
+
+def fail(report):
+    raise ValueError("no such thing")
+
+
+def die(report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
+    tasks = [
+        Task("dies", die, (), tmp_path / "dies.log"),
+        Task("fails", fail, (), tmp_path / "fails.log"),
+        Task("first", succeed, ("a",), tmp_path / "first.log"),
+        Task("second", succeed, ("b",), tmp_path / "second.log"),
+    ]
+    events = list(run_tasks(tasks, jobs=1, threads=1))
+    ends = {event.task.name: event for event in events if event.kind in ("done", "failed")}
+    assert {name: event.kind for name, event in ends.items()} == {
+        "dies": "failed", "fails": "failed", "first": "done", "second": "done",
+    }  # fmt: skip
+    assert ends["fails"].text == "no such thing"
+    assert "status -9" in ends["dies"].text
+    assert [event.text for event in events if event.kind == "progress"] == ["a", "b"]
+    assert "printed a" in (tmp_path / "first.log").read_text()
+    assert "ValueError: no such thing" in (tmp_path / "fails.log").read_text()
+
+
+def test_a_dry_run_lists_commands_and_trains_nothing(tmp_path, capsys):
+    status = run_all.main(["--scale=paper", f"--results_dir={tmp_path}", "--seeds=1", "--dry_run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert lines[-1] == "18 runs, 18 to do"
+    expected = "to do  python train.py --dataset=cifar100 --net=resnet32 --method=independent"
+    assert expected in lines
+    assert not list(tmp_path.iterdir())
+
+
+def test_shards_are_a_partition_of_the_runs(tmp_path, capsys):
+    parts = []
+    for shard in ("0/1", "0/2", "1/2"):
+        run_all.main([f"--results_dir={tmp_path}", "--dry_run", f"--shard={shard}"])
+        parts.append(set(capsys.readouterr().out.splitlines()[:-1]))
+    assert parts[0] == parts[1] | parts[2] and not parts[1] & parts[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--scale=huge"], "invalid choice"),
+        (["--only=table9"], "no item 'table9'; there are table1, table2"),
+        (["--shard=2/2"], "is not i/n"),
+        (["--jobs=0"], "--jobs must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_all.main(flags)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
+    with run_all._lock(tmp_path):
+        assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
+    assert "another one is at work" in capsys.readouterr().err
+
+
+def test_a_scale_goes_through_and_a_second_call_finds_everything_done(tmp_path, capsys):
+    flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/9"]
+    assert run_all.main(flags) == 0
+    assert "2 runs: 0 done, 2 to do" in capsys.readouterr().out
+    assert run_all.main(flags) == 0
+    assert "2 runs: 2 done, 0 to do" in capsys.readouterr().out
+    assert (tmp_path / "table2.csv").exists()
+
+
+def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys):
+    flags = ["--scale=cpu", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/99"]
+    assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
+    message = capsys.readouterr().err
+    assert "FAILED cifar10-" in message and "absent" in message and "log: " in message

@@ -1,0 +1,105 @@
+"""Tables from records: means, spreads, intervals, and what may be claimed."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from dml_tf import experiments, records, tables
+from dml_tf.experiments import SCALES
+
+ROW = "ResNet-32 + ResNet-32"
+
+
+def write_records(folder, scale, accuracies, dataset="CIFAR-10"):
+    """Records of `{method: [accuracies of the peers, one list a seed]}` for Table 2's first row."""
+    for cell in experiments.table2():
+        if (cell.dataset, cell.row) != (dataset, ROW) or cell.peer:
+            continue
+        for seed, peers in enumerate(accuracies[cell.method]):
+            run = cell.run(SCALES[scale], seed, str(folder))
+            measured = {f"peer{k}": {"accuracy": value} for k, value in enumerate(peers)}
+            record = {"config": run.comparable(), "test": {"peers": measured}}
+            records.write(record, records.path(run))
+
+
+def lines(folder, scale, dataset="CIFAR-10"):
+    table = tables.table(SCALES[scale], folder, "table2")
+    return table[(table.dataset == dataset) & (table.row == ROW)].set_index("column")
+
+
+THREE_SEEDS = {
+    "independent": [[0.90], [0.91], [0.92]],
+    "dml": [[0.92, 0.93], [0.93, 0.93], [0.95, 0.93]],
+}
+
+
+def test_a_cell_is_the_mean_and_spread_over_seeds_in_percent(tmp_path):
+    write_records(tmp_path, "mini", THREE_SEEDS)
+    cells = lines(tmp_path, "mini")
+    alone, dml = cells.loc["Independent Net 2"], cells.loc["DML Net 1"]
+    assert (alone.measured, alone["std"], alone.seeds) == (pytest.approx(91), pytest.approx(1), 3)
+    assert dml.measured == pytest.approx((92 + 93 + 95) / 3)
+    assert alone.paper == 92.47
+    assert alone.data == "digits"
+
+
+def test_dml_ind_is_paired_by_seed_with_students_interval(tmp_path):
+    write_records(tmp_path, "mini", THREE_SEEDS)
+    gain = lines(tmp_path, "mini").loc["DML-Ind Net 1"]  # differences 2, 2 and 3
+    assert gain.measured == pytest.approx(7 / 3)
+    half = 4.302653 * math.sqrt(1 / 3) / math.sqrt(3)
+    assert (gain.low, gain.high) == (pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half))
+    assert gain.paper == 0.21
+    assert gain.status == "stand-in: gain"
+
+
+def test_a_gain_whose_interval_holds_zero_is_not_called_one(tmp_path):
+    noisy = THREE_SEEDS | {"dml": [[0.88, 0.9], [0.95, 0.9], [0.94, 0.9]]}
+    write_records(tmp_path, "mini", noisy)
+    assert lines(tmp_path, "mini").loc["DML-Ind Net 1"].status == "stand-in: no clear gain"
+
+
+def test_two_seeds_are_too_few_for_an_interval(tmp_path):
+    write_records(tmp_path, "mini", {k: v[:2] for k, v in THREE_SEEDS.items()})
+    gain = lines(tmp_path, "mini").loc["DML-Ind Net 1"]
+    assert math.isnan(gain.low) and gain.status == "stand-in: too few seeds to say"
+
+
+def test_a_stand_in_is_never_compared_with_the_papers_number(tmp_path):
+    write_records(tmp_path, "mini", THREE_SEEDS)
+    cells = lines(tmp_path, "mini")
+    assert cells.difference.isna().all()
+    assert not cells.status.isin(["reproduced", "differs"]).any()
+
+
+def test_at_paper_scale_reproduced_means_within_two_standard_deviations(tmp_path):
+    near = {"independent": [[0.924], [0.925], [0.926]], "dml": [[0.90, 0.928]] * 3}
+    write_records(tmp_path, "paper", near)
+    cells = lines(tmp_path, "paper")
+    assert cells.loc["Independent Net 1"].status == "reproduced"
+    assert cells.loc["Independent Net 1"].difference == pytest.approx(92.5 - 92.47)
+    assert cells.loc["DML Net 1"].status == "differs"
+
+
+def test_records_of_another_scale_fill_no_cell(tmp_path):
+    write_records(tmp_path, "mini", THREE_SEEDS)
+    paper = tables.table(SCALES["paper"], tmp_path, "table2")
+    assert set(paper.status) == {"not run"} and paper.measured.isna().all()
+
+
+def test_table_1_compares_sizes_with_the_papers_digits(tmp_path):
+    sizes = {"ResNet-32": 470_004, "InceptionV1": 5_702_404}
+    records.write(sizes, tmp_path / tables.PARAMETERS)
+    status = tables.table(SCALES["mini"], tmp_path, "table1").set_index("row").status
+    assert status.to_dict() == {
+        "ResNet-32": "reproduced", "InceptionV1": "differs",
+        "MobileNet": "not run", "WRN-28-10": "not run",
+    }  # fmt: skip
+
+
+def test_written_tables_are_read_back_by_pandas(tmp_path):
+    write_records(tmp_path, "mini", THREE_SEEDS)
+    files = tables.write(SCALES["mini"], tmp_path)
+    assert [file.name for file in files] == ["table1.csv", "table2.csv"]
+    assert len(pd.read_csv(files[1])) == 6 * 2 * (4 + 2)
