@@ -4,6 +4,7 @@
 `dml_tf.import_weights` takes the result back.
 """
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -150,4 +151,18 @@ def epoch_draws(manifest: dict, epoch: int) -> draws.EpochDraws:
         batch_size=config["batch_size"],
         augment=config["augment"],
         pad=draws.crop_pad(images["shape"][0]),
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    """Adds what every command on an exported step takes: its folder, and where the images are.
+
+    Args:
+        parser: Command line to add to.
+    """
+    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="what export_step wrote")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        help="official archive, or the JPEG copy's archive or folder; default OUT_DIR/images.npz",
     )

@@ -183,6 +183,57 @@ def _at(draws: EpochDraws, i: int) -> EpochDraws:
     return EpochDraws(*(array[i] for array in draws))
 
 
+class Trainer:
+    """A run's program and its images on one device.
+
+    Args:
+        folder: What `dml_tf.export_step` wrote.
+        images: Training pixels, shape `(images, height, width, channels)`, uint8.
+        labels: Their classes, shape `(images,)`, int64.
+        device: Where to train.
+        precision: As for `load_step`.
+        dispatch: `one_by_one` or `in_one_dispatch`; by default what suits the device.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: np.ndarray,
+        labels: np.ndarray,
+        device: jax.Device,
+        precision: str = "default",
+        dispatch: Callable[[Step], Advance] | None = None,
+    ):
+        self._device = device
+        self._manifest = exported.read_manifest(folder)
+        self._data = to_device(images, labels, device)
+        if dispatch is None:
+            dispatch = one_by_one if device.platform == "cpu" else in_one_dispatch
+        self._advance = dispatch(load_step(folder, self._manifest, precision))
+        self._draws = functools.lru_cache(1)(self._draw)
+
+    def advance(self, state: State, epoch: int, first: int, last: int) -> State:
+        """Does some steps of an epoch; those from its first begin its metrics anew.
+
+        Args:
+            state: The program's variables, NumPy's or JAX's; it is used up.
+            epoch: Index of the epoch.
+            first: Index of the first step in the epoch.
+            last: Index behind the last step.
+
+        Returns:
+            The new state, on the device; it may still be under way.
+        """
+        if first == 0:
+            state = reset_metrics(state, self._manifest)
+        # JAX compiles anew for arguments that are not bound to a device by name.
+        state = jax.device_put(tuple(state), self._device)
+        return self._advance(state, self._data, self._draws(epoch), first, last)
+
+    def _draw(self, epoch: int) -> EpochDraws:
+        return jax.device_put(exported.epoch_draws(self._manifest, epoch), self._device)
+
+
 def metrics(state: State, manifest: dict) -> dict[str, float]:
     """The metrics' values so far, as Keras's `Mean` gives them.
 

@@ -11,7 +11,6 @@ and, for the JPEG copy's photographs, Pillow.
 import argparse
 import collections
 import datetime
-import functools
 import math
 import os
 import platform
@@ -19,21 +18,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 
-from dml_tf import manifest as manifests
-from dml_tf import portable, state
-from dml_tf.data import EpochDraws, draws, jpeg_copy, load
-from dml_tf.data.resizing import resize
-from dml_tf.data.splits import choose
+from dml_tf import exported, portable, state
 
 DONE, FAILED, CUT = 0, 1, 3  # 2: bad flags
 _DISPATCH_S = 2.0  # a dispatch takes about so long, and the progress line is as old at most
 _SAVE_S = 30.0
-_CHECK_STEPS, _CHECK_LOSS = 20, 1e-4
 
 
 class RunFailed(RuntimeError):
@@ -41,7 +34,7 @@ class RunFailed(RuntimeError):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains, or checks the device, as the command line asks.
+    """Trains as the command line asks.
 
     Args:
         argv: Arguments.
@@ -53,12 +46,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "run_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="what export_step wrote")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        help="official archive, or the JPEG copy's archive or folder; default OUT_DIR/images.npz",
-    )
+    exported.add_arguments(parser)
     parser.add_argument(
         "--max_seconds",
         type=float,
@@ -71,15 +59,8 @@ def main(argv: Sequence[str]) -> int:
         default="default",
         help="of products: the device's own, as TF32 on a GPU, or float32",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help=f"do {_CHECK_STEPS} steps on the device and on the CPU, compare, and save nothing",
-    )
     asked = parser.parse_args(argv)
     try:
-        if asked.check:
-            return check(asked.folder, asked.data_dir)
         return train(asked.folder, asked.data_dir, asked.max_seconds, asked.precision)
     except KeyboardInterrupt:
         print("run_step: interrupted; the same command goes on.", file=sys.stderr)
@@ -141,22 +122,13 @@ class Run:
     """
 
     def __init__(self, folder: Path, data_dir: Path | None, precision: str):
-        self._file = folder / manifests.STATE
-        self._manifest = manifests.read(folder)
-        self._progress, arrays = state.load(self._file)
+        self._file = folder / exported.STATE
+        self._manifest = exported.read_manifest(folder)
+        self._progress, self._variables = state.load(self._file)
         self._progress["runtime"] = runtime(precision)
-        # Everything is put on the device by name: JAX compiles anew for what is not.
-        self._device = jax.devices()[0]
-        self._variables = jax.device_put(tuple(arrays), self._device)
-        images, labels = training_set(folder, self._manifest, data_dir)
-        self._data = portable.to_device(images, labels, self._device)
-        on_cpu = jax.default_backend() == "cpu"
-        advance = portable.one_by_one if on_cpu else portable.in_one_dispatch
-        self._advance = advance(load_step(folder, self._manifest, precision))
+        images, labels = exported.training_set(folder, self._manifest, data_dir)
+        self._trainer = portable.Trainer(folder, images, labels, jax.devices()[0], precision)
         self._per_epoch = self._manifest["steps_per_epoch"]
-        self._draws = functools.lru_cache(1)(
-            lambda epoch: jax.device_put(epoch_draws(self._manifest, epoch), self._device)
-        )
         self._recent: collections.deque = collections.deque(maxlen=10)
         self._compiled = False
         self._clocks = time.perf_counter(), time.process_time()
@@ -173,12 +145,7 @@ class Run:
         epoch, first = divmod(self.step, self._per_epoch)
         count = round(_DISPATCH_S / self.step_s) if self.step_s else 1
         last = min(first + max(1, count), self._per_epoch, first + self.steps - self.step)
-        if first == 0:
-            reset = portable.reset_metrics(self._variables, self._manifest)
-            self._variables = jax.device_put(reset, self._device)
-        self._variables = self._advance(
-            self._variables, self._data, self._draws(epoch), first, last
-        )
+        self._variables = self._trainer.advance(self._variables, epoch, first, last)
         values = portable.metrics(self._variables, self._manifest)
         self._refuse_nan(values, self.step + last - first)
         self.step += last - first

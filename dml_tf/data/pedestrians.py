@@ -123,11 +123,12 @@ def _generate(sizes: Sizes) -> Iterator[tuple[str, str, Image.Image]]:
                 yield MULTI_QUERY, *taken
                 if shot == 0:
                     yield QUERY, *taken
-    for count, pid, framing in ((sizes.distractors, 0, "missed"), (sizes.junk, -1, "partial")):
-        for _ in range(count):
-            person = people[learners + rng.integers(sizes.test_identities)]
-            stranger = figures.random_person(rng) if pid == 0 else person
-            yield GALLERY, *studio.take(studio.walk(stranger, rng.integers(1, 7)), pid, framing)
+    for number in range(sizes.distractors):
+        walk = studio.walk(figures.random_person(rng), rng.integers(1, 7))
+        yield GALLERY, *studio.take(walk, 0, "detected" if number % 2 else "missed")
+    for _ in range(sizes.junk):
+        person = people[learners + rng.integers(sizes.test_identities)]
+        yield GALLERY, *studio.take(studio.walk(person, rng.integers(1, 7)), -1, "partial")
 
 
 def _people(count: int, rng: np.random.Generator) -> list[figures.Person]:

@@ -1,0 +1,133 @@
+"""Takes the weights of an exported run back: the Keras cohort and an ordinary record.
+
+    python -m dml_tf.import_weights OUT_DIR
+
+reads what `dml_tf.run_step` left in OUT_DIR, measures it with the project's own code and data, and
+writes `<results_dir>/models/<run_id>.keras` and `<results_dir>/runs/<run_id>.json` as train.py
+does. The record names the machine that trained as its `machine`, and what trained in `runtime`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dml_tf import exported, startup, state
+from dml_tf.config import Config, FlagError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Imports a run.
+
+    Args:
+        argv: Arguments.
+
+    Returns:
+        Exit status: 0 done; 1 the run is not finished, data are missing or refused, or the record
+        is there already; 2 bad flags.
+    """
+    parser = argparse.ArgumentParser(
+        "import_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="what run_step trained")
+    parser.add_argument("--data_dir", help="as train.py's; default: as it was for the export")
+    parser.add_argument("--results_dir", help="as train.py's; default: as it was for the export")
+    parser.add_argument("--overwrite", action="store_true", help="replace a record that is there")
+    asked = parser.parse_args(argv)
+    startup.import_tensorflow()
+    from dml_tf import records, train
+
+    try:
+        settings = config_of(exported.read_manifest(asked.folder), vars(asked))
+        record = import_run(asked.folder, settings)
+    except FlagError as error:
+        return _fail(error, 2)
+    except (OSError, records.RecordMismatch, train.RunFailed) as error:
+        return _fail(error, 1)
+    print(f"{train.summary(record)}\nrecord: {records.path(settings)}")
+    return 0
+
+
+def config_of(manifest: dict, changes: dict) -> Config:
+    """The settings of an exported run.
+
+    Args:
+        manifest: What `dml_tf.exported.read_manifest` returned.
+        changes: `data_dir`, `results_dir` and `overwrite`; None stands for the export's.
+
+    Returns:
+        The settings.
+    """
+    places = {
+        name: manifest[name] if changes[name] is None else changes[name]
+        for name in ("data_dir", "results_dir")
+    }
+    settings = manifest["config"] | places | {"overwrite": changes["overwrite"]}
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def import_run(folder: Path, config: Config) -> dict:
+    """Makes the cohort and the record of a run that `dml_tf.run_step` has finished.
+
+    Args:
+        folder: Where it was trained.
+        config: The run's settings.
+
+    Returns:
+        The record, also written to `<results_dir>/runs/<run_id>.json`.
+
+    Raises:
+        RunFailed: The run is not finished, or its record is there already.
+        RecordMismatch: The folder or the record was made with other settings.
+        FileNotFoundError: Data are missing.
+    """
+    from dml_tf import checkpoint, records, train
+
+    manifest = exported.read_manifest(folder)
+    progress, _ = state.load(folder / exported.STATE)
+    if progress["step"] < manifest["steps"]:
+        raise train.RunFailed(
+            f"{folder} has done {progress['step']} of {manifest['steps']} steps: let "
+            f"`python -m dml_tf.run_step {folder}` finish."
+        )
+    if not config.overwrite and records.find(config):
+        raise train.RunFailed(
+            f"{records.path(config)} is there already: use another --results_dir, or --overwrite."
+        )
+    splits = train.load_data(config)
+    cohort = train.build_cohort(config, splits)
+    trained = checkpoint.Checkpoint(folder, config)
+    train.fit(cohort, config, splits, trained, verbose=0)  # restores; no epoch is left to train
+    record = train.make_record(config, splits, cohort, trained)
+    runtime = progress["runtime"]
+    record["versions"]["jax"] = runtime["jax"]
+    record |= {"machine": runtime["machine"], "runtime": describe(runtime, record["machine"])}
+    train.save_model(cohort, train.model_path(config))
+    records.write(record, records.path(config))
+    return record
+
+
+def describe(runtime: dict, here: str) -> str:
+    """What trained and what measured, in words.
+
+    Args:
+        runtime: As `dml_tf.run_step` noted it.
+        here: This machine.
+
+    Returns:
+        A sentence for the record.
+    """
+    return (
+        f"Trained by the exported step (StableHLO) in JAX {runtime['jax']}, NumPy "
+        f"{runtime['numpy']} and Python {runtime['python']}, products in {runtime['precision']} "
+        f"precision; measured on {here}."
+    )
+
+
+def _fail(reason, status: int) -> int:
+    print(f"import_weights: {reason}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

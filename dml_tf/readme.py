@@ -1,0 +1,215 @@
+"""README.md's figures, computed from the records in `results/`: `python -m dml_tf.readme`.
+
+Each block between `<!-- figures: name -->` and `<!-- end of figures -->` is written by this
+program; with `--check` nothing is written, and the exit status says whether anything would be.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from dml_tf import config, records, tables
+from dml_tf.config import Config
+
+README = config.ROOT / "README.md"
+RESULTS = config.ROOT / "results"
+_BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+_LARGER = {
+    "net": ("resnet20",),
+    "image_size": 0,
+    "train_images": 5000,
+    "epochs": 30,
+    "decay_epochs": 9,
+    "validation_fraction": 0.1,
+}
+# Title -> flags of the independent run; the DML run is a pair of the same network.
+SETTINGS = {
+    "1,000 images, 16x16, ResNet-8": {"net": ("resnet8:16",)},
+    "5,000 images, 32x32, ResNet-20": _LARGER,
+}
+# Measure in the record -> how it is called, and the factor from there to the table.
+_MEASURES = {
+    "accuracy": ("test accuracy, %", 100),
+    "cross_entropy": ("test cross-entropy, nats", 1),
+    "entropy": ("posterior entropy, nats", 1),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Rewrites README.md's figures, or checks them.
+
+    Args:
+        argv: Command-line arguments.
+
+    Returns:
+        0, or 1 if `--check` finds figures that do not match the records.
+    """
+    parser = argparse.ArgumentParser(prog="python -m dml_tf.readme", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if stale")
+    options = parser.parse_args(argv)
+    old = README.read_text(encoding="utf-8")
+    new = fill(old)
+    if options.check:
+        return int(old != new)
+    README.write_text(new, encoding="utf-8")
+    return 0
+
+
+def fill(text: str) -> str:
+    """A text with its blocks of figures computed anew.
+
+    Args:
+        text: Markdown with marked blocks.
+
+    Returns:
+        The same with new figures.
+    """
+    return _BLOCK.sub(lambda m: f"{m[1]}{FIGURES[m[2]]()}\n{m[3]}", text)
+
+
+def photographs() -> str:
+    """Independent training and DML on photographs: mean, spread and paired difference."""
+    rows, commands = [], []
+    for title, flags in SETTINGS.items():
+        alone, pair = _runs(flags), _runs({**flags, "cohort": 2})
+        shared = sorted(alone.keys() & pair.keys())
+        commands += [f"{_command(runs, shared)}" for runs in (alone, pair)]
+        for measure, (label, factor) in _MEASURES.items():
+            first, second = (
+                {seed: factor * _mean(runs[seed][1], measure) for seed in shared}
+                for runs in (alone, pair)
+            )
+            rows.append(
+                {
+                    "setting": title if measure == "accuracy" else "",
+                    "measure": label,
+                    "independent": _mean_and_spread(first, factor),
+                    "DML, mean of both peers": _mean_and_spread(second, factor),
+                    "difference [95% interval]": _interval(tables.paired(second, first), factor),
+                    "seeds": len(shared),
+                }
+            )
+        name = alone[shared[0]][1]["data"]
+    commands = "\n".join(f"    {command}" for command in commands)
+    return f"Data: {name}.\n\n{_markdown(rows)}\n\n{commands}"
+
+
+def selection() -> str:
+    """What the larger setting's learning rate was chosen by."""
+    rows = []
+    for rate in (0.1, 0.05):
+        found = _runs({**_LARGER, "learning_rate": rate}, seeds=1)
+        validation = found[0][1]["validation"]["peers"]["resnet20"]["accuracy"]
+        rows.append({"learning rate": rate, "validation accuracy, %": f"{100 * validation:.2f}"})
+    return _markdown(rows)
+
+
+def digits() -> str:
+    """Table 2 at mini scale, first data set: its gains."""
+    table = pd.read_csv(RESULTS / "mini" / "table2.csv")
+    table = table[(table.dataset == "CIFAR-10")]
+    rows = []
+    for (pair, column), line in table.set_index(["row", "column"]).iterrows():
+        if not column.startswith("DML-Ind"):
+            continue
+        net = column.removeprefix("DML-Ind ")
+        alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
+                      for m in ("Independent", "DML"))  # fmt: skip
+        rows.append(
+            {
+                "pair": pair,
+                "network": net,
+                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+                "difference [95% interval]": _interval(line, 100),
+                "paper": f"{line.paper:+.2f}",
+                "seeds": int(line.seeds),
+            }
+        )
+    return _markdown(rows)
+
+
+def step() -> str:
+    """The cost of a training step against its bound."""
+    measured = records.read(RESULTS / "benchmarks" / "step.json")
+    names = {
+        "independent": "K independent peers, one graph",
+        "separate": "K independent peers, a graph each",
+        "simultaneous": "simultaneous",
+        "sequential": "sequential (Algorithm 1)",
+        "literal": "Algorithm 1, literally",
+    }
+    rows = [
+        {
+            "K": row["peers"],
+            "step": names[row["contender"]],
+            "CPU, ms": f"{1000 * row['cpu_s']:.0f}",
+            "wall-clock, ms": f"{1000 * row['wall_s']:.0f}",
+            "CPU / independent": f"{row['cpu_ratio']:.3f}",
+            "bound": f"{row['bound']:.3f}" if row["contender"] != "literal" else "",
+            "ratio / bound": (
+                f"{row['cpu_ratio_over_bound']:.3f}" if row["contender"] != "literal" else ""
+            ),
+        }
+        for row in measured["rows"]
+    ]
+    settings, versions = measured["settings"], measured["versions"]
+    return (
+        f"{settings['net']}, batch {settings['batch_size']}, {settings['threads']} thread, medians "
+        f"of {settings['repeats']} interleaved repeats, on {measured['machine']} (shared, busy); "
+        f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']}.\n\n"
+        f"{_markdown(rows)}\n\n    {measured['command']}"
+    )
+
+
+FIGURES = {"photographs": photographs, "selection": selection, "digits": digits, "step": step}
+
+
+def _runs(flags: Mapping, seeds: int = 20) -> dict[int, tuple[Config, dict]]:
+    """Seed -> config and record, of the runs that are there."""
+    found = {}
+    for seed in range(seeds):
+        run = config.load(dataset="cifar10", scale="cpu", seed=seed, **flags)
+        if record := records.find(run):
+            found[seed] = (run, record)
+    return found
+
+
+def _command(runs: Mapping[int, tuple[Config, dict]], seeds: Sequence[int]) -> str:
+    command = runs[seeds[0]][0].replace(seed=0).command
+    return f"{command} --data_dir=FOLDER --seed={seeds[0]}  # to {seeds[-1]}"
+
+
+def _mean(record: dict, measure: str) -> float:
+    """Mean of a measure over a record's peers."""
+    return float(np.mean([peer[measure] for peer in record["test"]["peers"].values()]))
+
+
+def _mean_and_spread(values: Mapping[int, float], factor: int) -> str:
+    digits_shown = 2 if factor == 100 else 3
+    mean, std = np.mean(list(values.values())), np.std(list(values.values()), ddof=1)
+    return f"{mean:.{digits_shown}f} ± {std:.{digits_shown}f}"
+
+
+def _interval(line: Mapping, factor: int) -> str:
+    places = 2 if factor == 100 else 3
+    shown = f"{line['measured']:+.{places}f}"
+    if np.isnan(line["low"]):
+        return f"{shown} [too few seeds]"
+    return f"{shown} [{line['low']:+.{places}f}, {line['high']:+.{places}f}]"
+
+
+def _markdown(rows: Sequence[Mapping]) -> str:
+    """Rows as a Markdown table, columns named by the first row's keys."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
