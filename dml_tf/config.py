@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from dml_tf.data import AUGMENTATIONS, DATASETS
+from dml_tf.data import DATASETS, REID_DATASETS
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAG_FILES = ROOT / "flags"
@@ -23,7 +23,7 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 
 # What names a run, and what says where or how it is done, are no part of a run id's hash.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
-_WHEREABOUTS = ("data_dir", "results_dir", "overwrite")
+_WHEREABOUTS = ("data_dir", "results_dir", "features_out", "overwrite")
 
 
 class FlagError(ValueError):
@@ -76,6 +76,9 @@ class Config:
     teacher: str = _setting(
         "", "distill: a .keras file or a run id; default, the independent run of the first net."
     )
+    pretrained: str = _setting(
+        "", "Start from weights: imagenet (mobilenet only), or a .keras or .weights.h5 file."
+    )
     optimizer: str = _setting("sgd", "Optimizer (Sec. 4.1).", ("sgd", "adam", "rmsprop"))
     learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0)
     decay_epochs: int = _setting(0, "Epochs between drops of the learning rate; 0: none.", low=0)
@@ -101,7 +104,9 @@ class Config:
         "none", "Random flips, or reflect-padded random crops and flips.",
         ("none", "flip", "crop_flip"),
     )  # fmt: skip
-    image_size: int = _setting(0, "Side of the images in pixels; 0: the data's own.", low=0)
+    image_size: int | tuple[int, int] = _setting(
+        0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
+    )
     train_images: int = _setting(0, "Training images, an even subset by seed; 0: all.", low=0)
     validation_fraction: float = _setting(
         0.0, "Part of the training images held out for validation.", low=0.0, high=0.9
@@ -109,11 +114,15 @@ class Config:
     labelled_fraction: float = _setting(
         1.0, "Part of each class's training images with labels (Sec. 4.10).", low=0.0, high=1.0
     )
+    labelled_identities: int = _setting(
+        0, "Re-identification: training identities with labels (Sec. 4.10); 0: all.", low=0
+    )
     unlabelled: str = _setting(
         "use", "Unlabelled images: mimicry loss only (DML-all), or left out.", ("use", "drop")
     )
     seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
     results_dir: str = _setting("", "Where records and weights go; default results/<scale>.")
+    features_out: str = _setting("", "Re-identification: .npz file for the test features.")
     overwrite: bool = _setting(False, "Train again although a record is there.")
 
     def __post_init__(self):
@@ -133,11 +142,11 @@ class Config:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
         nets = "+".join(self.net).replace(":", "w")
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
-        base = load(**{key: getattr(self, key) for key in (*_IDENTITY, "scale")})
+        base = load(**{key: getattr(self, key) for key in (*_IDENTITY, "scale")}).comparable()
         differing = {
             key: value
             for key, value in self.comparable().items()
-            if value != getattr(base, key) and key not in _IDENTITY
+            if value != base[key] and key not in _IDENTITY
         }
         if not differing:
             return name
@@ -199,10 +208,22 @@ class Config:
             raise FlagError(
                 "--method=distill takes two networks in --net: the teacher, then the student."
             )
+        if isinstance(self.image_size, tuple) and self.dataset not in REID_DATASETS:
+            raise FlagError(
+                f"--image_size={self.image_size[0]}x{self.image_size[1]} is for --dataset="
+                f"{' | '.join(REID_DATASETS)}; {self.dataset} takes one side."
+            )
         if self.labelled_fraction == 0.0:
             raise FlagError("--labelled_fraction must be above 0: something must have labels.")
-        if self.unlabelled == "drop" and self.labelled_fraction == 1.0:
-            raise FlagError("--unlabelled=drop does nothing while --labelled_fraction is 1.")
+        if (
+            self.unlabelled == "drop"
+            and self.labelled_fraction == 1.0
+            and (not self.labelled_identities)
+        ):
+            raise FlagError(
+                "--unlabelled=drop does nothing while all training images are labelled: set "
+                "--labelled_fraction, or --labelled_identities for re-identification."
+            )
 
 
 _FIELDS: Mapping[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
@@ -218,6 +239,12 @@ _USED_WITH = {
     "temperature": _MUTUAL,
     "feature_weight": _MUTUAL,
     "teacher": ("method", ("distill",)),
+    "labelled_identities": ("dataset", REID_DATASETS),
+    "features_out": ("dataset", REID_DATASETS),
+    **dict.fromkeys(
+        ("train_images", "validation_fraction", "labelled_fraction"),
+        ("dataset", tuple(name for name in DATASETS if name not in REID_DATASETS)),
+    ),
     "momentum": ("optimizer", ("sgd", "rmsprop")),
     "beta_1": ("optimizer", ("adam",)),
     "beta_2": ("optimizer", ("adam",)),
@@ -269,7 +296,8 @@ def parse(argv: Sequence[str]) -> Config:
         files.append(FLAG_FILES / base.scale / f"{explicit.dataset}.flags")
     found = [f"--flagfile={file}" for file in files if file.exists()]
     values = _flag_values(found + list(argv))
-    config = Config(**{name: _plain(getattr(values, name)) for name in _FIELDS})
+    settings = {name: _plain(getattr(values, name)) for name in _FIELDS}
+    config = Config(**settings | {"image_size": _size(settings["image_size"])})
     _refuse_ineffective(config, [name for name in _FIELDS if explicit[name].present])
     return config
 
@@ -290,7 +318,7 @@ def to_flag(name: str, value) -> str:
         `--name=value`, with sequences joined by commas.
     """
     if isinstance(value, (tuple, list)):
-        value = ",".join(map(str, value))
+        value = ("x" if name == "image_size" else ",").join(map(str, value))
     return f"--{name}={value}"
 
 
@@ -321,8 +349,8 @@ def _define_flags() -> flags.FlagValues:
             flags.DEFINE_integer(name, field.default, text, flag_values=values)
         elif field.type is float:
             flags.DEFINE_float(name, field.default, text, flag_values=values)
-        elif field.type is str:
-            flags.DEFINE_string(name, field.default, text, flag_values=values)
+        elif field.type is str or name == "image_size":
+            flags.DEFINE_string(name, str(field.default), text, flag_values=values)
         else:
             flags.DEFINE_list(name, list(field.default), text, flag_values=values)
     return values
@@ -342,6 +370,17 @@ def _refuse_ineffective(config: Config, explicit: Sequence[str]):
 
 def _plain(value):
     return tuple(value) if isinstance(value, list) else "" if value is None else value
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    """Reads `32` or `160x64`."""
+    try:
+        numbers = tuple(int(part) for part in str(text).split("x"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 2) or min(numbers) < (len(numbers) == 2):
+        raise FlagError(f"--image_size={text} is neither a side as in 32, nor HEIGHTxWIDTH.")
+    return numbers if len(numbers) == 2 else numbers[0]
 
 
 def _check_range(field: dataclasses.Field, value):

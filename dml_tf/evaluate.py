@@ -1,9 +1,14 @@
 """A trained cohort's measurements, as a run's record keeps them."""
 
+from pathlib import Path
+
+import keras
 import numpy as np
 
-from dml_tf import data, metrics
+from dml_tf import data, metrics, reid
 from dml_tf.cohort import Cohort
+
+PARTS = ("query", "gallery", "multi_query")
 
 
 def measure(
@@ -34,3 +39,124 @@ def measure(
     }
     ensemble = measured.pop("ensemble")
     return {"peers": measured} | ({"ensemble": ensemble} if len(measured) > 1 else {})
+
+
+def extract_features(
+    cohort: Cohort, splits: data.Splits, batch_size: int = 256, verbose: int = 0
+) -> dict[str, dict[str, np.ndarray]]:
+    """Features of the last pooling layer of all test images (Sec. 4.1).
+
+    Args:
+        cohort: Trained peers.
+        splits: The run's data, with `reid`.
+        batch_size: Images in a batch.
+        verbose: Keras's; 1 shows a progress bar for each peer and part.
+
+    Returns:
+        Peer -> part (`query`, `gallery`, `multi_query`) -> features, float32, `(images, dim)`.
+
+    Raises:
+        ValueError: A network has no `features`.
+    """
+    features = {}
+    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
+        extractor = keras.Model(network.inputs, _features_of(network, name))
+        features[name] = {}
+        for part in PARTS:
+            images = getattr(splits.reid, part)
+            batches = data.eval_batches(data.Split(images.images, images.pids), splits, batch_size)
+            if verbose:
+                print(f"{name}: features of {len(images)} {part} images", flush=True)
+            features[name][part] = extractor.predict(batches.map(lambda x, _: x), verbose=verbose)
+    return features
+
+
+def measure_reid(
+    features: dict[str, dict[str, np.ndarray]], splits: data.Splits
+) -> dict[str, dict]:
+    """Market-1501's protocol for each peer, their mean and the ensemble.
+
+    Args:
+        features: As `extract_features` gives them.
+        splits: The run's data, with `reid`.
+
+    Returns:
+        `{"peers": {name: measures}, "average": measures, "ensemble": measures}`: fractions `mAP`,
+        `rank1`, ..., and the same under `multi_query`. The ensemble matches by the members'
+        concatenated, L2-normalised features (Fig. 3b); a cohort of one has none, and no average.
+    """
+    peers = {name: _reid_measures(parts, splits.reid) for name, parts in features.items()}
+    if len(peers) == 1:
+        return {"peers": peers}
+    joined = {
+        part: np.concatenate([_unit(member[part]) for member in features.values()], axis=1)
+        for part in PARTS
+    }
+    return {
+        "peers": peers,
+        "average": _average(list(peers.values())),
+        "ensemble": _reid_measures(joined, splits.reid),
+    }
+
+
+def write_features(
+    features: dict[str, dict[str, np.ndarray]], splits: data.Splits, file: Path
+) -> None:
+    """Writes test features with what they belong to, for `python -m dml_tf.rankings`.
+
+    Args:
+        features: As `extract_features` gives them; the peers' are concatenated.
+        splits: The run's data, with `reid`.
+        file: Where to, ending in `.npz`.
+    """
+    arrays = {}
+    for part in PARTS:
+        images = getattr(splits.reid, part)
+        arrays[f"{part}_features"] = np.concatenate(
+            [_unit(member[part]) for member in features.values()], axis=1
+        )
+        arrays |= {f"{part}_pids": images.pids, f"{part}_camids": images.camids}
+        arrays[f"{part}_names"] = np.array(images.names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, **arrays)
+
+
+def _features_of(network: keras.Model, name: str):
+    outputs = network.output
+    if not isinstance(outputs, dict) or "features" not in outputs:
+        raise ValueError(
+            f"Peer {name} gives no features: re-identification needs a network that returns a "
+            "dict with `logits` and `features`."
+        )
+    return outputs["features"]
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def _reid_measures(parts: dict[str, np.ndarray], test: data.Market1501) -> dict:
+    query, gallery, more = test.query, test.gallery, test.multi_query
+    result = reid.evaluate(
+        parts["query"], query.pids, query.camids,
+        parts["gallery"], gallery.pids, gallery.camids,
+        multi_query_features=parts["multi_query"],
+        multi_query_pids=more.pids,
+        multi_query_camids=more.camids,
+    )  # fmt: skip
+    return _fractions(result) | {"multi_query": _fractions(result["multi_query"])}
+
+
+def _fractions(result: dict) -> dict[str, float]:
+    return {k: float(v) for k, v in result.items() if k == "mAP" or k.startswith("rank")}
+
+
+def _average(measures: list[dict]) -> dict:
+    """Mean over peers of each measure, those under `multi_query` too."""
+    return {
+        key: _average([m[key] for m in measures])
+        if isinstance(value, dict)
+        else float(np.mean([m[key] for m in measures]))
+        for key, value in measures[0].items()
+    }

@@ -169,11 +169,9 @@ def lower(cohort, variables: Sequence, image_shape: Sequence[int]) -> tuple[str,
         raise RuntimeError(f"The step reads {len(captured)} variables, not {len(variables)}.")
     text = step.experimental_get_compiler_ir(*batch)(stage="stablehlo")
     # Result i is the new value of the variable with which it shares its memory.
-    aliases = re.findall(
-        r"parameter_number = (\d+) : i64\}, output_index = array<i64: (\d+)>", text
-    )
-    results = {int(result): int(argument) - len(batch) for argument, result in aliases}
-    return _mend(text), {results[i] for i in range(len(results))}
+    alias = r"parameter_number = (\d+) : i64\}, output_index = array<i64: (\d+)>"
+    places = {int(result): int(place) - len(batch) for place, result in re.findall(alias, text)}
+    return _mend(text), [places[result] for result in range(len(places))]
 
 
 def _mend(text: str) -> str:

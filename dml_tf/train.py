@@ -18,6 +18,7 @@ from dml_tf import data, evaluate, networks, optimizers, records
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.cohort import Cohort
 from dml_tf.config import Config, FlagError
+from dml_tf.networks import pretrained
 from dml_tf.version import __version__
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # else the flag's
@@ -103,17 +104,7 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
     Returns:
         The cohort, compiled with the run's optimizers.
     """
-    peers = [
-        networks.build(
-            name,
-            num_classes=splits.num_classes,
-            input_shape=splits.train.images.shape[1:],
-            weight_decay=config.weight_decay,
-            dropout=config.dropout,
-            seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
-        )
-        for k, name in enumerate(config.net)
-    ]
+    peers = [_build_peer(config, splits, k) for k in range(config.cohort)]
     frozen = ()
     if config.method == "distill":
         peers[0], frozen = load_teacher(config, splits), (0,)
@@ -133,6 +124,23 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
     steps = data.steps_per_epoch(splits, config)
     cohort.compile([optimizers.build(config, steps) for _ in cohort.students])
     return cohort
+
+
+def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
+    network = networks.build(
+        config.net[k],
+        num_classes=splits.num_classes,
+        input_shape=splits.train.images.shape[1:],
+        weight_decay=config.weight_decay,
+        dropout=config.dropout,
+        seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
+    )
+    if config.pretrained:
+        try:
+            pretrained.load(network, config.net[k], config.pretrained)
+        except ValueError as error:
+            raise FlagError(str(error)) from error
+    return network
 
 
 def fit(
@@ -200,20 +208,20 @@ def make_record(
     """
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
-        part: evaluate.measure(cohort, split, splits)
-        for part, split in (
-            ("train", splits.train),
-            ("validation", splits.validation),
-            ("test", splits.test),
-        )
-        if split is not None
+        part: evaluate.measure(cohort, getattr(splits, part), splits)
+        for part in ("train", "validation", "test")
+        if getattr(splits, part) is not None
     }
+    images = {part: len(getattr(splits, part)) for part in measured}
+    if splits.reid:
+        images |= {part: len(getattr(splits.reid, part)) for part in evaluate.PARTS}
+        measured["test"] = _measure_reid(cohort, config, splits)
     return {
         "run_id": config.run_id,
         "command": config.command,
         "config": config.comparable(),
         "data": splits.name,
-        "images": {part: len(getattr(splits, part)) for part in measured},
+        "images": images,
         "versions": _versions(),
         "machine": machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -228,6 +236,13 @@ def make_record(
         **measured,
         "history": checkpoint.history,
     }
+
+
+def _measure_reid(cohort: Cohort, config: Config, splits: data.Splits) -> dict:
+    features = evaluate.extract_features(cohort, splits, verbose=int(sys.stdout.isatty()))
+    if config.features_out:
+        evaluate.write_features(features, splits, Path(config.features_out))
+    return evaluate.measure_reid(features, splits)
 
 
 def load_teacher(config: Config, splits: data.Splits) -> keras.Model:
@@ -303,20 +318,23 @@ def summary(record: dict) -> str:
         record: The run's record.
 
     Returns:
-        Lines with accuracy in percent, cross-entropy in nats and parameters in millions.
+        Lines with accuracy in percent and cross-entropy in nats, or mAP and rank-1 in percent.
     """
-    rows = record["test"]["peers"] | (
-        {"ensemble": record["test"]["ensemble"]} if "ensemble" in record["test"] else {}
-    )
+    test = record["test"]
+    rows = test["peers"] | {name: test[name] for name in ("average", "ensemble") if name in test}
     width = max(map(len, rows))
-    lines = []
-    for name, measured in rows.items():
-        size = record["parameters"].get(name, sum(record["parameters"].values()))
-        lines.append(
-            f"{name:{width}}  test accuracy {100 * measured['accuracy']:6.2f}%  "
-            f"cross-entropy {measured['cross_entropy']:.4f}  {size / 1e6:.2f}M parameters"
-        )
-    return "\n".join(lines)
+    return "\n".join(f"{name:{width}}  {_measures(row)}" for name, row in rows.items())
+
+
+def _measures(row: dict) -> str:
+    if "accuracy" in row:
+        percent, nats = 100 * row["accuracy"], row["cross_entropy"]
+        return f"test accuracy {percent:6.2f}%  cross-entropy {nats:.4f}"
+    single, multi = (
+        f"mAP {100 * m['mAP']:5.2f}%  rank-1 {100 * m['rank1']:5.2f}%"
+        for m in (row, row["multi_query"])
+    )
+    return f"single-query {single}   multi-query {multi}"
 
 
 def machine() -> str:

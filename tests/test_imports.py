@@ -27,7 +27,7 @@ ALLOWED = {
     "cohort": {"losses"},
     "optimizers": {"config"},
     "records": {"config"},
-    "evaluate": {"cohort", "data", "metrics"},
+    "evaluate": {"cohort", "data", "metrics", "reid"},
     "state": set(),
     "checkpoint": {"config", "records", "state"},
     "experiments": {"config"},

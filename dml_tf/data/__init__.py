@@ -1,16 +1,19 @@
-"""Data sets for classification: `load` them, then draw `train_batches` and `eval_batches`.
+"""Data sets: `load` them, then draw `train_batches` and `eval_batches`.
 
 Nothing here imports TensorFlow, TensorFlow Datasets or scikit-learn before it is needed.
 """
 
 from dml_tf.data.draws import AUGMENTATIONS, EpochDraws, epoch_draws
-from dml_tf.data.loading import DATASETS, load
+from dml_tf.data.loading import DATASETS, REID_DATASETS, load
+from dml_tf.data.market1501 import Market1501
 from dml_tf.data.splits import Split, Splits
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "REID_DATASETS",
     "EpochDraws",
+    "Market1501",
     "Split",
     "Splits",
     "epoch_draws",

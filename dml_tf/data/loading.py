@@ -1,12 +1,16 @@
 """From a config to the images of one run."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dml_tf.data.resizing import resize
 from dml_tf.data.splits import Source, Split, Splits, choose
+
+# Where generated files are kept that take a while to make.
+GENERATED = Path(__file__).resolve().parents[2] / "data"
 
 # Imported when asked for: what one data set needs, another does not.
 _SOURCES = {
@@ -17,7 +21,10 @@ _SOURCES = {
     "digits": "digits:load_digits",
     "shapes100": "shapes100:load_shapes100",
 }
-DATASETS = tuple(_SOURCES)
+REID_DATASETS = ("market1501", "pedestrians")
+DATASETS = (*_SOURCES, *REID_DATASETS)
+# The authors' code scales pixels to [-1, 1].
+_REID_MEAN = _REID_STD = np.full(3, 0.5, np.float32)
 
 
 def load(config: Any) -> Splits:
@@ -45,6 +52,8 @@ def load(config: Any) -> Splits:
         >>> splits.train.images.shape, len(splits.test), splits.num_classes
         ((200, 16, 16, 1), 1000, 10)
     """
+    if config.dataset in REID_DATASETS:
+        return _load_reid(config)
     source = _source(config)
     train, validation = choose(source, config)
     train, test = _resized(train, config.image_size), _resized(source.test, config.image_size)
@@ -58,6 +67,36 @@ def load(config: Any) -> Splits:
         class_names=source.class_names,
         mean=mean,
         std=std,
+    )
+
+
+def _load_reid(config: Any) -> Splits:
+    """Splits of a re-identification data set; its pictures are 160 by 64 unless told otherwise."""
+    from dml_tf.data import market1501, pedestrians
+
+    data_dir, more = config.data_dir, {}
+    if config.dataset == "pedestrians":
+        data_dir = pedestrians.ensure(data_dir or GENERATED / "pedestrians")
+        more = {"published": None, "name": "pedestrians (generated)"}
+    size = config.image_size or (160, 64)
+    reid = market1501.load_market1501(
+        data_dir,
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        labelled_identities=config.labelled_identities,
+        unlabelled=config.unlabelled,
+        seed=config.seed,
+        **more,
+    )
+    return Splits(
+        name=reid.name,
+        train=reid.train,
+        validation=None,
+        test=None,
+        num_classes=len(reid.class_pids),
+        class_names=tuple(f"{pid:04d}" for pid in reid.class_pids),
+        mean=_REID_MEAN,
+        std=_REID_STD,
+        reid=reid,
     )
 
 

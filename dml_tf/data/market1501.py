@@ -145,7 +145,7 @@ def decode(paths: Sequence[AnyPath], image_size: tuple[int, int]) -> np.ndarray:
     import tensorflow as tf
 
     def picture(data):
-        pixels = tf.io.decode_jpeg(data, channels=3)
+        pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.cast(tf.round(tf.image.resize(pixels, image_size, antialias=True)), tf.uint8)
 
     images = np.empty((len(paths), *image_size, 3), np.uint8)

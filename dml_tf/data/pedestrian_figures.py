@@ -1,85 +1,15 @@
-"""People in a few attributes, and their figures drawn walking, as a camera would see them.
+"""Figures of people, drawn walking as a camera would see them.
 
 Heights along a person are fractions of the whole, 0 at the crown and 1 at the soles; widths are in
 the same unit. Colours are red, green and blue from 0 to 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-_COLOURS = {
-    "black": (0.09, 0.09, 0.10), "charcoal": (0.22, 0.22, 0.24), "grey": (0.50, 0.50, 0.51),
-    "silver": (0.70, 0.71, 0.72), "white": (0.92, 0.92, 0.90), "cream": (0.88, 0.82, 0.68),
-    "navy": (0.11, 0.14, 0.30), "blue": (0.16, 0.30, 0.62), "sky": (0.49, 0.67, 0.86),
-    "denim": (0.27, 0.36, 0.50), "pale denim": (0.53, 0.62, 0.72), "teal": (0.10, 0.45, 0.45),
-    "green": (0.16, 0.45, 0.22), "olive": (0.38, 0.38, 0.20), "yellow": (0.90, 0.77, 0.22),
-    "orange": (0.88, 0.46, 0.14), "red": (0.76, 0.13, 0.14), "maroon": (0.38, 0.08, 0.13),
-    "pink": (0.90, 0.56, 0.64), "purple": (0.42, 0.23, 0.52), "brown": (0.36, 0.24, 0.16),
-    "khaki": (0.62, 0.54, 0.38),
-}  # fmt: skip
-_SKIN = {
-    "pale": (0.92, 0.76, 0.66), "light": (0.85, 0.66, 0.53), "tan": (0.73, 0.52, 0.38),
-    "brown": (0.55, 0.37, 0.26), "dark": (0.36, 0.24, 0.17),
-}  # fmt: skip
-_HAIR = {
-    "black": (0.07, 0.06, 0.06), "brown": (0.25, 0.16, 0.10), "chestnut": (0.42, 0.24, 0.13),
-    "blond": (0.74, 0.60, 0.36), "grey": (0.58, 0.57, 0.56),
-}  # fmt: skip
-
-# Each attribute's values and how often they occur: many wear black, white and blue, as people do.
-_UPPER_COLOURS = {
-    "black": 6, "white": 6, "grey": 3, "charcoal": 2, "navy": 3, "blue": 3, "sky": 2, "red": 3,
-    "pink": 2, "green": 1.5, "olive": 1, "yellow": 1.5, "orange": 1, "maroon": 1, "purple": 1,
-    "teal": 1, "brown": 1, "cream": 2, "khaki": 1, "silver": 1,
-}  # fmt: skip
-_LOWER_COLOURS = {
-    "black": 6, "charcoal": 2, "navy": 3, "denim": 5, "pale denim": 3, "grey": 2, "khaki": 2,
-    "white": 1, "brown": 1, "olive": 1, "maroon": 0.5, "cream": 1,
-}  # fmt: skip
-_CHOICES: dict[str, dict] = {
-    "build": {0.86: 2, 1.0: 4, 1.14: 3, 1.3: 1},
-    "skin": dict.fromkeys(_SKIN, 1) | {"light": 3},
-    "hair_colour": {"black": 5, "brown": 3, "chestnut": 1, "blond": 1, "grey": 1},
-    "hair": {"short": 5, "long": 3, "bun": 1.5, "bald": 0.5},
-    "hat": {"": 10, "cap": 1.5, "beanie": 0.7, "sun hat": 0.8},
-    "hat_colour": dict.fromkeys(("black", "white", "red", "navy", "cream"), 1),
-    "upper": {"short sleeves": 5, "long sleeves": 3, "open jacket": 2, "coat": 1},
-    "upper_colour": _UPPER_COLOURS,
-    "second_colour": {"white": 4, "black": 3, "red": 1, "navy": 1, "yellow": 1, "grey": 1},
-    "pattern": {"plain": 6, "hoops": 1.5, "stripes": 1, "checks": 1, "print": 2, "yoke": 1},
-    "lower": {"trousers": 6, "shorts": 3, "skirt": 1.5, "dress": 1},
-    "lower_colour": _LOWER_COLOURS,
-    "shoes": {"black": 3, "white": 3, "brown": 1, "red": 0.7, "blue": 0.5},
-    "bag": {"": 5, "backpack": 3, "shoulder bag": 2, "carrier": 1.5},
-    "bag_colour": {
-        "black": 3, "red": 1, "blue": 1, "khaki": 1, "brown": 1, "pink": 0.7, "white": 0.7,
-    },
-    "bag_side": {-1: 1, 1: 1},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Person:
-    """What one person looks like: one value of each attribute."""
-
-    build: float
-    skin: str
-    hair_colour: str
-    hair: str
-    hat: str
-    hat_colour: str
-    upper: str
-    upper_colour: str
-    second_colour: str
-    pattern: str
-    lower: str
-    lower_colour: str
-    shoes: str
-    bag: str
-    bag_colour: str
-    bag_side: int
+from dml_tf.data.pedestrian_people import COLOURS, HAIR, SKIN, Person
 
 
 @dataclass(frozen=True)
@@ -105,64 +35,6 @@ class Pose:
     elevation: float
 
 
-def random_person(rng: np.random.Generator) -> Person:
-    """Draws a person, each attribute on its own.
-
-    Args:
-        rng: Source of the choices.
-
-    Returns:
-        The person.
-    """
-    return Person(**{field.name: _choose(rng, field.name) for field in fields(Person)})
-
-
-def lookalike(person: Person, rng: np.random.Generator, changes: int) -> Person:
-    """A person who differs from another in a few attributes.
-
-    Args:
-        person: The other.
-        rng: Source of the choices.
-        changes: How many attributes get another value.
-
-    Returns:
-        The lookalike.
-    """
-    names = rng.choice([field.name for field in fields(Person)], changes, replace=False)
-    return replace(person, **{name: _choose(rng, name, getattr(person, name)) for name in names})
-
-
-def appearance(person: Person) -> tuple:
-    """The attributes that can be seen: the colour of a hat or bag counts where there is one.
-
-    Args:
-        person: The person.
-
-    Returns:
-        Equal for two people that no picture can tell apart.
-    """
-    unseen = set()
-    if not person.hat:
-        unseen |= {"hat_colour"}
-    if not person.bag:
-        unseen |= {"bag_colour", "bag_side"}
-    if person.bag == "backpack":
-        unseen |= {"bag_side"}
-    if person.hair == "bald" or person.hat == "beanie":
-        unseen |= {"hair_colour"}
-    if person.pattern == "plain" and person.upper != "open jacket":
-        unseen |= {"second_colour"}
-    if person.lower == "dress":
-        unseen |= {"lower_colour"}
-    return tuple("" if f.name in unseen else getattr(person, f.name) for f in fields(Person))
-
-
-def _choose(rng: np.random.Generator, name: str, other_than=None):
-    choices = {value: p for value, p in _CHOICES[name].items() if value != other_than}
-    odds = np.array(list(choices.values()), float)
-    return list(choices)[rng.choice(len(choices), p=odds / odds.sum())]
-
-
 def draw(canvas: np.ndarray, person: Person, pose: Pose, light: float = 0.0):
     """Paints a person over what is on a canvas.
 
@@ -182,7 +54,7 @@ class _Figure:
         self.canvas, self.person, self.pose, self.light = canvas, person, pose, light
         self.front, self.side = np.cos(pose.yaw), np.sin(pose.yaw)
         self.swing = pose.stride * np.sin(pose.phase)
-        self.upper, self.skin = _COLOURS[person.upper_colour], _SKIN[person.skin]
+        self.upper, self.skin = COLOURS[person.upper_colour], SKIN[person.skin]
 
     def draw(self):
         """Paints the parts, from the farthest to the nearest."""
@@ -237,7 +109,7 @@ class _Figure:
         widths = np.array([0.056 * person.build, 0.038 * thick, 0.027 * thick])
         self._paint([0.49, 0.73, sole - 0.02], centres, widths, self.skin)
         if person.lower in ("trousers", "shorts"):
-            colour = _COLOURS[person.lower_colour]
+            colour = COLOURS[person.lower_colour]
             if person.lower == "trousers":
                 self._paint([0.48, 0.73, sole - 0.03], centres, widths + 0.008, colour)
             else:
@@ -245,7 +117,7 @@ class _Figure:
                 self._paint([0.48, 0.7], [centres[0], above], [widths[0] + 0.01, 0.058], colour)
         toe = foot + 0.022 * self.side
         self._ellipse(
-            sole - 0.014, toe, 0.022, 0.03 + 0.016 * abs(self.side), _COLOURS[person.shoes]
+            sole - 0.014, toe, 0.022, 0.03 + 0.016 * abs(self.side), COLOURS[person.shoes]
         )
 
     def _arm(self, side: int):
@@ -266,11 +138,11 @@ class _Figure:
             centres, heights = [0.9 * shoulder, shoulder, elbow, hand], [0.16, 0.195, 0.345, 0.475]
             self._paint(heights, centres, np.append(0.012, widths + 0.007), self.upper)
         if person.bag == "carrier" and side == person.bag_side:
-            self._paint([0.52, 0.54, 0.68], hand, [0.012, 0.06, 0.075], _COLOURS[person.bag_colour])
+            self._paint([0.52, 0.54, 0.68], hand, [0.012, 0.06, 0.075], COLOURS[person.bag_colour])
 
     def _lower(self):
         person = self.person
-        build, lower = person.build, _COLOURS[person.lower_colour]
+        build, lower = person.build, COLOURS[person.lower_colour]
         hips = self._extent(0.112 * build, 0.092 * build)
         if person.lower in ("trousers", "shorts"):
             self._paint([0.44, 0.5, 0.55], 0, [hips * 0.95, hips, hips * 0.8], lower)
@@ -297,15 +169,15 @@ class _Figure:
         if person.upper in ("open jacket", "coat") and self.front > 0.1:
             shirt = 0.25 if person.upper == "open jacket" else 0.12
             middle = self._across(0, 0.09 * build) * np.array([1, 1])
-            inner = _COLOURS[person.second_colour]
+            inner = COLOURS[person.second_colour]
             self._paint([0.165, 0.46], middle, shirt * outline[2] * np.array([0.7, 1.1]), inner)
 
     def _texture(self) -> Callable | None:
-        """The pattern of the upper clothes, as a function from `(u, v)` in the outline to colour."""
+        """The pattern of the upper clothes: a function from `(u, v)` in the outline to colour."""
         pattern, turn = self.person.pattern, self.pose.yaw
         if pattern == "plain" or (pattern == "print" and self.front < 0.2):
             return None
-        base, second = np.array(self.upper), np.array(_COLOURS[self.person.second_colour])
+        base, second = np.array(self.upper), np.array(COLOURS[self.person.second_colour])
 
         def texture(u, v):
             around = np.arcsin(np.clip(u, -1, 1)) - turn  # stripes stay on the cloth as it turns
@@ -326,7 +198,7 @@ class _Figure:
         self._ellipse(0.07, ahead, 0.072, self._extent(0.054, 0.06), self.skin)
         if self.person.hair != "bald":
             back = -0.016 * self.side
-            hair, low = _HAIR[self.person.hair_colour], 0.028 + 0.02 * (1 - self.front) / 2
+            hair, low = HAIR[self.person.hair_colour], 0.028 + 0.02 * (1 - self.front) / 2
             self._ellipse(low, back, 0.034 + low * 0.3, self._extent(0.057, 0.062), hair)
             if abs(self.side) > 0.35:
                 self._ellipse(0.06, -0.034 * self.side, 0.05, 0.034, hair)
@@ -337,7 +209,7 @@ class _Figure:
 
     def _back_of_head(self):
         """What hangs or sits behind the head: hidden behind it from the front, over it else."""
-        hair, back = _HAIR[self.person.hair_colour], -0.03 * self.side
+        hair, back = HAIR[self.person.hair_colour], -0.03 * self.side
         if self.person.hair == "bald":
             return
         if self.front <= 0:
@@ -349,7 +221,7 @@ class _Figure:
             self._ellipse(0.022, -0.05 * self.side, 0.028, 0.03, hair)
 
     def _hat(self):
-        hat, colour = self.person.hat, _COLOURS[self.person.hat_colour]
+        hat, colour = self.person.hat, COLOURS[self.person.hat_colour]
         if not hat:
             return
         if hat == "sun hat":
@@ -366,13 +238,13 @@ class _Figure:
     def _backpack(self):
         if self.person.bag != "backpack":
             return
-        colour = _COLOURS[self.person.bag_colour]
+        colour = COLOURS[self.person.bag_colour]
         place = self._across(0, -0.105 * self.person.build)
         wide = self._extent(0.1, 0.062)
         self._paint([0.17, 0.2, 0.38, 0.41], place, wide * np.array([0.7, 1, 1, 0.85]), colour)
 
     def _shoulder_bag(self):
-        person, colour = self.person, _COLOURS[self.person.bag_colour]
+        person, colour = self.person, COLOURS[self.person.bag_colour]
         if person.bag == "backpack" and self.front > 0.1:
             for side in (-1, 1):
                 lateral = self._across(0.075 * side * person.build, 0.05)

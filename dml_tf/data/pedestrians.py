@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dml_tf.data import pedestrian_figures as figures
-from dml_tf.data import pedestrian_scenes as scenes
+from dml_tf.data.market1501 import Market1501, load_market1501
 from dml_tf.data.market1501_tree import FOLDERS, GALLERY, MULTI_QUERY, QUERY, TRAIN
+from dml_tf.data.pedestrian_people import random_people, random_person
+from dml_tf.data.pedestrian_studio import Studio
 
-_FAMILY = 4  # people who resemble each other
-_CHANGES = 4  # attributes drawn anew from one of a family to the next
-_LEAST_DIFFERENCES = 2  # visible attributes in which any two people differ
+NAME = "pedestrians (generated)"
 _SETTINGS = "pedestrians.json"
 
 
@@ -40,6 +39,9 @@ class Sizes:
         queries: Queries for each of them, each from another camera.
         distractors: Pictures of nobody who is asked for (0000) in the gallery.
         junk: Badly framed pictures (-1) in the gallery.
+
+    Raises:
+        ValueError: A number is too small, or there are more people than four digits can name.
     """
 
     seed: int = 0
@@ -49,8 +51,36 @@ class Sizes:
     distractors: int = 150
     junk: int = 150
 
+    def __post_init__(self):
+        if min(self.train_identities, self.test_identities, self.queries) < 1:
+            raise ValueError(f"{self}: identities and queries must be at least 1.")
+        if min(self.seed, self.distractors, self.junk) < 0:
+            raise ValueError(f"{self}: seed, distractors and junk must be at least 0.")
+        if self.train_identities + self.test_identities > 9999:
+            raise ValueError(f"{self}: file names have room for 9,999 identities.")
 
-def write(dest: str | Path, sizes: Sizes = Sizes()):  # noqa: B008 - frozen
+
+DEFAULT_SIZES = Sizes()
+
+
+def load_pedestrians(data_dir: str | Path, **options) -> Market1501:
+    """Loads the data set of default sizes; it is generated on first use.
+
+    Args:
+        data_dir: Its folder, made where it is missing.
+        **options: As for `load_market1501`: `image_size` and the choice of labels.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileExistsError: The folder has something else in it.
+        ValueError: An option has no such value.
+    """
+    return load_market1501(ensure(data_dir), published=None, name=NAME, **options)
+
+
+def write(dest: str | Path, sizes: Sizes = DEFAULT_SIZES):
     """Generates the data set; it is there as a whole or not at all.
 
     Args:
@@ -60,7 +90,7 @@ def write(dest: str | Path, sizes: Sizes = Sizes()):  # noqa: B008 - frozen
     Raises:
         FileExistsError: There is something else in the folder.
     """
-    dest = Path(dest).expanduser()
+    dest = Path(dest).expanduser().absolute()
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise FileExistsError(f"{dest} is not empty: give a new folder, or remove what is there.")
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -72,12 +102,16 @@ def write(dest: str | Path, sizes: Sizes = Sizes()):  # noqa: B008 - frozen
             picture.save(part / folder / name, quality=90)
         (part / _SETTINGS).write_text(json.dumps(dataclasses.asdict(sizes)) + "\n")
         part.chmod(0o755)
-        part.rename(dest)  # an empty folder is replaced, a full one is an error
+        part.rename(dest)  # takes an empty folder's place, but not that of a full one
+    except OSError as error:
+        if dest.exists() and any(dest.iterdir()):
+            raise FileExistsError(f"{dest} was made by another process meanwhile.") from error
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def ensure(dest: str | Path, sizes: Sizes = Sizes()) -> Path:  # noqa: B008 - frozen
+def ensure(dest: str | Path, sizes: Sizes = DEFAULT_SIZES) -> Path:
     """Generates the data set where it is not there yet.
 
     Args:
@@ -90,13 +124,13 @@ def ensure(dest: str | Path, sizes: Sizes = Sizes()) -> Path:  # noqa: B008 - fr
     Raises:
         FileExistsError: There is something else in the folder, or a data set of other sizes.
     """
-    dest = Path(dest).expanduser()
+    dest = Path(dest).expanduser().absolute()
     settings = dest / _SETTINGS
     if not settings.exists():
         try:
             write(dest, sizes)
-        except OSError:
-            if not settings.exists():  # nor was another process faster
+        except FileExistsError:
+            if not settings.exists():  # no other process was faster
                 raise
     if json.loads(settings.read_text()) != dataclasses.asdict(sizes):
         raise FileExistsError(f"{dest} was generated with other sizes: remove it or give another.")
@@ -106,8 +140,8 @@ def ensure(dest: str | Path, sizes: Sizes = Sizes()) -> Path:  # noqa: B008 - fr
 def _generate(sizes: Sizes) -> Iterator[tuple[str, str, Image.Image]]:
     """Yields each picture with its folder and name; the query's own are in two folders."""
     rng = np.random.default_rng(sizes.seed)
-    studio = _Studio(rng)
-    people = _people(sizes.train_identities + sizes.test_identities, rng)
+    studio = Studio(rng)
+    people = random_people(sizes.train_identities + sizes.test_identities, rng)
     pids = rng.permutation(len(people)) + 1
     learners = len(people) - sizes.test_identities
     for pid, person in zip(pids[:learners], people[:learners], strict=True):
@@ -124,138 +158,11 @@ def _generate(sizes: Sizes) -> Iterator[tuple[str, str, Image.Image]]:
                 if shot == 0:
                     yield QUERY, *taken
     for number in range(sizes.distractors):
-        walk = studio.walk(figures.random_person(rng), rng.integers(1, 7))
+        walk = studio.walk(random_person(rng), rng.integers(1, 7))
         yield GALLERY, *studio.take(walk, 0, "detected" if number % 2 else "missed")
     for _ in range(sizes.junk):
         person = people[learners + rng.integers(sizes.test_identities)]
         yield GALLERY, *studio.take(studio.walk(person, rng.integers(1, 7)), -1, "partial")
-
-
-def _people(count: int, rng: np.random.Generator) -> list[figures.Person]:
-    """Draws people in families, any two of whom differ in what can be seen of them."""
-    people, seen = [], []
-    while len(people) < count:
-        first = len(people) % _FAMILY == 0
-        person = (
-            figures.random_person(rng)
-            if first
-            else figures.lookalike(people[-(len(people) % _FAMILY)], rng, _CHANGES)
-        )
-        look = figures.appearance(person)
-        different = (sum(a != b for a, b in zip(look, o, strict=True)) for o in seen)
-        if all(differences >= _LEAST_DIFFERENCES for differences in different):
-            people.append(person)
-            seen.append(look)
-    return people
-
-
-@dataclasses.dataclass(frozen=True)
-class _Walk:
-    """One person's way past one camera."""
-
-    person: figures.Person
-    camid: int
-    sequence: int
-    yaw: float
-    left: float
-    top: float
-    zoom: float
-    brightness: float
-
-
-class _Studio:
-    """The six cameras, what stands before them, and how many frames each has taken."""
-
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.places = [scenes.scene(camera, rng) for camera in scenes.CAMERAS]
-        self.frames = [0] * len(scenes.CAMERAS)
-
-    def walks(self, person: figures.Person) -> Iterator[_Walk]:
-        """A person's ways past three to six of the cameras."""
-        count = self.rng.integers(3, len(self.places) + 1)
-        for index in self.rng.permutation(len(self.places))[:count]:
-            yield self.walk(person, index + 1)
-
-    def walk(self, person: figures.Person, camid: int) -> _Walk:
-        """A person's way past a camera."""
-        rng = self.rng
-        back = np.pi * (rng.random() < 0.5)
-        return _Walk(
-            person=person,
-            camid=int(camid),
-            sequence=int(rng.integers(1, 4)),
-            yaw=scenes.CAMERAS[camid - 1].yaw + back + rng.normal(0, 0.5),
-            left=rng.random(),
-            top=rng.random(),
-            zoom=rng.uniform(0.8, 1.2),
-            brightness=rng.uniform(0.85, 1.15),
-        )
-
-    def take(self, walk: _Walk, pid: int, framing: str) -> tuple[str, Image.Image]:
-        """A picture of a person on the way, and its name."""
-        rng, camera = self.rng, scenes.CAMERAS[walk.camid - 1]
-        self.frames[walk.camid - 1] += int(rng.integers(3, 30))
-        box = 0 if framing == "drawn" else rng.integers(1, 7)
-        frame = self.frames[walk.camid - 1]
-        pid = f"{pid:04d}" if pid >= 0 else str(pid)
-        name = f"{pid}_c{walk.camid}s{walk.sequence}_{frame:06d}_{box:02d}.jpg"
-        left, top = np.clip([walk.left, walk.top] + rng.normal(0, 0.02, 2), 0, 1)
-        canvas = scenes.view(self.places[walk.camid - 1], left, top, walk.zoom)
-        self._populate(canvas, walk, camera, _framed(framing, rng))
-        return name, scenes.expose(canvas, camera, walk.brightness * rng.uniform(0.95, 1.05), rng)
-
-    def _populate(self, canvas, walk: _Walk, camera: scenes.Camera, frame: tuple):
-        """Paints the person, and now and then someone behind or something in front."""
-        rng, (x, top, height) = self.rng, frame
-        pose = figures.Pose(
-            yaw=walk.yaw + rng.normal(0, 0.2),
-            phase=rng.uniform(0, 2 * np.pi),
-            stride=rng.uniform(0.2, 0.5),
-            x=x,
-            top=top,
-            height=height,
-            elevation=camera.elevation + rng.normal(0, 0.04),
-        )
-
-        def passer_by(aside, smaller):
-            other = dataclasses.replace(
-                pose,
-                yaw=rng.uniform(0, 2 * np.pi),
-                x=x + rng.choice([-1, 1]) * rng.uniform(*aside),
-                top=top + rng.uniform(*smaller) * height,
-                height=height * rng.uniform(0.8, 1.0),
-            )
-            figures.draw(canvas, figures.random_person(rng), other, camera.light)
-
-        if rng.random() < 0.12:
-            passer_by((16, 34), (0, 0.05))
-        figures.draw(canvas, walk.person, pose, camera.light)
-        chance = rng.random()
-        if chance < 0.06:
-            passer_by((20, 34), (0.05, 0.15))
-        elif chance < 0.11:  # a pole
-            left, wide = rng.integers(0, scenes.WIDTH), rng.integers(3, 9)
-            canvas[:, left : left + wide] = rng.uniform(0.2, 0.7)
-        elif chance < 0.17:  # a bin, a bicycle's basket, a low wall
-            low, left = rng.integers(80, 110), rng.integers(-20, 40)
-            canvas[low:, max(left, 0) : left + 40] = rng.uniform(0.15, 0.7, 3) * 0.5 + 0.15
-
-
-def _framed(framing: str, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Where a person stands in the box: middle, crown and height in pixels."""
-    tall, wide = scenes.HEIGHT, scenes.WIDTH
-    if framing == "drawn":
-        height = tall * rng.uniform(0.9, 0.97)
-        return wide / 2 + rng.normal(0, 1), (tall - height) / 2 + rng.normal(0, 1), height
-    if framing == "detected":
-        height = tall * rng.uniform(0.82, 1.06)
-        return wide / 2 + rng.normal(0, 3), (tall - height) / 2 + rng.normal(0, 3), height
-    height = tall * rng.uniform(0.7, 1.7)
-    far = (0.25, 0.4) if framing == "partial" else (0.6, 1.2)  # of the box
-    sign = rng.choice([-1, 1], 2)
-    x, y = sign * rng.uniform(*far, 2) * [wide, tall * 0.6]
-    return wide / 2 + x, (tall - height) / 2 + y, height
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,16 +172,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments, those of the process by default.
 
     Returns:
-        Exit status: 0 done, 1 refused.
+        Exit status: 0 done, 1 refused; bad arguments exit with 2.
     """
-    parser = argparse.ArgumentParser("python -m dml_tf.data.pedestrians", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m dml_tf.data.pedestrians", description=__doc__.split("\n\n    ")[0]
+    )
     parser.add_argument("dest", help="folder to make")
     for field in dataclasses.fields(Sizes):
-        parser.add_argument(f"--{field.name}", type=int, default=field.default, help="%(default)s")
+        text = f"default {field.default}"
+        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=text)
     arguments = vars(parser.parse_args(argv))
     dest = arguments.pop("dest")
     try:
-        write(dest, Sizes(**arguments))
+        sizes = Sizes(**arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        write(dest, sizes)
     except OSError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,11 +1,14 @@
 """The data of one run, and the choice of its images: subsets by seed, evenly over the classes."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
+
+if TYPE_CHECKING:
+    from dml_tf.data.market1501 import Market1501
 
 UNLABELLED = -1
 
@@ -58,21 +61,23 @@ class Splits:
         name: The data set's name as printed, such as `CIFAR-10 (JPEG copy)`.
         train: The training images chosen by the run's flags.
         validation: Images held out of the training set, or None.
-        test: The test images, always all of them.
+        test: The test images, always all of them; None for re-identification.
         num_classes: Number of classes.
         class_names: One name a class.
         mean: Mean of the training pixels scaled to [0, 1], shape `(channels,)`, float32.
         std: Their standard deviation, likewise.
+        reid: Queries and gallery, for re-identification.
     """
 
     name: str
     train: Split
     validation: Split | None
-    test: Split
+    test: Split | None
     num_classes: int
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    reid: "Market1501 | None" = None
 
 
 def class_ranks(labels: np.ndarray, words: np.ndarray) -> np.ndarray:

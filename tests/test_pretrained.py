@@ -1,0 +1,79 @@
+"""Networks that start from trained weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from dml_tf import Cohort, networks
+from dml_tf.networks import pretrained
+
+SHAPE = (16, 16, 3)
+
+
+def build(name="mobilenet_short:0.25", classes=5, seed=0):
+    return networks.build(name, num_classes=classes, input_shape=SHAPE, seed=seed)
+
+
+def features(net):
+    images = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
+    return net(images)["features"].numpy()
+
+
+def save(network, kind, folder):
+    file = folder / f"trained{kind}"
+    if kind == ".weights.h5":
+        network.save_weights(file)
+    else:
+        network.save(file)
+    return str(file)
+
+
+@pytest.mark.parametrize("classes", [5, 7])
+@pytest.mark.parametrize("kind", [".keras", ".weights.h5"])
+def test_all_but_the_classifier_comes_from_the_file(kind, classes, tmp_path):
+    trained, new = build(seed=1), build(classes=classes, seed=2)
+    classifier = [w.copy() for w in new.get_layer("logits").get_weights()]
+    pretrained.load(new, "mobilenet_short:0.25", save(trained, kind, tmp_path))
+    np.testing.assert_array_equal(features(new), features(trained))
+    for ours, before in zip(new.get_layer("logits").get_weights(), classifier, strict=True):
+        np.testing.assert_array_equal(ours, before)
+
+
+def test_of_a_cohort_the_first_peer_is_taken(tmp_path):
+    cohort = Cohort([build(seed=1), build(seed=3)])
+    new = build(seed=2)
+    pretrained.load(new, "mobilenet_short:0.25", save(cohort, ".keras", tmp_path))
+    np.testing.assert_array_equal(features(new), features(cohort.networks[0]))
+
+
+@pytest.mark.parametrize("kind", [".keras", ".weights.h5"])
+def test_a_mismatch_names_the_layers(kind, tmp_path):
+    file = save(build("mobilenet_short:0.5"), kind, tmp_path)
+    with pytest.raises(ValueError, match="does not fit mobilenet_short: .*conv"):
+        pretrained.load(build(), "mobilenet_short:0.25", file)
+
+
+def test_another_network_is_refused(tmp_path):
+    file = save(build("resnet8:4"), ".keras", tmp_path)
+    with pytest.raises(ValueError, match="it is another network"):
+        pretrained.load(build(), "mobilenet_short:0.25", file)
+
+
+def test_a_missing_file_and_missing_published_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--pretrained=absent.keras"):
+        pretrained.load(build(), "mobilenet_short:0.25", "absent.keras")
+    with pytest.raises(ValueError, match="no ImageNet weights for 'inception_v1'"):
+        pretrained.load(build(), "inception_v1", "imagenet")
+
+
+def test_kerass_published_mobilenet_fits_ours(monkeypatch):
+    """Its layers in its order give our features; random weights stand in for the download."""
+    published = keras.applications.MobileNet(
+        input_shape=(224, 224, 3), alpha=0.25, include_top=False, weights=None
+    )
+    monkeypatch.setattr(keras.applications, "MobileNet", lambda **options: published)
+    ours = networks.build("mobilenet:0.25", num_classes=3, input_shape=(224, 224, 3), seed=0)
+    pretrained.load(ours, "mobilenet:0.25", "imagenet")
+    images = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype("float32")
+    pooled = published(images).numpy().mean(axis=(1, 2))
+    np.testing.assert_allclose(ours(images)["features"], pooled, atol=1e-5)
