@@ -113,7 +113,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=_positive, default=64, help="images")
     parser.add_argument("--image_size", type=_positive, default=32, help="side in pixels")
     parser.add_argument("--cohorts", type=_sizes, default="1,2,4", help="numbers of peers K")
-    parser.add_argument("--repeats", type=_positive, default=15, help="timed steps of each kind")
+    parser.add_argument("--repeats", type=_positive, default=16, help="timed steps of each kind")
     parser.add_argument("--threads", type=_positive, default=1, help="TensorFlow's, of each kind")
     parser.add_argument("--breakdown", action="store_true", help="time the parts of a step, too")
     parser.add_argument("--out", type=Path, help="JSON file for the record")
@@ -146,9 +146,16 @@ def measure(args: argparse.Namespace, peers: int) -> tuple[Samples, Samples]:
         calls |= parts(args, batch)
     for call in calls.values():
         timed(call)  # traces, and fills caches
-    times = [[timed(call) for call in calls.values()] for _ in range(args.repeats)]
-    cpu, wall = np.round(np.transpose(times), 6).tolist()
-    return dict(zip(calls, cpu, strict=True)), dict(zip(calls, wall, strict=True))
+    names, times = list(calls), {name: [] for name in calls}
+    for repeat in range(args.repeats):
+        first = repeat % len(names)  # another one each time: no place in the round helps anyone
+        for name in names[first:] + names[:first]:
+            times[name].append(timed(calls[name]))
+    cpu, wall = (
+        {name: [round(sample[clock], 6) for sample in times[name]] for name in names}
+        for clock in (0, 1)
+    )
+    return cpu, wall
 
 
 def timed(call: Call) -> tuple[float, float]:

@@ -103,20 +103,11 @@ def export(settings: config.Config, folder: Path) -> dict:
     splits = train.load_data(settings)
     cohort = train.build_cohort(settings, splits)
     images, labels = splits.train.images, splits.train.labels
-    variables = checkpoint.variables(cohort)
-    places = {
-        metric.name: [len(variables) + 2 * i, len(variables) + 2 * i + 1]
-        for i, metric in enumerate(cohort.metrics)
-    }
-    variables += [v for metric in cohort.metrics for v in (metric.total, metric.count)]
+    metrics = [v for metric in cohort.metrics for v in (metric.total, metric.count)]
+    variables = [*checkpoint.variables(cohort), *metrics]
     text, updated = lower(cohort, variables, (settings.batch_size, *images.shape[1:]))
+    first = len(variables) - len(metrics)
     per_epoch = data.steps_per_epoch(splits, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / exported.PROGRAM).write_text(text, encoding="utf-8")
-    np.savez(folder / exported.IMAGES, images=images, labels=labels)
-    start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
-    start["config"] = settings.comparable()
-    state.save(folder / exported.STATE, start, [v.numpy() for v in variables])
     manifest = {
         "run_id": settings.run_id,
         "command": settings.command,
@@ -130,9 +121,18 @@ def export(settings: config.Config, folder: Path) -> dict:
             {"name": v.path, "shape": list(v.shape), "dtype": v.dtype, "updated": i in updated}
             for i, v in enumerate(variables)
         ],
-        "metrics": places,
+        "metrics": {
+            metric.name: [first + 2 * i, first + 2 * i + 1]
+            for i, metric in enumerate(cohort.metrics)
+        },
         "versions": {"dml_tf": __version__, "tensorflow": tf.__version__},
     }
+    start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
+    start["config"] = settings.comparable()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / exported.PROGRAM).write_text(text, encoding="utf-8")
+    np.savez(folder / exported.IMAGES, images=images, labels=labels)
+    state.save(folder / exported.STATE, start, [v.numpy() for v in variables])
     exported.write_manifest(folder, manifest)
     return manifest
 

@@ -18,7 +18,6 @@ from dml_tf import (
     checkpoint,
     config,
     data,
-    evaluate,
     export_step,
     exported,
     import_weights,
@@ -145,7 +144,7 @@ def test_many_steps_in_one_dispatch_equal_single_ones(pair, capsys):
     manifest = exported.read_manifest(pair)
     images, (_, start) = exported.training_set(pair, manifest), state.load(pair / exported.STATE)
     single, loop = (
-        jax.device_get(portable.Trainer(pair, *images, CPU, dispatch=d).advance(start, 1, 0, 4))
+        jax.device_get(portable.Trainer(pair, *images, CPU, "highest", d).advance(start, 1, 0, 4))
         for d in (portable.one_by_one, portable.in_one_dispatch)
     )
     assert largest_difference(single, loop) < 1e-5
@@ -209,8 +208,6 @@ def test_a_finished_run_becomes_an_ordinary_record_like_keras_own(finished, tmp_
         )
 
     cohort = keras.saving.load_model(train.model_path(there))
-    splits = train.load_data(there)
-    assert evaluate.measure(cohort, splits.test, splits) == record["test"]
     _, trained = state.load(finished / exported.STATE)
     for variable, value in zip(checkpoint.variables(cohort), trained, strict=False):
         np.testing.assert_array_equal(variable.numpy(), value)
