@@ -27,7 +27,7 @@ def measure(
         a fraction, and nats. A cohort of one has no `ensemble`.
     """
     labelled = split.take(np.flatnonzero(split.labels >= 0))
-    batches = data.eval_batches(labelled, splits, batch_size).map(lambda images, _: images)
+    batches = data.eval_batches(labelled, splits, batch_size).map(_images)
     posteriors = cohort.predict(batches, verbose=0)
     measured = {
         name: {
@@ -67,7 +67,7 @@ def extract_features(
             batches = data.eval_batches(data.Split(images.images, images.pids), splits, batch_size)
             if verbose:
                 print(f"{name}: features of {len(images)} {part} images", flush=True)
-            features[name][part] = extractor.predict(batches.map(lambda x, _: x), verbose=verbose)
+            features[name][part] = extractor.predict(batches.map(_images), verbose=verbose)
     return features
 
 
@@ -119,6 +119,11 @@ def write_features(
         arrays[f"{part}_names"] = np.array(images.names)
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(file, **arrays)
+
+
+def _images(images, labels):
+    del labels
+    return images
 
 
 def _features_of(network: keras.Model, name: str):
