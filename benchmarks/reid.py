@@ -6,10 +6,11 @@ network and with much as of a poor one: how much there is to place depends on ho
 good image is. Medians over interleaved repeats; peak memory in a call of its own, as NumPy reports
 it, without the features themselves.
 
-    python -m benchmarks.reid [--repeats=5]
+    python -m benchmarks.reid [--repeats=5] [--out=results/benchmarks/reid.json]
 """
 
 import argparse
+import itertools
 import platform
 import time
 import tracemalloc
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
-from dml_tf import reid
+from dml_tf import records, reid
 
 DIMENSIONS = (128, 512, 1024)
 # Cosine of two images of one identity, in standard deviations of that of two unrelated images.
@@ -108,26 +109,48 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median")
-    repeats = parser.parse_args().repeats
-    print(f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine()}; medians of {repeats}.\n")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    print(f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine()}; "
+          f"medians of {options.repeats}.\n")  # fmt: skip
     print("| dim | features | mAP | method | CPU s | less the product | wall s | peak MB |")
     print("|---:|---|---:|---|---:|---:|---:|---:|", flush=True)
+    rows = []
+    for dim, (name, deviations) in itertools.product(DIMENSIONS, FEATURES.items()):
+        for row in compare(dim, deviations, options.repeats):
+            rows.append({"dim": dim, "features": name, **row})
+            print(f"| {dim} | {name} | {100 * row['mAP']:.1f}% | {row['method']} | "
+                  f"{row['cpu_s']:.2f} | {row['cpu_s_less_product']:.2f} | {row['wall_s']:.2f} | "
+                  f"{row['peak_mb']:.0f} |", flush=True)  # fmt: skip
+    if options.out:
+        command = f"python -m benchmarks.reid --repeats={options.repeats}"
+        about = {"command": command, "machine": machine(), "repeats": options.repeats}
+        records.write({**about, "rows": rows}, options.out)
+
+
+def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
+    """All methods on the same features; each is a row of the table."""
+    rng = np.random.default_rng(0)
+    q_pids, q_camids, g_pids, g_camids = labels(rng)
+    centres = rng.standard_normal((IDENTITIES + 1, dim), np.float32)
+    q = features(rng, q_pids, centres, deviations)
+    g = features(rng, g_pids, centres, deviations)
     functions = {PRODUCT: product, FAST: reid.evaluate, PLAIN: argsort_everything}
-    for dim in DIMENSIONS:
-        for name, deviations in FEATURES.items():
-            rng = np.random.default_rng(0)
-            q_pids, q_camids, g_pids, g_camids = labels(rng)
-            centres = rng.standard_normal((IDENTITIES + 1, dim), np.float32)
-            q = features(rng, q_pids, centres, deviations)
-            g = features(rng, g_pids, centres, deviations)
-            rows = measure(repeats, functions, (q, q_pids, q_camids, g, g_pids, g_camids))
-            results = [rows[method][3]["mAP"] for method in (FAST, PLAIN)]
-            if abs(results[0] - results[1]) > 1e-6:
-                raise RuntimeError(f"The two methods disagree: {results}.")
-            for method, (cpu, wall, peak, _) in rows.items():
-                rest = cpu - rows[PRODUCT][0]
-                print(f"| {dim} | {name} | {100 * results[0]:.1f}% | {method} | {cpu:.2f} | "
-                      f"{rest:.2f} | {wall:.2f} | {peak / 1e6:.0f} |", flush=True)  # fmt: skip
+    measured = measure(repeats, functions, (q, q_pids, q_camids, g, g_pids, g_camids))
+    fast, plain = (measured[method][3]["mAP"] for method in (FAST, PLAIN))
+    if abs(fast - plain) > 1e-6:
+        raise RuntimeError(f"The two methods disagree: {fast}, {plain}.")
+    return [
+        {
+            "method": method,
+            "mAP": fast,
+            "cpu_s": cpu,
+            "cpu_s_less_product": cpu - measured[PRODUCT][0],
+            "wall_s": wall,
+            "peak_mb": peak / 1e6,
+        }
+        for method, (cpu, wall, peak, _) in measured.items()
+    ]
 
 
 if __name__ == "__main__":

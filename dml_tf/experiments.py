@@ -6,7 +6,8 @@ TensorFlow.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dml_tf import config
 from dml_tf.config import Config
@@ -32,11 +33,15 @@ class Data:
         dataset: Value of `--dataset`.
         seeds: How many seeds each run has.
         networks: The paper's network -> value of `--net`.
+        settings: Flags of every run on it at this scale.
+        pretrained: Value of `--pretrained` for networks that start from ImageNet's weights.
     """
 
     dataset: str
     seeds: int
     networks: Mapping[str, str]
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    pretrained: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +51,10 @@ class Scale:
     Attributes:
         name: Value of `--scale`.
         data: The paper's data set -> what stands in its place.
-        settings: Flags of every run of this scale.
     """
 
     name: str
     data: Mapping[str, Data]
-    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def is_paper(self) -> bool:
@@ -59,23 +62,41 @@ class Scale:
         return self.name == "paper"
 
 
+# Table 3's published competitors -> which columns the paper prints; they need no run.
+REID_PUBLISHED = {
+    "Gated S-CNN": "",
+    "k-reciprocal": "Single",
+    "MSCAN": "",
+    "PDC": "Single",
+    "DLPAR": "Single",
+}
+
 PAPER_NETWORKS = dict(
     zip(NETWORKS, ("resnet32", "mobilenet", "inception_v1", "wrn-28-10"), strict=True)
 )
 _SMALL = {"ResNet-32": "resnet8:16", "MobileNet": "mobilenet_short:0.5", "WRN-28-10": "wrn-10-2"}
 _TINY = {"ResNet-32": "resnet8:4", "MobileNet": "mobilenet_short:0.25", "WRN-28-10": "wrn-10-1:4"}
 
+_TWO_STEPS = {"steps": 2, "batch_size": 8}
+
 SCALES: Mapping[str, Scale] = {
     scale.name: scale
     for scale in (
         Scale(
             "smoke",
-            {"CIFAR-10": Data("digits", 1, _TINY), "CIFAR-100": Data("shapes100", 1, _TINY)},
-            {"steps": 2, "train_images": 100, "batch_size": 8},
+            {
+                "CIFAR-10": Data("digits", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
+                "CIFAR-100": Data("shapes100", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
+                "Market-1501": Data("pedestrians", 1, _TINY, _TWO_STEPS),
+            },
         ),
         Scale(
             "mini",
-            {"CIFAR-10": Data("digits", 3, _SMALL), "CIFAR-100": Data("shapes100", 1, _SMALL)},
+            {
+                "CIFAR-10": Data("digits", 3, _SMALL),
+                "CIFAR-100": Data("shapes100", 1, _SMALL),
+                "Market-1501": Data("pedestrians", 1, _SMALL),
+            },
         ),
         Scale("cpu", {"CIFAR-10": Data("cifar10", 5, _SMALL)}),
         Scale(
@@ -83,6 +104,7 @@ SCALES: Mapping[str, Scale] = {
             {
                 "CIFAR-10": Data("cifar10", 3, PAPER_NETWORKS),
                 "CIFAR-100": Data("cifar100", 3, PAPER_NETWORKS),
+                "Market-1501": Data("market1501", 3, PAPER_NETWORKS, pretrained="imagenet"),
             },
         ),
     )
@@ -98,10 +120,12 @@ class Cell:
         dataset: The paper's data set.
         row: The table's row.
         column: The table's column.
-        metric: `accuracy` or `millions` (of parameters).
-        method: Value of `--method` of the run that fills the cell.
+        metric: Which of a record's measures, such as `accuracy` or `multi_query.mAP`; or
+            `millions` (of parameters).
+        method: Value of `--method` of the run that fills the cell; '' where none does.
         networks: The paper's networks in that run.
-        peer: Which of them the number belongs to.
+        peer: Which of them the number belongs to; None for the mean over all.
+        pretrained: Whether they start from ImageNet's weights.
     """
 
     item: str
@@ -109,9 +133,10 @@ class Cell:
     row: str
     column: str
     metric: str
-    method: str
-    networks: tuple[str, ...]
-    peer: int = 0
+    method: str = ""
+    networks: tuple[str, ...] = ()
+    peer: int | None = 0
+    pretrained: bool = False
 
     def run(self, scale: Scale, seed: int, results_dir: str, data_dir: str = "") -> Config | None:
         """The run that fills the cell.
@@ -126,7 +151,7 @@ class Cell:
             Its settings; None if the cell has no place at this scale, or needs no run.
         """
         data = scale.data.get(self.dataset)
-        if data is None or self.metric == "millions":
+        if data is None or not self.method or (self.pretrained and not data.pretrained):
             return None
         return config.load(
             dataset=data.dataset,
@@ -136,33 +161,76 @@ class Cell:
             seed=seed,
             results_dir=results_dir,
             data_dir=data_dir,
-            **scale.settings,
+            **data.settings,
+            **({"pretrained": data.pretrained} if self.pretrained else {}),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """A computed line of a table: what one cell has over another, paired by seed.
+
+    Attributes:
+        row: The table's row.
+        column: The table's column, such as `DML-Ind Net 1`.
+        cell: The cell that should have gained.
+        baseline: What is subtracted, a cell of the same table and data set.
+    """
+
+    row: str
+    column: str
+    cell: Cell
+    baseline: Cell
 
 
 def table1() -> list[Cell]:
     """Table 1: the networks' sizes, which need no training."""
     return [
-        Cell("table1", "CIFAR-100", name, "Parameters", "millions", "independent", (name,))
+        Cell("table1", "CIFAR-100", name, "Parameters", "millions", networks=(name,))
         for name in NETWORKS
     ]
 
 
-def table2() -> list[Cell]:
+def table2() -> list[Cell | Gain]:
     """Table 2: six pairs on two data sets; its DML-Ind columns are computed."""
-    return [
-        Cell("table2", dataset, " + ".join(pair), f"{title} Net {k + 1}", "accuracy", *by, k_of_run)
-        for dataset in CIFAR
-        for pair in PAIRS
-        for k in (0, 1)
-        for title, by, k_of_run in (
-            ("Independent", ("independent", (pair[k],)), 0),
-            ("DML", ("dml", pair), k),
-        )
+    lines = []
+    for dataset, pair, k in itertools.product(CIFAR, PAIRS, (0, 1)):
+        row = " + ".join(pair)
+        at = ("table2", dataset, row)
+        alone = Cell(*at, f"Independent Net {k + 1}", "accuracy", "independent", (pair[k],))
+        dml = Cell(*at, f"DML Net {k + 1}", "accuracy", "dml", pair, k)
+        lines += [alone, dml, Gain(row, f"DML-Ind Net {k + 1}", dml, alone)]
+    return lines
+
+
+def table3() -> list[Cell | Gain]:
+    """Table 3: re-identification, the average of the two networks of a cohort."""
+    columns = {
+        "Single-Query mAP": "mAP",
+        "Single-Query Rank-1": "rank1",
+        "Multi-Query mAP": "multi_query.mAP",
+        "Multi-Query Rank-1": "multi_query.rank1",
+    }
+    lines = [
+        Cell("table3", "Market-1501", row, column, metric)
+        for row, queries in REID_PUBLISHED.items()
+        for column, metric in columns.items()
+        if column.startswith(queries)
     ]
+    for pretrained, (column, metric) in itertools.product((False, True), columns.items()):
+        name = "MobileNet, pre-trained" if pretrained else "MobileNet"
+        alone, dml = (
+            Cell("table3", "Market-1501", row, column, metric, method, nets, None, pretrained)
+            for row, method, nets in (
+                (name, "independent", ("MobileNet",)),
+                (f"{name}, DML", "dml", ("MobileNet", "MobileNet")),
+            )
+        )
+        lines += [alone, dml, Gain(f"{name}, DML-Ind", column, dml, alone)]
+    return lines
 
 
-ITEMS = {"table1": table1, "table2": table2}
+ITEMS: Mapping[str, Callable[[], list]] = {"table1": table1, "table2": table2, "table3": table3}
 
 
 def cells(items: Iterable[str] = tuple(ITEMS)) -> list[Cell]:
@@ -174,7 +242,7 @@ def cells(items: Iterable[str] = tuple(ITEMS)) -> list[Cell]:
     Returns:
         Their cells.
     """
-    return [cell for item in items for cell in ITEMS[item]()]
+    return [line for item in items for line in ITEMS[item]() if isinstance(line, Cell)]
 
 
 def runs(

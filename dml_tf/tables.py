@@ -1,6 +1,8 @@
 """The paper's tables: measured rows beside `results/paper.csv`, as CSV. Imports no TensorFlow."""
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from dml_tf import config, experiments, records
-from dml_tf.experiments import Cell, Scale
+from dml_tf.experiments import Cell, Gain, Scale
 
 PAPER = config.ROOT / "results" / "paper.csv"
 PARAMETERS = "parameters.json"
@@ -30,7 +32,7 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(experiments.I
     written = []
     for item in items:
         file = folder / f"{item}.csv"
-        table(scale, folder, item).to_csv(file, index=False, float_format="%.4g")
+        table(scale, folder, item).round(6).to_csv(file, index=False, float_format="%.4g")
         written.append(file)
     return written
 
@@ -44,17 +46,14 @@ def table(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
         item: Name of the table.
 
     Returns:
-        One line a cell, percent and millions. For `DML-Ind` columns, the mean over seeds of the
-        difference of runs that share a seed, with its 95% interval from three seeds on.
+        One line a cell, percent and millions. For gains, the mean over seeds of the difference
+        of runs that share a seed, with its 95% interval from three seeds on.
     """
-    cells = experiments.cells([item])
-    values = {cell: _values(cell, scale, folder) for cell in cells}
-    lines = [_line(cell, scale, folder, values[cell]) for cell in cells]
-    frame = pd.DataFrame(lines).merge(_paper(), on=_KEYS, how="left", validate="one_to_one")
-    gains = [
-        _gain_line(cell, other, values[cell], values[other], scale, frame)
-        for cell, other in _pairs(cells)
-    ]
+    lines = experiments.ITEMS[item]()
+    values = {line: _values(line, scale, folder) for line in lines if isinstance(line, Cell)}
+    frame = pd.DataFrame([_line(cell, scale, seeds) for cell, seeds in values.items()])
+    frame = frame.merge(_paper(), on=_KEYS, how="left", validate="one_to_one")
+    gains = [_gain(line, values, scale, frame) for line in lines if isinstance(line, Gain)]
     frame = pd.concat([frame, pd.DataFrame(gains)], ignore_index=True)
     frame["difference"] = (frame["measured"] - frame["paper"]).where(
         scale.is_paper | (frame["metric"] == "millions")
@@ -100,14 +99,19 @@ def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
         counts = records.read(file) if file.exists() else {}
         return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
     values = {}
-    if cell.dataset in scale.data:
-        for seed in range(_most_seeds(folder)):
-            run = cell.run(scale, seed, str(folder))
-            record = records.find(run)
-            if record:
-                measured = list(record["test"]["peers"].values())[cell.peer]
-                values[seed] = 100 * measured[cell.metric]
+    for seed in range(_most_seeds(folder)):
+        run = cell.run(scale, seed, str(folder))
+        if run and (record := records.find(run)):
+            values[seed] = 100 * _measured(record, cell)
     return values
+
+
+def _measured(record: dict, cell: Cell) -> float:
+    """The cell's measure of its peer, or the mean over all."""
+    peers = list(record["test"]["peers"].values())
+    chosen = peers if cell.peer is None else [peers[cell.peer]]
+    path = cell.metric.split(".")
+    return float(np.mean([functools.reduce(operator.getitem, path, peer) for peer in chosen]))
 
 
 def _most_seeds(folder: Path) -> int:
@@ -121,7 +125,7 @@ def _most_seeds(folder: Path) -> int:
     return max(seeds, default=-1) + 1
 
 
-def _line(cell: Cell, scale: Scale, folder: Path, values: dict[int, float]) -> dict:
+def _line(cell: Cell, scale: Scale, values: dict[int, float]) -> dict:
     keys = {key: getattr(cell, key) for key in _KEYS}
     return keys | _spread(list(values.values())) | {"data": _data(cell, scale)}
 
@@ -138,38 +142,26 @@ def _spread(values: Sequence[float]) -> dict:
     }
 
 
-def _pairs(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
-    """Each DML cell with the independent cell of the same row and network."""
-    named = {(cell.item, cell.dataset, cell.row, cell.column): cell for cell in cells}
-    return [
-        (cell, named[cell.item, cell.dataset, cell.row, cell.column.replace("DML", "Independent")])
-        for cell in cells
-        if cell.column.startswith("DML")
-    ]
-
-
-def _gain_line(
-    cell: Cell,
-    alone: Cell,
-    values: dict[int, float],
-    values_alone: dict[int, float],
-    scale: Scale,
-    frame: pd.DataFrame,
+def _gain(
+    gain: Gain, values: dict[Cell, dict[int, float]], scale: Scale, frame: pd.DataFrame
 ) -> dict:
-    """A line of a `DML-Ind` column; the paper's is computed from its two others."""
-    same = (frame["dataset"] == cell.dataset) & (frame["row"] == cell.row)
-    paper = frame[same].set_index("column")["paper"]
+    """A computed line; the paper's number is the difference of the two that it prints."""
+    paper = frame.set_index(_KEYS)["paper"]
+    printed = [paper[tuple(getattr(c, key) for key in _KEYS)] for c in (gain.cell, gain.baseline)]
     return {
-        **{key: getattr(cell, key) for key in _KEYS},
-        "column": cell.column.replace("DML", "DML-Ind"),
-        **paired(values, values_alone),
-        "data": _data(cell, scale),
-        "paper": round(paper[cell.column] - paper[alone.column], 2),
+        **{key: getattr(gain.cell, key) for key in _KEYS},
+        "row": gain.row,
+        "column": gain.column,
+        **paired(values[gain.cell], values[gain.baseline]),
+        "data": _data(gain.cell, scale),
+        "paper": round(printed[0] - printed[1], 2),
     }
 
 
 def _status(line: pd.Series, scale: Scale) -> str:
     """What may be said: numbers are compared at paper scale only, elsewhere the claim is."""
+    if line["row"] in experiments.REID_PUBLISHED:
+        return "published"
     if not line["seeds"]:
         return "not run"
     if line["metric"] == "millions":
@@ -179,7 +171,7 @@ def _status(line: pd.Series, scale: Scale) -> str:
         if line["seeds"] < 2:
             return "one seed"
         return "reproduced" if abs(line["difference"]) <= 2 * line["std"] else "differs"
-    if not line["column"].startswith("DML-Ind"):
+    if "DML-Ind" not in line["row"] + line["column"]:
         return "stand-in"
     if line["seeds"] < 3:
         return "stand-in: too few seeds to say"

@@ -45,7 +45,7 @@ def test_a_dry_run_lists_commands_and_trains_nothing(tmp_path, capsys):
     status = run_all.main(["--scale=paper", f"--results_dir={tmp_path}", "--seeds=1", "--dry_run"])
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
-    assert lines[-1] == "18 runs, 18 to do"
+    assert lines[-1] == "22 runs, 22 to do"
     expected = "to do  python train.py --dataset=cifar100 --net=resnet32 --method=independent"
     assert expected in lines
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ ROW = "ResNet-32 + ResNet-32"
 
 def write_records(folder, scale, accuracies, dataset="CIFAR-10"):
     """Records of `{method: [accuracies of the peers, one list a seed]}` for Table 2's first row."""
-    for cell in experiments.table2():
+    for cell in experiments.cells(["table2"]):
         if (cell.dataset, cell.row) != (dataset, ROW) or cell.peer:
             continue
         for seed, peers in enumerate(accuracies[cell.method]):
@@ -98,8 +98,30 @@ def test_table_1_compares_sizes_with_the_papers_digits(tmp_path):
     }  # fmt: skip
 
 
+def test_table_3_averages_the_cohort_and_reads_both_kinds_of_query(tmp_path):
+    runs = experiments.runs(SCALES["mini"], ["table3"], results_dir=str(tmp_path), seeds=3)
+    for run in runs:
+        peers = {
+            f"peer{k}": {
+                "mAP": 0.20 + 0.1 * run.seed + (0.02 + 0.04 * k) * (run.method == "dml"),
+                "rank1": 0.4,
+                "multi_query": {"mAP": 0.5, "rank1": 0.6},
+            }
+            for k in range(run.cohort)
+        }
+        record = {"config": run.comparable(), "test": {"peers": peers}}
+        records.write(record, records.path(run))
+    table = tables.table(SCALES["mini"], tmp_path, "table3").set_index(["row", "column"])
+    assert table.loc[("MobileNet", "Multi-Query Rank-1"), "measured"] == pytest.approx(60)
+    gain = table.loc[("MobileNet, DML-Ind", "Single-Query mAP")]
+    assert (gain.measured, gain["std"]) == (pytest.approx(4), pytest.approx(0))  # (2 + 6) / 2
+    assert (gain.paper, gain.status) == (4.56, "stand-in: gain")
+    assert table.loc[("PDC", "Single-Query mAP"), "status"] == "published"
+    assert table.loc[("MobileNet, pre-trained", "Single-Query mAP"), "status"] == "not run"
+
+
 def test_written_tables_are_read_back_by_pandas(tmp_path):
     write_records(tmp_path, "mini", THREE_SEEDS)
     files = tables.write(SCALES["mini"], tmp_path)
-    assert [file.name for file in files] == ["table1.csv", "table2.csv"]
+    assert [file.name for file in files] == ["table1.csv", "table2.csv", "table3.csv"]
     assert len(pd.read_csv(files[1])) == 6 * 2 * (4 + 2)

@@ -1,0 +1,103 @@
+"""Measuring trained cohorts, and re-identification from the command line's settings on."""
+
+import keras
+import numpy as np
+import pytest
+
+from dml_tf import Cohort, config, data, evaluate, rankings, reid, train
+from dml_tf.data import pedestrians
+
+KINDS = ("features", "pids", "camids")
+SIZES = pedestrians.Sizes(
+    train_identities=4, test_identities=4, queries=2, distractors=3, junk=3
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A small data set in Market-1501's true layout."""
+    folder = tmp_path_factory.mktemp("data") / "Market-1501-v15.09.15"
+    pedestrians.write(folder, SIZES)
+    return folder.parent
+
+
+def settings(tree, results_dir, **changes):
+    base = {
+        "dataset": "market1501", "data_dir": str(tree), "net": ("resnet8:4",),
+        "image_size": (32, 16), "steps": 2, "batch_size": 8, "results_dir": str(results_dir),
+    }  # fmt: skip
+    return config.load(**base | changes)
+
+
+@pytest.fixture(autouse=True)
+def fewer_pictures_than_published():
+    with pytest.warns(UserWarning, match="not Market-1501 as it was published"):
+        yield
+
+
+@pytest.mark.parametrize("cohort", [1, 5])
+def test_a_cohort_is_measured_by_markets_protocol(cohort, tree, tmp_path):
+    record = train.run(settings(tree, tmp_path, cohort=cohort), verbose=0)
+    test = record["test"]
+    assert len(test["peers"]) == cohort
+    assert ("ensemble" in test) == ("average" in test) == (cohort > 1)
+    for measures in [*test["peers"].values(), *([test["ensemble"]] if cohort > 1 else [])]:
+        for row in (measures, measures["multi_query"]):
+            assert 0 < row["mAP"] <= 1 and 0 <= row["rank1"] <= row["rank20"] <= 1
+    if cohort > 1:
+        peers = [peer["multi_query"]["mAP"] for peer in test["peers"].values()]
+        assert test["average"]["multi_query"]["mAP"] == pytest.approx(np.mean(peers))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labelled_identities": 2},
+        {"labelled_identities": 2, "unlabelled": "drop"},
+        {"feature_weight": 0.1},
+        {"label_smoothing": 0.1, "ema": 0.9, "dropout": 0.1},
+        {"update": "simultaneous"},
+    ],
+)
+def test_every_variant_of_section_4_runs_on_identities(changes, tree, tmp_path):
+    record = train.run(settings(tree, tmp_path, cohort=2, **changes), verbose=0)
+    assert record["steps"] == 2 and 0 < record["test"]["average"]["mAP"] <= 1
+
+
+def test_features_that_were_written_give_the_recorded_ensemble_and_a_picture(tree, tmp_path):
+    file = tmp_path / "features.npz"
+    run = settings(tree, tmp_path, cohort=2, features_out=str(file))
+    record = train.run(run, verbose=0)
+    arrays = np.load(file)
+    parts = [arrays[f"{side}_{kind}"] for side in ("query", "gallery") for kind in KINDS]
+    multi = {f"multi_query_{kind}": arrays[f"multi_query_{kind}"] for kind in KINDS}
+    again = reid.evaluate(*parts, **multi)
+    assert again["mAP"] == pytest.approx(record["test"]["ensemble"]["mAP"])
+    assert again["multi_query"]["rank1"] == record["test"]["ensemble"]["multi_query"]["rank1"]
+    picture = tmp_path / "rankings.png"
+    flags = [f"--features={file}", f"--data_dir={tree}", f"--out={picture}", "--queries=0,7"]
+    assert rankings.main(flags) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_ensemble_matches_by_unit_features_side_by_side(tree, tmp_path):
+    """A member with features a thousand times as long has no more say (Fig. 3b)."""
+    splits = data.load(settings(tree, tmp_path))
+    rng = np.random.default_rng(0)
+    members = {
+        name: {
+            part: rng.normal(size=(len(getattr(splits.reid, part)), 4)) for part in evaluate.PARTS
+        }
+        for name in "ab"
+    }
+    longer = members | {"b": {part: 1000 * values for part, values in members["b"].items()}}
+    first, second = (evaluate.measure_reid(m, splits)["ensemble"] for m in (members, longer))
+    assert first == second
+
+
+def test_a_network_without_features_is_refused_by_name(tree, tmp_path):
+    splits = data.load(settings(tree, tmp_path))
+    inputs = keras.Input((32, 16, 3))
+    plain = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)), name="plain")
+    with pytest.raises(ValueError, match="Peer plain gives no features"):
+        evaluate.extract_features(Cohort([plain]), splits)
