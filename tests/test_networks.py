@@ -12,6 +12,7 @@ from dml_tf.networks.layers import Layers
 
 CIFAR100 = {"num_classes": 100, "input_shape": (32, 32, 3)}
 TINY = {"num_classes": 5, "input_shape": (16, 16, 3)}
+CIFAR10 = {"num_classes": 10, "input_shape": (32, 32, 3)}
 SMALL_NETS = ["resnet8:4", "wrn-10-2:4", "mobilenet_short:0.25"]
 
 
@@ -192,6 +193,25 @@ def test_initial_maps_keep_their_size_through_a_deep_network():
         x = keras.layers.ReLU()(layers.conv(keras.layers.ReLU()(layers.depthwise_conv(x)), 32, 1))
     spread = np.std(keras.Model(inputs, x)(random_images((16, 16, 32))))
     assert 0.05 < spread < 20
+
+
+@pytest.mark.parametrize("name", ["resnet20", "wrn-10-2", "mobilenet", "inception_v1"])
+def test_peers_begin_with_posteriors_that_hardly_differ(name):
+    # Else their divergence, several nats, drives the first steps in place of the labels.
+    images = random_images((32, 32, 3), batch=8)
+    first, second = (
+        keras.ops.softmax(build(name, **CIFAR10, seed=seed)(images, training=True)["logits"])
+        for seed in (0, 1)
+    )
+    assert np.sum(first * np.log(first / second), axis=1).mean() < 0.1
+
+
+def test_residual_blocks_with_an_identity_shortcut_begin_as_the_identity():
+    net = build("resnet20", **CIFAR10)
+    joined = [layer for layer in net.layers if isinstance(layer, keras.layers.Add)]
+    maps = keras.Model(net.inputs, [[*layer.input, layer.output] for layer in joined])
+    kept = [np.array_equal(s, t) for s, _, t in maps([random_images((32, 32, 3))])]
+    assert kept == [True] * 3 + [False, True, True] * 2
 
 
 # --- width ---

@@ -142,17 +142,22 @@ class Layers:
             depthwise_regularizer=self._regularizer,
         )(x)
 
-    def norm(self, x: keras.KerasTensor, epsilon: float = 1e-5) -> keras.KerasTensor:
+    def norm(
+        self, x: keras.KerasTensor, epsilon: float = 1e-5, scale: str = "ones"
+    ) -> keras.KerasTensor:
         """BatchNorm over batch, height and width.
 
         Args:
             x: Maps, shape `(batch, height, width, channels)`.
             epsilon: Added to the variance.
+            scale: Initial scale, `ones` or `zeros`.
 
         Returns:
             Maps of the same shape.
         """
-        return keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=epsilon)(x)
+        return keras.layers.BatchNormalization(
+            momentum=MOMENTUM, epsilon=epsilon, gamma_initializer=scale
+        )(x)
 
     def classify(
         self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0
@@ -170,7 +175,9 @@ class Layers:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
         classifier = keras.layers.Dense(
             num_classes,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=next(self._seeds)),
+            # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ; by
+            # Glorot's rule they begin confident, and mimicry undoes them in the first steps.
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=next(self._seeds)),
             kernel_regularizer=self._regularizer,
             dtype="float32",
             name="logits",

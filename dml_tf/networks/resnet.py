@@ -11,7 +11,9 @@ def resnet(
     """Body of the ResNet of depth `6 * blocks + 2`.
 
     Three stages of `width`, `2 * width` and `4 * width` channels; the second and the third halve
-    the map.
+    the map. Blocks whose shortcut is the identity begin as the identity (Goyal et al. 2017, Sec.
+    5.1): without it features begin so large that mutual learning at the paper's learning rate of
+    0.1 overshoots in its first steps and leaves them dead.
 
     Args:
         x: Images, shape `(batch, height, width, channels)`.
@@ -31,7 +33,8 @@ def resnet(
 
 def _block(x: keras.KerasTensor, layers: Layers, filters: int, stride: int) -> keras.KerasTensor:
     residual = layers.norm(layers.residual_conv(x, filters, stride=stride))
-    residual = layers.norm(layers.residual_conv(keras.layers.ReLU()(residual), filters))
+    residual = layers.residual_conv(keras.layers.ReLU()(residual), filters)
+    residual = layers.norm(residual, scale="zeros" if x.shape[-1] == filters else "ones")
     return keras.layers.ReLU()(keras.layers.Add()([_shortcut(x, filters, stride), residual]))
 
 
