@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from dml_tf import config
+from dml_tf import cohort, config
 from dml_tf.config import FlagError
 
 CIFAR = ["--dataset=cifar100", "--net=resnet32,mobilenet"]
@@ -117,3 +117,12 @@ def test_parsing_leaves_no_trace_in_absls_global_flags():
 
     config.parse(CIFAR)
     assert "dataset" not in flags.FLAGS
+
+
+def test_choices_of_flags_are_those_of_the_cohort():
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(config.Config)}
+    assert choices["update"] == cohort.UPDATES
+    assert choices["peer_reduction"] == cohort.PEER_REDUCTIONS
+    assert choices["ensemble_average"] == cohort.ENSEMBLE_AVERAGES
+    by_method = {"none", "ensemble"}  # independent, dml_e
+    assert set(choices["mimicry"]) == set(cohort.MIMICRIES) - by_method

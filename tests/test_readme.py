@@ -1,0 +1,43 @@
+"""README.md: its figures are the records', and what it names is there."""
+
+import re
+
+import pytest
+
+from dml_tf import config, readme
+
+TEXT = readme.README.read_text(encoding="utf-8")
+
+
+def test_every_figure_is_what_the_records_say():
+    assert readme.fill(TEXT) == TEXT
+
+
+def test_a_changed_figure_is_found():
+    stale = TEXT.replace("<!-- end of figures -->", "| 100.00 |\n<!-- end of figures -->", 1)
+    assert readme.fill(stale) == TEXT
+
+
+def test_every_block_is_filled():
+    names = re.findall(r"<!-- figures: (\w+) -->\n(?!<!--)", TEXT)
+    assert sorted(names) == sorted(readme.FIGURES)
+
+
+def commands():
+    for line in TEXT.splitlines():
+        line = line.strip().partition("  #")[0].strip()
+        if line.startswith("python train.py --") and "--help" not in line:
+            yield line
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_every_training_command_has_flags_that_are_taken(command):
+    assert config.parse(command.split()[2:]).run_id
+
+
+NAMED = sorted(set(re.findall(r"`((?:flags|results|tests)/[a-z0-9_./]+)`", TEXT)))
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_files_that_are_named_are_there(path):
+    assert (config.ROOT / path).exists()
