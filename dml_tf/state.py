@@ -3,9 +3,13 @@
 NumPy only, so that a machine without TensorFlow can go on with a run, and hand it back.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +34,10 @@ def save(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
     part = file.with_name(f".part{os.getpid()}.{file.name}")
     try:
         named = {f"variable{i}": array for i, array in enumerate(arrays)}
-        np.savez(part, state=json.dumps(progress), **named)
+        with part.open("wb") as stream:
+            np.savez(stream, state=json.dumps(progress), **named)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a crash of the machine could leave an empty file
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -44,7 +51,54 @@ def load(file: Path) -> tuple[dict, list[np.ndarray]]:
 
     Returns:
         The progress and the variables' values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or no state.
     """
-    with np.load(file) as saved:
-        arrays = [saved[f"variable{i}"] for i in range(len(saved.files) - 1)]
-        return json.loads(str(saved["state"])), arrays
+    saved = read_arrays(file)
+    try:
+        progress = json.loads(str(saved["state"]))
+        return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a `.npz` file.
+
+    Args:
+        file: Its path.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
+    try:
+        with np.load(file) as saved:
+            return dict(saved)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
+            "away and start again."
+        ) from error
+
+
+@contextlib.contextmanager
+def hold(file: Path, busy: Exception) -> Iterator[None]:
+    """Holds a run against a second process; the system drops the lock of a dead one.
+
+    Args:
+        file: Lock file; it and its folder are made.
+        busy: What to raise while another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield

@@ -2,19 +2,18 @@
 
 import contextlib
 import datetime
-import fcntl
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dml_tf import data, evaluate, networks, optimizers, records
+from dml_tf import data, evaluate, networks, optimizers, records, state
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.cohort import Cohort
 from dml_tf.config import Config, FlagError
@@ -466,17 +465,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-@contextlib.contextmanager
-def _lock(config: Config) -> Iterator[None]:
-    """Holds a run against a second process; the system drops the lock of a dead one."""
-    file = _folder(config, "locks") / config.run_id
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunFailed(
-                f"Another process is training {config.run_id} in {config.results_dir}. Wait for "
-                "it, or use another --results_dir."
-            ) from None
-        yield
+def _lock(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Holds a run against a second process."""
+    busy = RunFailed(
+        f"Another process is training {config.run_id} in {config.results_dir}. Wait for it, or use "
+        "another --results_dir."
+    )
+    return state.hold(_folder(config, "locks") / config.run_id, busy)
