@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dml_tf import exported, portable, state
+from dml_tf import exported, portable
 
 STEPS = 20
 LOSS_TOLERANCE = 1e-4
@@ -72,7 +72,7 @@ def check(folder: Path, data_dir: Path | None = None) -> dict[str, tuple[float, 
         precision: portable.Trainer(folder, *images, device, precision, portable.in_one_dispatch)
         for precision in ("highest", "default")
     }
-    _, variables = state.load(folder / exported.STATE)
+    _, variables = exported.read_state(folder, manifest)
     worst = dict.fromkeys(trainers, (0.0, 0.0))
     for step in range(min(STEPS, manifest["steps"])):
         epoch, i = divmod(step, manifest["steps_per_epoch"])

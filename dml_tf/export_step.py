@@ -9,14 +9,17 @@ takes the flags of train.py and writes into OUT_DIR
   both in the manifest's order. Images are normalised, `(batch, height, width, channels)`,
   float32; labels are `(batch,)`, int64, -1 where unlabelled. The variables are the cohort's
   weights, with BatchNorm's statistics, and its seed generators' states; each student's optimizer,
-  first its count of steps; and each metric's total and count. The learning rate is computed
-  inside, from the optimizer's count of steps.
-- `manifest.json`: the run's settings, the variables, the images' sums. See `dml_tf.exported`.
+  first its count of steps; each student's learning rate; and each metric's total and count.
+- `manifest.json`: the run's settings, the variables, the learning rates, the images' sums, and in
+  words the order, augmentation and normalisation of the images. See `dml_tf.exported`.
 - `state.npz`: the variables' initial values. `dml_tf.run_step` replaces it as it goes on.
 - `images.npz`: the training images and labels that the flags choose, as bytes. It may stay
   behind where `dml_tf.run_step` has the photographs from elsewhere.
+
+Independent training is a cohort of one.
 """
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -94,47 +97,92 @@ def export(settings: config.Config, folder: Path) -> dict:
         RunFailed: Data are refused.
     """
     import numpy as np
-    import tensorflow as tf
 
-    from dml_tf import checkpoint, data, train
+    from dml_tf import checkpoint, train
 
     if exported.exists(folder) and not settings.overwrite:
         raise config.FlagError(f"{folder} holds a step already: name another, or add --overwrite.")
     splits = train.load_data(settings)
     cohort = train.build_cohort(settings, splits)
     images, labels = splits.train.images, splits.train.labels
+    own = checkpoint.variables(cohort)
+    rates = learning_rates(cohort)
     metrics = [v for metric in cohort.metrics for v in (metric.total, metric.count)]
-    variables = [*checkpoint.variables(cohort), *metrics]
+    variables = list({id(v): v for v in (*own, *rates, *metrics)}.values())
     text, updated = lower(cohort, variables, (settings.batch_size, *images.shape[1:]))
-    first = len(variables) - len(metrics)
+    place = {id(v): i for i, v in enumerate(variables)}
+    manifest = _settings(settings, splits) | {
+        "variables": [
+            {"name": v.path, "shape": list(v.shape), "dtype": v.dtype, "updated": i in updated}
+            for i, v in enumerate(variables)
+        ],
+        "learning_rate": {
+            "places": [place[id(rate)] for rate in rates],
+            "by_epoch": _rates_by_epoch(settings, splits),
+        },
+        "metrics": {m.name: [place[id(m.total)], place[id(m.count)]] for m in cohort.metrics},
+    }
+    start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
+    start |= {"config": settings.comparable(), "trained_on": []}
+    folder.mkdir(parents=True, exist_ok=True)
+    with exported.hold(folder):
+        (folder / exported.MANIFEST).unlink(missing_ok=True)  # no step while half is new
+        (folder / exported.PROGRAM).write_text(text, encoding="utf-8")
+        np.savez(folder / exported.IMAGES, images=images, labels=labels)
+        state.save(folder / exported.STATE, start, [v.numpy() for v in variables])
+        exported.write_manifest(folder, manifest)
+    return manifest
+
+
+def _settings(settings: config.Config, splits) -> dict:
+    """What the manifest says of the run, not of the program."""
+    import tensorflow as tf
+
+    from dml_tf import data
+
     per_epoch = data.steps_per_epoch(splits, settings)
-    manifest = {
+    images = exported.describe(splits.train.images, splits.train.labels)
+    return {
+        "conventions": exported.CONVENTIONS,
         "run_id": settings.run_id,
         "command": settings.command,
         "config": settings.comparable(),
         "data_dir": settings.data_dir,
         "results_dir": settings.results_dir,
-        "images": exported.describe(images, labels),
+        "images": images | {"mean": splits.mean.tolist(), "std": splits.std.tolist()},
         "steps": settings.steps or settings.epochs * per_epoch,
         "steps_per_epoch": per_epoch,
-        "variables": [
-            {"name": v.path, "shape": list(v.shape), "dtype": v.dtype, "updated": i in updated}
-            for i, v in enumerate(variables)
-        ],
-        "metrics": {
-            metric.name: [first + 2 * i, first + 2 * i + 1]
-            for i, metric in enumerate(cohort.metrics)
-        },
         "versions": {"dml_tf": __version__, "tensorflow": tf.__version__},
     }
-    start = {"epoch": 0, "step": 0, "history": {}, "wall_clock_s": 0.0, "cpu_s": 0.0}
-    start["config"] = settings.comparable()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / exported.PROGRAM).write_text(text, encoding="utf-8")
-    np.savez(folder / exported.IMAGES, images=images, labels=labels)
-    state.save(folder / exported.STATE, start, [v.numpy() for v in variables])
-    exported.write_manifest(folder, manifest)
-    return manifest
+
+
+def _rates_by_epoch(settings: config.Config, splits) -> list[float]:
+    """The schedule of a run, which changes between epochs only."""
+    from dml_tf import data, optimizers
+
+    per_epoch = data.steps_per_epoch(splits, settings)
+    epochs = math.ceil(settings.steps / per_epoch) if settings.steps else settings.epochs
+    rate = optimizers.learning_rate(settings, per_epoch)
+    return [float(rate(e * per_epoch)) if callable(rate) else rate for e in range(epochs)]
+
+
+def learning_rates(cohort) -> list:
+    """Makes each student's learning rate a variable, so that the program takes it as an input.
+
+    Args:
+        cohort: A compiled `dml_tf.Cohort`; its optimizers' schedules are replaced.
+
+    Returns:
+        The variables, in the students' order.
+    """
+    import keras
+
+    for optimizer in cohort.optimizers:
+        rate = optimizer.learning_rate
+        if not isinstance(rate, keras.Variable):  # a schedule's value
+            rate = keras.Variable(rate, trainable=False, name="learning_rate")
+            optimizer.learning_rate = lambda rate=rate: rate
+    return [optimizer.learning_rate for optimizer in cohort.optimizers]
 
 
 def lower(cohort, variables: Sequence, image_shape: Sequence[int]) -> tuple[str, list[int]]:

@@ -4,7 +4,8 @@
 
 reads what `dml_tf.run_step` left in OUT_DIR, measures it with the project's own code and data, and
 writes `<results_dir>/models/<run_id>.keras` and `<results_dir>/runs/<run_id>.json` as train.py
-does. The record names the machine that trained as its `machine`, and what trained in `runtime`.
+does. The record's `machine` and times are those of the training, `trained_on` says with what it
+was done, and `measured_on` is the machine that measures.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dml_tf import exported, startup, state
+from dml_tf import exported, startup
 from dml_tf.config import Config, FlagError
 
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         record = import_run(asked.folder, settings)
     except FlagError as error:
         return _fail(error, 2)
-    except (OSError, records.RecordMismatch, train.RunFailed) as error:
+    except (OSError, ValueError, records.RecordMismatch, train.RunFailed) as error:
         return _fail(error, 1)
     print(f"{train.summary(record)}\nrecord: {records.path(settings)}")
     return 0
@@ -79,12 +80,13 @@ def import_run(folder: Path, config: Config) -> dict:
     Raises:
         RunFailed: The run is not finished, or its record is there already.
         RecordMismatch: The folder or the record was made with other settings.
-        FileNotFoundError: Data are missing.
+        FileNotFoundError: The step or data are missing.
+        ValueError: The folder's files are damaged, or the data are not those of the run.
     """
     from dml_tf import checkpoint, records, train
 
     manifest = exported.read_manifest(folder)
-    progress, _ = state.load(folder / exported.STATE)
+    progress, _ = exported.read_state(folder, manifest)
     if progress["step"] < manifest["steps"]:
         raise train.RunFailed(
             f"{folder} has done {progress['step']} of {manifest['steps']} steps: let "
@@ -95,33 +97,35 @@ def import_run(folder: Path, config: Config) -> dict:
             f"{records.path(config)} is there already: use another --results_dir, or --overwrite."
         )
     splits = train.load_data(config)
+    place = config.data_dir or config.dataset
+    exported.refuse_others(splits.train.images, splits.train.labels, manifest, place)
     cohort = train.build_cohort(config, splits)
     trained = checkpoint.Checkpoint(folder, config)
     train.fit(cohort, config, splits, trained, verbose=0)  # restores; no epoch is left to train
     record = train.make_record(config, splits, cohort, trained)
-    runtime = progress["runtime"]
-    record["versions"]["jax"] = runtime["jax"]
-    record |= {"machine": runtime["machine"], "runtime": describe(runtime, record["machine"])}
+    record |= provenance(progress["trained_on"], record)
     train.save_model(cohort, train.model_path(config))
     records.write(record, records.path(config))
     return record
 
 
-def describe(runtime: dict, here: str) -> str:
-    """What trained and what measured, in words.
+def provenance(trained_on: list[dict], record: dict) -> dict:
+    """Where a run was trained, in place of where it is measured.
 
     Args:
-        runtime: As `dml_tf.run_step` noted it.
-        here: This machine.
+        trained_on: What `dml_tf.run_step` noted, one entry for each different machine, version or
+            precision.
+        record: The record as this machine makes it.
 
     Returns:
-        A sentence for the record.
+        `machine`, the one that trained; `measured_on`, this one; and `trained_on`.
     """
-    return (
-        f"Trained by the exported step (StableHLO) in JAX {runtime['jax']}, NumPy "
-        f"{runtime['numpy']} and Python {runtime['python']}, products in {runtime['precision']} "
-        f"precision; measured on {here}."
-    )
+    machines = dict.fromkeys(entry["machine"] for entry in trained_on)
+    return {
+        "machine": "; ".join(machines),
+        "measured_on": record["machine"],
+        "trained_on": trained_on,
+    }
 
 
 def _fail(reason, status: int) -> int:

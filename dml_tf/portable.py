@@ -17,7 +17,6 @@ from jax.extend.mlir.dialects import stablehlo
 
 from dml_tf import exported
 from dml_tf.data.draws import EpochDraws, crop_pad
-from dml_tf.data.loading import pixel_statistics
 
 jax.config.update("jax_enable_x64", True)  # labels and step counters have 64 bits
 
@@ -54,8 +53,13 @@ def load_step(folder: Path, manifest: dict, precision: str = "default") -> Step:
     Returns:
         A function `(state, images, labels) -> state` for use under `jax.jit`; images are
         normalised, shape `(batch, height, width, channels)`, float32, and labels int64.
+
+    Raises:
+        FileNotFoundError: There is no program.
+        ValueError: It is damaged.
     """
-    text = (folder / exported.PROGRAM).read_text(encoding="utf-8")
+    file = folder / exported.PROGRAM
+    text = file.read_text(encoding="utf-8")
     if precision == "highest":
         text = text.replace("precision DEFAULT", "precision HIGHEST")
         text = text.replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
@@ -75,7 +79,10 @@ def load_step(folder: Path, manifest: dict, precision: str = "default") -> Step:
         jax.ShapeDtypeStruct((batch_size,), np.int64),
         *(jax.ShapeDtypeStruct(tuple(v["shape"]), v["dtype"]) for v in variables),
     )
-    program = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
+    try:
+        program = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
     function = dataclasses.replace(function, mlir_module_serialized=program)
 
     def step(state, images, labels):
@@ -87,7 +94,7 @@ def load_step(folder: Path, manifest: dict, precision: str = "default") -> Step:
     return step
 
 
-def to_device(images: np.ndarray, labels: np.ndarray, device: jax.Device) -> Data:
+def to_device(images: np.ndarray, labels: np.ndarray, manifest: dict, device: jax.Device) -> Data:
     """Brings a training set to a device, as bytes.
 
     The normalised values are NumPy's, looked up on the device: no compiler can round them in
@@ -96,12 +103,13 @@ def to_device(images: np.ndarray, labels: np.ndarray, device: jax.Device) -> Dat
     Args:
         images: Pixels, shape `(images, height, width, channels)`, uint8.
         labels: Classes, shape `(images,)`, int64.
+        manifest: What `dml_tf.exported.read_manifest` returned.
         device: Where to.
 
     Returns:
         The training set.
     """
-    mean, std = pixel_statistics(images)
+    mean, std = (np.array(manifest["images"][key], np.float32) for key in ("mean", "std"))
     levels = np.arange(256, dtype=np.float32)[:, np.newaxis] * (1 / (255 * std)) - mean / std
     return Data(*jax.device_put((images, labels, levels), device))
 
@@ -206,7 +214,7 @@ class Trainer:
     ):
         self._device = device
         self._manifest = exported.read_manifest(folder)
-        self._data = to_device(images, labels, device)
+        self._data = to_device(images, labels, self._manifest, device)
         if dispatch is None:
             dispatch = one_by_one if device.platform == "cpu" else in_one_dispatch
         self._advance = dispatch(load_step(folder, self._manifest, precision))
@@ -226,6 +234,8 @@ class Trainer:
         """
         if first == 0:
             state = reset_metrics(state, self._manifest)
+        rate = self._manifest["learning_rate"]
+        state = _replace(state, rate["places"], rate["by_epoch"][epoch])
         # JAX compiles anew for arguments that are not bound to a device by name.
         state = jax.device_put(tuple(state), self._device)
         return self._advance(state, self._data, self._draws(epoch), first, last)
@@ -259,5 +269,10 @@ def reset_metrics(state: State, manifest: dict) -> State:
     Returns:
         The new state.
     """
-    places: Sequence[int] = [i for pair in manifest["metrics"].values() for i in pair]
-    return tuple(np.zeros(v.shape, v.dtype) if i in places else v for i, v in enumerate(state))
+    return _replace(state, [i for pair in manifest["metrics"].values() for i in pair], 0)
+
+
+def _replace(state: State, places: Sequence[int], value: float) -> State:
+    return tuple(
+        np.full(v.shape, value, v.dtype) if i in places else v for i, v in enumerate(state)
+    )

@@ -88,15 +88,23 @@ def train(
 
     Raises:
         FileNotFoundError: The step or its images are missing.
-        ValueError: The images are not those of the run.
+        ValueError: The images are not those of the run, or a file is damaged.
+        BlockingIOError: Another process is at this run.
         RunFailed: The loss is not a number.
     """
-    started = saved = time.perf_counter()
-    run = Run(folder, data_dir, precision)
+    exported.read_manifest(folder)  # before a lock file is made in a wrong folder
+    with exported.hold(folder):
+        return _train(Run(folder, data_dir, precision), max_seconds)
+
+
+def _train(run: "Run", max_seconds: float) -> int:
+    saved = time.perf_counter()
+    if run.step < run.steps:
+        print(f"{run.run_id}: {run.step} of {run.steps} steps are done; compiling ...", flush=True)
     while run.step < run.steps:
         run.dispatch()
         now = time.perf_counter()
-        cut = now + max(_DISPATCH_S, run.step_s) - started > max_seconds
+        cut = now + max(_DISPATCH_S, run.step_s) - run.started > max_seconds
         if cut or run.step == run.steps or now - saved > _SAVE_S:
             run.save()
             saved = now
@@ -116,24 +124,35 @@ class Run:
 
     Attributes:
         run_id: The run's name.
+        started: When this process began with it, by `time.perf_counter`.
         step: Steps that are done.
         steps: Steps of the whole run.
         step_s: Seconds that a step takes, on average; 0 until that is known.
     """
 
     def __init__(self, folder: Path, data_dir: Path | None, precision: str):
+        self.started = time.perf_counter()
+        self._clocks = self.started, time.process_time()
         self._file = folder / exported.STATE
         self._manifest = exported.read_manifest(folder)
-        self._progress, self._variables = state.load(self._file)
-        self._progress["runtime"] = runtime(precision)
+        self._progress, self._variables = exported.read_state(folder, self._manifest)
         images, labels = exported.training_set(folder, self._manifest, data_dir)
-        self._trainer = portable.Trainer(folder, images, labels, jax.devices()[0], precision)
+        device = jax.devices()[0]
+        self._trained_on = runtime(device, precision, self._pixels(images, labels))
+        self._trainer = portable.Trainer(folder, images, labels, device, precision)
         self._per_epoch = self._manifest["steps_per_epoch"]
         self._recent: collections.deque = collections.deque(maxlen=10)
         self._compiled = False
-        self._clocks = time.perf_counter(), time.process_time()
         self.run_id, self.steps = self._manifest["run_id"], self._manifest["steps"]
         self.step, self.step_s = self._progress["step"], 0.0
+
+    def _pixels(self, images: np.ndarray, labels: np.ndarray) -> str:
+        """Says whether the pixels are those of the export, too; the labels are."""
+        sums = exported.describe(images, labels)
+        if sums["pixels_sha256"] == self._manifest["images"]["pixels_sha256"]:
+            return "the export's"
+        print("The pixels are not the export's; another JPEG decoder makes a difference like that.")
+        return "not the export's, as by another JPEG decoder"
 
     def dispatch(self):
         """Does as many steps as take about two seconds, or to the end of the epoch.
@@ -164,6 +183,8 @@ class Run:
         self._progress["cpu_s"] += cpu - self._clocks[1]
         self._clocks = wall, cpu
         self._progress["step"] = self.step
+        if self._trained_on not in self._progress["trained_on"]:
+            self._progress["trained_on"].append(self._trained_on)
         state.save(self._file, self._progress, jax.device_get(self._variables))
 
     def _refuse_nan(self, values: dict[str, float], last: int):
@@ -200,22 +221,25 @@ class Run:
         print(("\r\033[K" if terminal else "") + "  ".join(parts), end=end, flush=True)
 
 
-def runtime(precision: str) -> dict[str, str]:
+def runtime(device: jax.Device, precision: str, pixels: str) -> dict[str, str]:
     """What a run is trained with, for its record.
 
     Args:
+        device: Where.
         precision: That of products.
+        pixels: Whose the images are.
 
     Returns:
-        `machine`, `python`, `numpy`, `jax` and `precision`.
+        `machine`, `python`, `numpy`, `jax`, `precision` and `pixels`.
     """
     return {
-        "machine": f"{jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores, "
+        "machine": f"{device.device_kind}, {platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.system()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
         "jax": jax.__version__,
         "precision": precision,
+        "pixels": pixels,
     }
 
 

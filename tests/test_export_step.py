@@ -130,9 +130,10 @@ def test_batches_equal_those_of_tf_data_bit_for_bit(augment):
     train_split = Split(images, labels)
     splits = Splits("random", train_split, None, train_split, 3, ("a", "b", "c"), mean, std)
     settings = {"batch_size": 4, "augment": augment, "seed": 3}
-    manifest = {"config": settings, "images": exported.describe(images, labels)}
+    described = exported.describe(images, labels) | {"mean": mean.tolist(), "std": std.tolist()}
+    manifest = {"config": settings, "images": described}
     batches = data.train_batches(splits, SimpleNamespace(**settings)).take(4)
-    on_device, batch = portable.to_device(images, labels, CPU), jax.jit(portable.batch)
+    on_device, batch = portable.to_device(images, labels, manifest, CPU), jax.jit(portable.batch)
     for (epoch, i), expected in zip([(0, 0), (0, 1), (1, 0), (1, 1)], batches, strict=True):
         draws = exported.epoch_draws(manifest, epoch)
         found = batch(on_device, data.EpochDraws(*(array[i] for array in draws)))
@@ -197,7 +198,7 @@ def test_a_finished_run_becomes_an_ordinary_record_like_keras_own(finished, tmp_
     assert "is there already" in capsys.readouterr().err
 
     own = train.run(settings_of(finished, results_dir=f"{tmp_path}/own"), verbose=0)
-    assert set(record) == set(own) | {"runtime"}
+    assert set(record) == set(own) | {"measured_on", "trained_on"}
     assert record["config"] == own["config"] and record["steps"] == own["steps"] == STEPS
     assert set(record["history"]) == set(own["history"])
     for name, values in own["history"].items():

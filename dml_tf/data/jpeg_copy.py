@@ -7,8 +7,10 @@ differ by 1 of 255 levels on average and by 5 at most.
 """
 
 import io
+import lzma
 import random
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,12 +30,13 @@ def is_jpeg_copy(place: Path) -> bool:
         place: Any path.
 
     Returns:
-        True for a folder with a sub-folder `train` and for a packed archive that starts with it.
+        True for a folder with a sub-folder `train`, and for a packed one that starts with its
+        photographs.
     """
     if place.is_file() and tarfile.is_tarfile(place):
         with tarfile.open(place) as archive:
-            first = archive.next()
-            return first is not None and first.name.split("/")[0] == _TRAIN
+            first = next((member for member in archive if member.isfile()), None)
+            return first is not None and _is_photograph(first.name.removeprefix("./"))
     return (place / _TRAIN).is_dir()
 
 
@@ -67,10 +70,14 @@ def _packed(place: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(place) as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
-                if member.isfile() and name.split("/")[0] == _TRAIN and name.endswith(".jpg"):
+                if member.isfile() and _is_photograph(name):
                     yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"{place} is damaged ({error}); get it again.") from error
+
+
+def _is_photograph(name: str) -> bool:
+    return name.split("/")[0] == _TRAIN and name.endswith(".jpg")
 
 
 def _unpacked(place: Path) -> Iterator[tuple[str, bytes]]:
