@@ -66,10 +66,12 @@ def check(folder: Path, data_dir: Path | None = None) -> dict[str, tuple[float, 
     """
     manifest = exported.read_manifest(folder)
     images = exported.training_set(folder, manifest, data_dir)
-    reference = portable.Trainer(folder, *images, jax.devices("cpu")[0], "highest")
+    reference = portable.Trainer(folder, manifest, *images, jax.devices("cpu")[0], "highest")
     device = jax.devices()[0]
     trainers = {
-        precision: portable.Trainer(folder, *images, device, precision, portable.in_one_dispatch)
+        precision: portable.Trainer(
+            folder, manifest, *images, device, precision, portable.in_one_dispatch
+        )
         for precision in ("highest", "default")
     }
     _, variables = exported.read_state(folder, manifest)

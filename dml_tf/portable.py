@@ -196,6 +196,7 @@ class Trainer:
 
     Args:
         folder: What `dml_tf.export_step` wrote.
+        manifest: What `dml_tf.exported.read_manifest` returned.
         images: Training pixels, shape `(images, height, width, channels)`, uint8.
         labels: Their classes, shape `(images,)`, int64.
         device: Where to train.
@@ -206,6 +207,7 @@ class Trainer:
     def __init__(
         self,
         folder: Path,
+        manifest: dict,
         images: np.ndarray,
         labels: np.ndarray,
         device: jax.Device,
@@ -213,7 +215,7 @@ class Trainer:
         dispatch: Callable[[Step], Advance] | None = None,
     ):
         self._device = device
-        self._manifest = exported.read_manifest(folder)
+        self._manifest = manifest
         self._data = to_device(images, labels, self._manifest, device)
         if dispatch is None:
             dispatch = one_by_one if device.platform == "cpu" else in_one_dispatch

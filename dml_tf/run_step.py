@@ -139,7 +139,7 @@ class Run:
         images, labels = exported.training_set(folder, self._manifest, data_dir)
         device = jax.devices()[0]
         self._trained_on = runtime(device, precision, self._pixels(images, labels))
-        self._trainer = portable.Trainer(folder, images, labels, device, precision)
+        self._trainer = portable.Trainer(folder, self._manifest, images, labels, device, precision)
         self._per_epoch = self._manifest["steps_per_epoch"]
         self._recent: collections.deque = collections.deque(maxlen=10)
         self._compiled = False

@@ -78,7 +78,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
         ValueError: It is damaged.
     """
     try:
-        with np.load(file) as saved:
+        with file.open("rb") as stream, np.load(stream) as saved:
             return dict(saved)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
         raise ValueError(

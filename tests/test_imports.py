@@ -30,6 +30,10 @@ ALLOWED = {
     "evaluate": {"cohort", "data", "metrics", "reid"},
     "state": set(),
     "checkpoint": {"config", "records", "state"},
+    "exported": {"data", "state"},
+    "portable": {"data", "exported"},
+    "run_step": {"exported", "portable", "state"},
+    "check_step": {"exported", "portable"},
     "experiments": {"config"},
     "tables": {"config", "experiments", "records"},
     "workers": {"startup"},
@@ -73,6 +77,7 @@ def test_only_config_reads_flags():
         "from dml_tf import tables, run_all",
         "from dml_tf.data import epoch_draws",
         "from dml_tf import reid",
+        "from dml_tf import exported, state",
     ],
 )
 def test_what_needs_no_tensorflow_does_not_import_it(statement):
