@@ -16,7 +16,8 @@ takes the flags of train.py and writes into OUT_DIR
 - `images.npz`: the training images and labels that the flags choose, as bytes. It may stay
   behind where `dml_tf.run_step` has the photographs from elsewhere.
 
-Independent training is a cohort of one.
+Independent training is a cohort of one. With --dropout the seed generators go through the same
+states as in Keras, but XLA draws other masks from them than TensorFlow's kernels do.
 """
 
 import math

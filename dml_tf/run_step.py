@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
         "--max_seconds",
         type=float,
         default=math.inf,
-        help="save and stop, with exit status 3, before so many seconds have passed",
+        help="save and stop, with exit status 3, before so many seconds have passed, if the "
+        "first dispatch has: it compiles",
     )
     parser.add_argument(
         "--precision",
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         return train(asked.folder, asked.data_dir, asked.max_seconds, asked.precision)
     except KeyboardInterrupt:
         print("run_step: interrupted; the same command goes on.", file=sys.stderr)
-    except (OSError, ValueError, RunFailed) as error:
+    except (OSError, ValueError, RunFailed, jax.errors.JaxRuntimeError) as error:
         print(f"run_step: {error}", file=sys.stderr)
     return FAILED
 
@@ -177,7 +178,11 @@ class Run:
         self._show(epoch, last, values, ended)
 
     def save(self):
-        """Writes how far the run came, whole or not at all."""
+        """Writes how far the run came, whole or not at all.
+
+        Raises:
+            RunFailed: There is no room, or no permission.
+        """
         wall, cpu = time.perf_counter(), time.process_time()
         self._progress["wall_clock_s"] += wall - self._clocks[0]
         self._progress["cpu_s"] += cpu - self._clocks[1]
@@ -185,7 +190,13 @@ class Run:
         self._progress["step"] = self.step
         if self._trained_on not in self._progress["trained_on"]:
             self._progress["trained_on"].append(self._trained_on)
-        state.save(self._file, self._progress, jax.device_get(self._variables))
+        try:
+            state.save(self._file, self._progress, jax.device_get(self._variables))
+        except OSError as error:
+            raise RunFailed(
+                f"{self._file} cannot be written ({error}) and keeps an earlier state. Make room, "
+                "and the same command goes on from there."
+            ) from error
 
     def _refuse_nan(self, values: dict[str, float], last: int):
         for name, value in values.items():

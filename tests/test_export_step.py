@@ -390,6 +390,7 @@ def test_a_failed_save_keeps_the_state_before(fresh, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    assert "No space left" in error_of(capsys, 1, run_step, fresh, "--max_seconds=0")
+    message = error_of(capsys, 1, run_step, fresh, "--max_seconds=0")
+    assert "No space left" in message and "keeps an earlier state" in message
     assert (fresh / exported.STATE).read_bytes() == before
     assert not list(fresh.glob(".part*"))
