@@ -50,11 +50,14 @@ class Checkpoint(keras.callbacks.Callback):
             How many epochs are finished.
 
         Raises:
-            RecordMismatch: The checkpoint belongs to other settings.
+            RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
         if not self._file.exists():
             return 0
-        progress, arrays = state.load(self._file)
+        try:
+            progress, arrays = state.load(self._file)
+        except ValueError as error:
+            raise records.RecordMismatch(str(error)) from error
         records.refuse_mismatch(progress["config"], self._config, self._file)
         # The state of an exported step has its metrics' variables behind the cohort's.
         for variable, array in zip(variables(model), arrays, strict=False):

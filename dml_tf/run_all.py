@@ -1,19 +1,17 @@
 """Everything in the paper at one scale: `python -m dml_tf.run_all --scale=mini`."""
 
 import argparse
-import contextlib
 import datetime
-import fcntl
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from dml_tf import config, experiments, records, tables
+from dml_tf import config, experiments, records, state, tables
 from dml_tf.config import Config
 from dml_tf.workers import Task, run_tasks
 
@@ -47,8 +45,11 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         _list(runs, todo)
         return 0
+    busy = BlockingIOError(
+        f"another one is at work in {folder}; wait for it, or use another --results_dir."
+    )
     try:
-        with _lock(folder):
+        with state.hold(folder / "locks" / "run_all", busy):
             failures = _train(folder, todo, len(runs), options)
             written = tables.write(scale, folder, options.only)
     except (BlockingIOError, KeyboardInterrupt) as error:
@@ -190,21 +191,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 0 to n-1")
     return int(index), int(count)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keeps a second one off the same folder; the system drops the lock of a dead one."""
-    file = folder / "locks" / "run_all"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"another one is at work in {folder}; wait for it, or use another --results_dir."
-            ) from None
-        yield
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from dml_tf import run_all
+from dml_tf import run_all, state
 from dml_tf.workers import Task, run_tasks
 
 
@@ -76,7 +76,7 @@ def test_bad_arguments_are_refused(flags, message, capsys):
 
 
 def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
-    with run_all._lock(tmp_path):
+    with state.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
         assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
     assert "another one is at work" in capsys.readouterr().err
 

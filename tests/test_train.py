@@ -215,6 +215,10 @@ def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
     with pytest.raises(records.RecordMismatch, match="learning_rate"):
         Checkpoint(tmp_path / "state", asked.replace(learning_rate=0.2)).restore(cohort)
     assert Checkpoint(tmp_path / "state", asked).restore(cohort) == 1
+    file = next((tmp_path / "state").iterdir())
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(records.RecordMismatch, match=f"{file} is damaged"):
+        Checkpoint(tmp_path / "state", asked).restore(cohort)
 
 
 def test_a_run_killed_at_a_random_moment_ends_with_the_same_weights(tmp_path):
