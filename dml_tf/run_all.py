@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import functools
 import os
 import statistics
 import sys
@@ -112,7 +113,12 @@ def _train(
         f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {options.jobs} at a time"
     )
     failures, started, clock = [], {}, _Clock(len(tasks), options.jobs)
-    with tqdm(total=len(tasks), disable=not sys.stdout.isatty(), dynamic_ncols=True) as bar:
+    line = functools.partial(tqdm, disable=not sys.stdout.isatty(), dynamic_ncols=True)
+    layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    with (
+        line(total=len(tasks), bar_format=layout) as bar,
+        line(bar_format="{desc}", leave=False) as running,
+    ):
         for event in run_tasks(tasks, options.jobs, threads=1):
             name = event.task.name
             if event.kind == "started":
@@ -127,7 +133,7 @@ def _train(
                 if event.kind == "failed":
                     failures.append((event.task, event.text))
                 tqdm.write(f"{clock} {event.kind:6} {name}")
-            bar.set_postfix_str("; ".join(f"{run} {text}" for run, text in started.items()))
+            running.set_description_str("; ".join(f"{run} {text}" for run, text in started.items()))
     return failures
 
 
