@@ -22,7 +22,7 @@ import threadpoolctl
 
 from dml_tf import records, reid
 
-DIMENSIONS = (128, 512, 1024)
+DIMENSIONS = (128, 1024)
 # Cosine of two images of one identity, in standard deviations of that of two unrelated images.
 FEATURES = {"good": 3.7, "poor": 1.5}
 QUERIES, IDENTITIES, CAMERAS = 3368, 750, 6
@@ -138,7 +138,7 @@ def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
     functions = {PRODUCT: product, FAST: reid.evaluate, PLAIN: argsort_everything}
     measured = measure(repeats, functions, (q, q_pids, q_camids, g, g_pids, g_camids))
     fast, plain = (measured[method][3]["mAP"] for method in (FAST, PLAIN))
-    if abs(fast - plain) > 1e-6:
+    if abs(fast - plain) > 1e-5:  # products in other blocks round otherwise: a few ranks move
         raise RuntimeError(f"The two methods disagree: {fast}, {plain}.")
     return [
         {

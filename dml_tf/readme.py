@@ -32,11 +32,12 @@ SETTINGS = {
     "1,000 images, 16x16, ResNet-8": {"net": ("resnet8:16",)},
     "5,000 images, 32x32, ResNet-20": _LARGER,
 }
-# Measure in the record -> how it is called, and the factor from there to the table.
+# Part and measure in the record -> how it is called, and the factor from there to the table.
 _MEASURES = {
-    "accuracy": ("test accuracy, %", 100),
-    "cross_entropy": ("test cross-entropy, nats", 1),
-    "entropy": ("posterior entropy, nats", 1),
+    ("test", "accuracy"): ("test accuracy, %", 100),
+    ("test", "cross_entropy"): ("test cross-entropy, nats", 1),
+    ("test", "entropy"): ("test posterior entropy, nats", 1),
+    ("train", "accuracy"): ("training accuracy, %", 100),
 }
 
 
@@ -86,7 +87,7 @@ def photographs() -> str:
             )
             rows.append(
                 {
-                    "setting": title if measure == "accuracy" else "",
+                    "setting": title if measure == ("test", "accuracy") else "",
                     "measure": label,
                     "independent": _mean_and_spread(first, factor),
                     "DML, mean of both peers": _mean_and_spread(second, factor),
@@ -232,9 +233,10 @@ def _command(runs: Mapping[int, tuple[Config, dict]], seeds: Sequence[int]) -> s
     return f"{command} --data_dir=FOLDER --seed={seeds[0]}  # to {seeds[-1]}"
 
 
-def _mean(record: dict, measure: str) -> float:
+def _mean(record: dict, measure: tuple[str, str]) -> float:
     """Mean of a measure over a record's peers."""
-    return float(np.mean([peer[measure] for peer in record["test"]["peers"].values()]))
+    part, name = measure
+    return float(np.mean([peer[name] for peer in record[part]["peers"].values()]))
 
 
 def _mean_and_spread(values: Mapping[int, float], factor: int) -> str:
