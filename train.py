@@ -1,6 +1,7 @@
 """Trains one cohort: `python train.py --dataset=digits --net=resnet8 --cohort=2`."""
 
 import sys
+import warnings
 
 from dml_tf import config, startup
 
@@ -17,6 +18,7 @@ def main(argv: list[str]) -> int:
     if {"--help", "-h", "-help"} & set(argv):
         print(f"{__doc__}\n{config.flag_help()}")
         return 0
+    warnings.formatwarning = _warning
     try:
         settings = config.parse(argv)
         startup.import_tensorflow()
@@ -38,6 +40,10 @@ def main(argv: list[str]) -> int:
 def _fail(reason, status: int) -> int:
     print(f"train.py: {reason}", file=sys.stderr)
     return status
+
+
+def _warning(message, category, filename, lineno, line=None) -> str:
+    return f"train.py: {message}\n"
 
 
 if __name__ == "__main__":
