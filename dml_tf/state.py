@@ -39,6 +39,8 @@ def save(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
             stream.flush()
             os.fsync(stream.fileno())  # else a crash of the machine could leave an empty file
         part.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error  # names the file
     finally:
         part.unlink(missing_ok=True)
 
