@@ -99,7 +99,7 @@ def export(settings: config.Config, folder: Path) -> dict:
     """
     import numpy as np
 
-    from dml_tf import checkpoint, train
+    from dml_tf import checkpoint, data, train
 
     if exported.exists(folder) and not settings.overwrite:
         raise config.FlagError(f"{folder} holds a step already: name another, or add --overwrite.")
