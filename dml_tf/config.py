@@ -13,7 +13,13 @@ from pathlib import Path
 
 from absl import flags
 
-from dml_tf.data import DATASETS, REID_DATASETS
+from dml_tf.data import (
+    AUGMENTATIONS,
+    DATASETS,
+    REID_DATASETS,
+    STREAMED_AUGMENTATIONS,
+    STREAMED_DATASETS,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAG_FILES = ROOT / "flags"
@@ -101,8 +107,8 @@ class Config:
         0.0, "Decay of averaged weights, used for evaluation; 0: none.", low=0.0, high=1.0
     )
     augment: str = _setting(
-        "none", "Random flips, or reflect-padded random crops and flips.",
-        ("none", "flip", "crop_flip"),
+        "none", "Random flips; with reflect-padded random crops; for ImageNet, Inception's crops.",
+        dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
     image_size: int | tuple[int, int] = _setting(
         0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
@@ -212,6 +218,13 @@ class Config:
             raise FlagError(
                 f"--image_size={self.image_size[0]}x{self.image_size[1]} is for --dataset="
                 f"{' | '.join(REID_DATASETS)}; {self.dataset} takes one side."
+            )
+        streamed = self.dataset in STREAMED_DATASETS
+        augmentations = STREAMED_AUGMENTATIONS if streamed else AUGMENTATIONS
+        if self.augment not in augmentations:
+            raise FlagError(
+                f"--augment={self.augment} is not for --dataset={self.dataset}, which takes "
+                f"{' | '.join(augmentations)}."
             )
         if self.labelled_fraction == 0.0:
             raise FlagError("--labelled_fraction must be above 0: something must have labels.")

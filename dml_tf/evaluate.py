@@ -9,6 +9,7 @@ from dml_tf import data, metrics, reid
 from dml_tf.cohort import Cohort
 
 PARTS = ("query", "gallery", "multi_query")
+_AT_ONCE = 50_000  # Images: bounds the memory that posteriors take, 4 bytes a class and peer.
 
 
 def measure(
@@ -27,18 +28,26 @@ def measure(
         a fraction, and nats. A cohort of one has no `ensemble`.
     """
     labelled = split.take(np.flatnonzero(split.labels >= 0))
-    batches = data.eval_batches(labelled, splits, batch_size).map(_images)
-    posteriors = cohort.predict(batches, verbose=0)
-    measured = {
-        name: {
-            "accuracy": metrics.accuracy(p, labelled.labels),
-            "cross_entropy": metrics.cross_entropy(p, labelled.labels),
-            "entropy": metrics.entropy(p),
-        }
-        for name, p in posteriors.items()
-    }
+    starts = range(0, len(labelled), _AT_ONCE)
+    parts = [labelled.take(slice(start, start + _AT_ONCE)) for start in starts]
+    rows = [_measure_part(cohort, part, splits, batch_size) for part in parts]
+    measured = _average(rows, weights=[len(part) for part in parts])
     ensemble = measured.pop("ensemble")
     return {"peers": measured} | ({"ensemble": ensemble} if len(measured) > 1 else {})
+
+
+def _measure_part(
+    cohort: Cohort, part: data.Split, splits: data.Splits, batch_size: int
+) -> dict[str, dict]:
+    batches = data.eval_batches(part, splits, batch_size).map(_images)
+    return {
+        name: {
+            "accuracy": metrics.accuracy(p, part.labels),
+            "cross_entropy": metrics.cross_entropy(p, part.labels),
+            "entropy": metrics.entropy(p),
+        }
+        for name, p in cohort.predict(batches, verbose=0).items()
+    }
 
 
 def extract_features(
@@ -157,11 +166,11 @@ def _fractions(result: dict) -> dict[str, float]:
     return {k: float(v) for k, v in result.items() if k == "mAP" or k.startswith("rank")}
 
 
-def _average(measures: list[dict]) -> dict:
-    """Mean over peers of each measure, those under `multi_query` too."""
+def _average(measures: list[dict], weights: list[int] | None = None) -> dict:
+    """Mean of each measure over peers or parts, those in dicts of the dicts too."""
     return {
-        key: _average([m[key] for m in measures])
+        key: _average([m[key] for m in measures], weights)
         if isinstance(value, dict)
-        else float(np.mean([m[key] for m in measures]))
+        else float(np.average([m[key] for m in measures], weights=weights))
         for key, value in measures[0].items()
     }

@@ -99,10 +99,15 @@ def export(settings: config.Config, folder: Path) -> dict:
     """
     import numpy as np
 
-    from dml_tf import checkpoint, train
+    from dml_tf import checkpoint, data, train
 
     if exported.exists(folder) and not settings.overwrite:
         raise config.FlagError(f"{folder} holds a step already: name another, or add --overwrite.")
+    if settings.dataset in data.STREAMED_DATASETS:
+        raise config.FlagError(
+            f"--dataset={settings.dataset}: an exported step takes its images from memory, and "
+            "these stay on disk; use train.py."
+        )
     splits = train.load_data(settings)
     cohort = train.build_cohort(settings, splits)
     images, labels = splits.train.images, splits.train.labels

@@ -5,8 +5,9 @@ import datetime
 import math
 import os
 import platform
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -17,6 +18,7 @@ from dml_tf import data, evaluate, networks, optimizers, records, state
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.cohort import Cohort
 from dml_tf.config import Config, FlagError
+from dml_tf.data.pictures import UNREADABLE
 from dml_tf.networks import pretrained
 from dml_tf.version import __version__
 
@@ -61,12 +63,25 @@ def run(
         splits = load_data(config)
         cohort = build_cohort(config, splits)
         checkpoint = Checkpoint(_folder(config, "checkpoints") / config.run_id, config)
-        fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks)
-        record = make_record(config, splits, cohort, checkpoint)
+        with _unreadable_refused():
+            fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks)
+            record = make_record(config, splits, cohort, checkpoint)
         save_model(cohort, model_path(config))
         records.write(record, records.path(config))
         checkpoint.delete()
     return record
+
+
+@contextlib.contextmanager
+def _unreadable_refused() -> Iterator[None]:
+    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
+        if not reason:
+            raise
+        raise RunFailed(reason[1]) from error
 
 
 def load_data(config: Config) -> data.Splits:

@@ -20,7 +20,7 @@ def test_flag_files_hold_the_settings_of_section_4_1():
     )
     assert (adam.optimizer, adam.learning_rate, adam.batch_size) == ("adam", 2e-4, 16)
     assert (adam.beta_1, adam.beta_2) == (0.5, 0.999)
-    rms = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=mobilenet"])
+    rms = config.parse(["--dataset=imagenet", "--net=mobilenet"])
     assert (rms.optimizer, rms.rho, rms.learning_rate, rms.batch_size) == ("rmsprop", 0.9, 0.1, 64)
     assert (rms.decay_epochs, rms.decay_rate) == (20, 0.16)
 

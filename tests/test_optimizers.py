@@ -20,7 +20,7 @@ def test_cifars_rate_drops_tenfold_at_epochs_60_120_and_180():
 
 
 def test_imagenets_rate_is_a_staircase_of_0_16_every_20_epochs():
-    settings = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=a"])
+    settings = config.parse(["--dataset=imagenet", "--net=a"])
     measured = rates(settings, 10, [0, 19, 20, 39, 40])
     np.testing.assert_allclose(measured, [0.1, 0.1, 0.016, 0.016, 0.00256], rtol=1e-5)
 
@@ -46,7 +46,7 @@ def test_sgd_is_nesterovs():
 
 
 def test_rmsprop_may_start_its_mean_square_at_one_as_tensorflow_1_did():
-    settings = config.parse(["--flagfile=flags/imagenet.flags", "--dataset=digits", "--net=a"])
+    settings = config.parse(["--dataset=imagenet", "--net=a"])
     square_1 = 0.9 * 1 + 0.1 * 0.25
     square_2 = 0.9 * square_1 + 0.1 * 0.25
     by_hand = 1 - 0.1 * 0.5 / square_1**0.5 - 0.1 * 0.5 / square_2**0.5

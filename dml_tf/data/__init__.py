@@ -3,8 +3,8 @@
 Nothing here imports TensorFlow, TensorFlow Datasets or scikit-learn before it is needed.
 """
 
-from dml_tf.data.draws import AUGMENTATIONS, EpochDraws, epoch_draws
-from dml_tf.data.loading import DATASETS, REID_DATASETS, load
+from dml_tf.data.draws import AUGMENTATIONS, STREAMED_AUGMENTATIONS, EpochDraws, epoch_draws
+from dml_tf.data.loading import DATASETS, REID_DATASETS, STREAMED_DATASETS, load
 from dml_tf.data.market1501 import Market1501
 from dml_tf.data.splits import Split, Splits
 
@@ -12,6 +12,8 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "REID_DATASETS",
+    "STREAMED_AUGMENTATIONS",
+    "STREAMED_DATASETS",
     "EpochDraws",
     "Market1501",
     "Split",

@@ -3,15 +3,24 @@
 A draw is a run of 64-bit words from the counter-based generator Philox4x64-10 under the 128-bit
 key `(seed, purpose * 2**32 + epoch)`, low word first. NumPy's `Philox` starts at counter 1, then
 2, 3, ... and gives the four words of a block in order. Nothing but sorting, division and shifts
-is done to the words, so that another runtime can repeat every draw exactly.
+is done to the words (a window's area and aspect ratio take a root and a power besides), so that
+another runtime can repeat every draw exactly.
 """
 
 import enum
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
+STREAMED_AUGMENTATIONS = ("none", "flip", "inception")
+# Windows of 8 to 100% of the area and of aspect ratio 3/4 to 4/3 (Szegedy et al., Going deeper
+# with convolutions, CVPR 2015, Sec. 6).
+SMALLEST_AREA = 0.08
+WIDEST = 4 / 3
+_ATTEMPTS = 10
+_WINDOW_BLOCKS = 3  # of four words: the attempts, the place and the flip
 
 
 class Purpose(enum.IntEnum):
@@ -23,6 +32,8 @@ class Purpose(enum.IntEnum):
     LABELLED = 3
     DIGITS_TEST = 4
     SHAPES = 5
+    WINDOW = 6
+    IMAGENET_MINI = 7
 
 
 class EpochDraws(NamedTuple):
@@ -41,19 +52,38 @@ class EpochDraws(NamedTuple):
     flip: np.ndarray
 
 
-def philox(seed: int, purpose: Purpose, epoch: int = 0) -> np.random.Philox:
+class Window(NamedTuple):
+    """A part of a picture.
+
+    Attributes:
+        top: First row, in pixels.
+        left: First column.
+        height: Number of rows.
+        width: Number of columns.
+        flip: Whether it is mirrored left to right.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+def philox(seed: int, purpose: Purpose, epoch: int = 0, *, block: int = 0) -> np.random.Philox:
     """The stream of words for one purpose.
 
     Args:
         seed: The run's seed, 0 or more.
         purpose: What the words are for.
         epoch: Epoch, counted from 0, for purposes that draw anew in each.
+        block: How many blocks of four words are passed over.
 
     Returns:
         A NumPy bit generator; `random_raw(n)` gives the next `n` words, uint64.
     """
     key = np.array([seed, (int(purpose) << 32) + int(epoch)], dtype=np.uint64)
-    return np.random.Philox(key=key)
+    return np.random.Philox(key=key, counter=block)
 
 
 def crop_pad(size: int) -> int:
@@ -70,16 +100,33 @@ def crop_pad(size: int) -> int:
     return -(-size // 8)
 
 
+def epoch_order(seed: int, epoch: int, *, images: int, batch_size: int) -> np.ndarray:
+    """Order of the training images in one epoch, cut to whole batches.
+
+    Args:
+        seed: The run's seed.
+        epoch: Epoch, counted from 0.
+        images: Size of the training set.
+        batch_size: Images in a batch.
+
+    Returns:
+        The stable ascending sort of the first `images` words of the stream for `Purpose.EPOCH`,
+        shape `(images // batch_size * batch_size,)`, int32.
+    """
+    words = philox(seed, Purpose.EPOCH, epoch).random_raw(images)
+    order = np.argsort(words, kind="stable")[: images // batch_size * batch_size]
+    return order.astype(np.int32)
+
+
 def epoch_draws(
     seed: int, epoch: int, *, images: int, batch_size: int, augment: str, pad: int
 ) -> EpochDraws:
     """Order, crop offsets and flips of one epoch.
 
-    With `w` the first `2 * images` words of the stream for `Purpose.EPOCH`: the order is the
-    stable ascending sort of `w[:images]`, cut to whole batches. Image `i` takes its augmentation
-    from `v = w[images + i]`: `top = v % (2 pad + 1)`, `left = v // (2 pad + 1) % (2 pad + 1)`,
-    and it is flipped where the highest bit of `v` is set. The draws of an image therefore do not
-    depend on the batch size.
+    The order is that of `epoch_order`. With `w` the stream for `Purpose.EPOCH`, image `i` takes
+    its augmentation from `v = w[images + i]`: `top = v % (2 pad + 1)`,
+    `left = v // (2 pad + 1) % (2 pad + 1)`, and it is flipped where the highest bit of `v` is set.
+    The draws of an image therefore do not depend on the batch size.
 
     Args:
         seed: The run's seed.
@@ -97,11 +144,10 @@ def epoch_draws(
         >>> draws.index.shape, int(draws.top.max()) <= 4
         ((2, 4), True)
     """
-    words = philox(seed, Purpose.EPOCH, epoch).random_raw(2 * images)
-    steps = images // batch_size
-    order = np.argsort(words[:images], kind="stable")[: steps * batch_size]
-    index = order.astype(np.int32).reshape(steps, batch_size)
-    words, span = words[images:][index], np.uint64(2 * pad + 1)
+    index = epoch_order(seed, epoch, images=images, batch_size=batch_size)
+    index = index.reshape(-1, batch_size)
+    words = philox(seed, Purpose.EPOCH, epoch).random_raw(2 * images)[images:][index]
+    span = np.uint64(2 * pad + 1)
     unmoved = np.full_like(index, pad)
     if augment == "crop_flip":
         top, left = (words % span).astype(np.int32), (words // span % span).astype(np.int32)
@@ -109,3 +155,46 @@ def epoch_draws(
         top = left = unmoved
     flip = (words >> np.uint64(63)).astype(bool) & (augment != "none")
     return EpochDraws(index, top, left, flip)
+
+
+def random_window(seed: int, epoch: int, image: int, *, height: int, width: int) -> Window:
+    """The window of one picture in one epoch, for Inception's crops.
+
+    Of the stream for `Purpose.WINDOW`, image `i` takes the words `w[12 i : 12 i + 12]`. Each of the
+    first ten is an attempt: its high half, as a fraction, gives the share of the area, uniform from
+    0.08 to 1, and its low half the aspect ratio, whose logarithm is uniform from that of 3/4 to
+    that of 4/3. The first attempt that fits into the picture counts, so that a window is as likely
+    as any other of the pairs that fit. `top` and `left` are the halves of the eleventh word modulo
+    the places there are; the flip is the twelfth's highest bit. Where no attempt fits, as in very
+    long pictures, it is the largest central window of an allowed aspect ratio.
+
+    Args:
+        seed: The run's seed.
+        epoch: Epoch, counted from 0.
+        image: Index of the picture in the training set.
+        height: Height of the picture in pixels.
+        width: Width, likewise.
+
+    Returns:
+        The window, within the picture.
+
+    Example:
+        >>> window = random_window(0, 3, 7, height=375, width=500)
+        >>> 0 <= window.top <= 375 - window.height, 0 <= window.left <= 500 - window.width
+        (True, True)
+    """
+    stream = philox(seed, Purpose.WINDOW, epoch, block=_WINDOW_BLOCKS * image)
+    words = stream.random_raw(4 * _WINDOW_BLOCKS).tolist()
+    flip = bool(words[11] >> 63)
+    for word in words[:_ATTEMPTS]:
+        share, turn = (word >> 32) / 2**32, (word & 0xFFFFFFFF) / 2**32
+        area = height * width * (SMALLEST_AREA + (1 - SMALLEST_AREA) * share)
+        aspect = WIDEST ** (2 * turn - 1)
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = words[10] >> 32, words[10] & 0xFFFFFFFF
+            return Window(
+                top % (height - rows + 1), left % (width - columns + 1), rows, columns, flip
+            )
+    rows, columns = min(height, round(width * WIDEST)), min(width, round(height * WIDEST))
+    return Window((height - rows) // 2, (width - columns) // 2, rows, columns, flip)

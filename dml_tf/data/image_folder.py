@@ -34,12 +34,7 @@ def load_image_folder(config: Any) -> Source:
             "FOLDER/test/CLASS/*.jpg."
         )
     root, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
-    class_names = _class_names(root / "train")
-    if len(class_names) < 2:
-        raise ValueError(
-            f"{root / 'train'} has a single class, {class_names[0]}; put the pictures of each "
-            "class into a folder of their own."
-        )
+    class_names = find_classes(root / "train")
     train = _read(root / "train", class_names, size)
     test = _read(root / "test", class_names, size)
     own = root / "validation"
@@ -47,8 +42,67 @@ def load_image_folder(config: Any) -> Source:
     return Source(f"{root.resolve().name} (image folder)", train, test, class_names, validation)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def find_classes(folder: Path) -> tuple[str, ...]:
+    """Names of the class folders.
+
+    Args:
+        folder: Folder of the training pictures.
+
+    Returns:
+        The names, sorted, two or more.
+
+    Raises:
+        FileNotFoundError: There is no class folder.
+        ValueError: There is a single one.
+    """
     names = _folders(folder)
+    if len(names) < 2:
+        raise ValueError(
+            f"{folder} has a single class, {names[0]}; put the pictures of each class into a "
+            "folder of their own."
+        )
+    return names
+
+
+def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+    """Lists the pictures of one part, class after class.
+
+    Args:
+        folder: Its folder.
+        class_names: Those of the training pictures.
+
+    Returns:
+        Paths, sorted in each class, and labels, shape `(pictures,)`, int64.
+
+    Raises:
+        FileNotFoundError: A folder has nothing in it.
+        ValueError: The classes differ.
+    """
+    different = set(_folders(folder)) ^ set(class_names)
+    if different:
+        raise ValueError(
+            f"{folder} and {folder.parent / 'train'} differ in the classes "
+            f"{', '.join(sorted(different))}; both need the same class folders."
+        )
+    paths, labels = [], []
+    for label, name in enumerate(class_names):
+        found = sorted(
+            path
+            for path in (folder / name).iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+        if not found:
+            raise FileNotFoundError(
+                f"{folder / name} has no pictures ({', '.join(SUFFIXES)}); add some or remove it."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, np.int64)
+
+
+def _folders(folder: Path) -> tuple[str, ...]:
+    found = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+    names = tuple(sorted(name for name in found if not name.startswith(".")))
     if not names:
         raise FileNotFoundError(
             f"{folder} has no class folders; put pictures into {folder}/CLASS/, one folder a class."
@@ -56,34 +110,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _folders(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        return ()
-    found = (path.name for path in folder.iterdir() if path.is_dir())
-    return tuple(sorted(name for name in found if not name.startswith(".")))
-
-
 def _read(folder: Path, class_names: tuple[str, ...], size: int) -> Split:
-    different = set(_class_names(folder)) ^ set(class_names)
-    if different:
-        raise ValueError(
-            f"{folder} and {folder.parent / 'train'} differ in the classes "
-            f"{', '.join(sorted(different))}; both need the same class folders."
-        )
-    images, labels = [], []
-    for label, name in enumerate(class_names):
-        paths = sorted(
-            path
-            for path in (folder / name).iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-        if not paths:
-            raise FileNotFoundError(
-                f"{folder / name} has no pictures ({', '.join(SUFFIXES)}); add some or remove it."
-            )
-        images += [_decode(path, size) for path in paths]
-        labels += [label] * len(paths)
-    return Split(np.stack(images), np.array(labels, np.int64))
+    paths, labels = list_pictures(folder, class_names)
+    return Split(np.stack([_decode(path, size) for path in paths]), labels)
 
 
 def _decode(path: Path, size: int) -> np.ndarray:

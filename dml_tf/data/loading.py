@@ -20,11 +20,14 @@ _SOURCES = {
     "image_folder": "image_folder:load_image_folder",
     "digits": "digits:load_digits",
     "shapes100": "shapes100:load_shapes100",
+    "imagenet": "imagenet:load_imagenet",
+    "imagenet_mini": "imagenet:load_imagenet_mini",
 }
+# Their pictures stay on disk.
+STREAMED_DATASETS = ("imagenet", "imagenet_mini")
 REID_DATASETS = ("market1501", "pedestrians")
 DATASETS = (*_SOURCES, *REID_DATASETS)
-# The authors' code scales pixels to [-1, 1].
-_REID_MEAN = _REID_STD = np.full(3, 0.5, np.float32)
+_HALF = np.full(3, 0.5, np.float32)
 
 
 def load(config: Any) -> Splits:
@@ -32,9 +35,9 @@ def load(config: Any) -> Splits:
 
     Args:
         config: Object with the fields `dataset` (one of `DATASETS`), `data_dir` ('' where not
-            given), `image_size` (pixels; 0 keeps the data's own size, which for `image_folder`
-            means 64), `train_images` (0 for all), `validation_fraction`, `labelled_fraction`,
-            `unlabelled` (`use` or `drop`) and `seed`.
+            given), `image_size` (pixels; 0 keeps the data's own size, which means 64 for
+            `image_folder` and 224 for ImageNet), `train_images` (0 for all),
+            `validation_fraction`, `labelled_fraction`, `unlabelled` (`use` or `drop`) and `seed`.
 
     Returns:
         The training, validation and test images with the statistics that normalise them.
@@ -57,7 +60,7 @@ def load(config: Any) -> Splits:
     source = _source(config)
     train, validation = choose(source, config)
     train, test = _resized(train, config.image_size), _resized(source.test, config.image_size)
-    mean, std = pixel_statistics(train.images)
+    mean, std = (_HALF, _HALF) if source.to_unit_range else pixel_statistics(train.images)
     return Splits(
         name=source.name,
         train=train,
@@ -94,8 +97,8 @@ def _load_reid(config: Any) -> Splits:
         test=None,
         num_classes=len(reid.class_pids),
         class_names=tuple(f"{pid:04d}" for pid in reid.class_pids),
-        mean=_REID_MEAN,
-        std=_REID_STD,
+        mean=_HALF,  # the authors' code scales pixels to [-1, 1]
+        std=_HALF,
         reid=reid,
     )
 

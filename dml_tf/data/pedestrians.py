@@ -10,15 +10,14 @@ to picture. It shows that the machinery works and is no evidence about photograp
 import argparse
 import dataclasses
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dml_tf.data.generated import whole_folder
 from dml_tf.data.market1501 import Market1501, load_market1501
 from dml_tf.data.market1501_tree import FOLDERS, GALLERY, MULTI_QUERY, QUERY, TRAIN
 from dml_tf.data.pedestrian_people import random_people, random_person
@@ -90,25 +89,12 @@ def write(dest: str | Path, sizes: Sizes = DEFAULT_SIZES):
     Raises:
         FileExistsError: There is something else in the folder.
     """
-    dest = Path(dest).expanduser().absolute()
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise FileExistsError(f"{dest} is not empty: give a new folder, or remove what is there.")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", dir=dest.parent))
-    try:
+    with whole_folder(dest) as part:
         for folder in FOLDERS:
             (part / folder).mkdir()
         for folder, name, picture in _generate(sizes):
             picture.save(part / folder / name, quality=90)
         (part / _SETTINGS).write_text(json.dumps(dataclasses.asdict(sizes)) + "\n")
-        part.chmod(0o755)
-        part.rename(dest)  # takes an empty folder's place, but not that of a full one
-    except OSError as error:
-        if dest.exists() and any(dest.iterdir()):
-            raise FileExistsError(f"{dest} was made by another process meanwhile.") from error
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def ensure(dest: str | Path, sizes: Sizes = DEFAULT_SIZES) -> Path:

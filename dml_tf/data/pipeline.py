@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dml_tf.data.draws import AUGMENTATIONS, EpochDraws, crop_pad, epoch_draws
+from dml_tf.data.draws import (
+    AUGMENTATIONS,
+    STREAMED_AUGMENTATIONS,
+    EpochDraws,
+    crop_pad,
+    epoch_draws,
+    epoch_order,
+)
+from dml_tf.data.pictures import Pictures
 from dml_tf.data.splits import Split, Splits
 
 
@@ -37,12 +45,14 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
 
     Each epoch is one new permutation, cut into `steps_per_epoch` full batches. Crops are taken
     from images padded by reflection with 4 pixels at a size of 32 (Sec. 4.1's recipe) and in
-    proportion at others (ours), flips are left to right. The stream that starts at epoch `e`
-    gives exactly the batches that a longer one gives from epoch `e` on.
+    proportion at others (ours); from pictures on disk they are Inception's, see
+    `draws.random_window`, and else the middle. Flips are left to right. The stream that starts at
+    epoch `e` gives exactly the batches that a longer one gives from epoch `e` on.
 
     Args:
         splits: The run's data.
-        config: Object with `batch_size`, `augment` (`none`, `flip` or `crop_flip`) and `seed`.
+        config: Object with `batch_size`, `seed` and `augment`: `none`, `flip`, or `crop_flip`, in
+            whose place pictures on disk take `inception`.
         initial_epoch: First epoch of the stream, counted from 0.
 
     Returns:
@@ -51,7 +61,7 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
         where unlabelled.
 
     Raises:
-        ValueError: The training set is smaller than one batch, or `augment` is unknown.
+        ValueError: The training set is smaller than one batch, or `augment` is not for it.
 
     Example:
         >>> from types import SimpleNamespace
@@ -64,8 +74,16 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
         >>> tuple(images.shape), labels.dtype.name
         ((32, 16, 16, 1), 'int64')
     """
-    if config.augment not in AUGMENTATIONS:
-        raise ValueError(f"--augment={config.augment}: give one of {', '.join(AUGMENTATIONS)}.")
+    on_disk = isinstance(splits.train.images, Pictures)
+    augmentations = STREAMED_AUGMENTATIONS if on_disk else AUGMENTATIONS
+    if config.augment not in augmentations:
+        raise ValueError(f"--augment={config.augment}: give one of {', '.join(augmentations)}.")
+    epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
+    return (_decoded if on_disk else _cropped)(epochs, splits, config).prefetch(2)
+
+
+def _cropped(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Dataset:
+    """Batches of the epochs, from images in memory."""
     shape = (steps_per_epoch(splits, config), config.batch_size)
     pad = crop_pad(splits.train.images.shape[1])
 
@@ -92,8 +110,28 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
     def batch(draws):
         return normalise(crop(images, draws, pad)), tf.gather(labels, draws.index)
 
-    epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
-    return epochs.flat_map(batches_of).map(batch).with_options(_options()).prefetch(2)
+    return epochs.flat_map(batches_of).map(batch).with_options(_options())
+
+
+def _decoded(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Dataset:
+    """Batches of the epochs, from pictures on disk."""
+    pictures, per_epoch = splits.train.images, steps_per_epoch(splits, config) * config.batch_size
+
+    def draw(epoch):
+        return epoch_order(
+            config.seed, epoch, images=len(splits.train), batch_size=config.batch_size
+        )
+
+    def places_of(epoch):
+        index = tf.numpy_function(draw, [epoch], tf.int32, stateful=False)
+        index.set_shape((per_epoch,))
+        return tf.data.Dataset.from_tensor_slices((tf.fill((per_epoch,), epoch), index))
+
+    def picture(epoch, i):
+        return pictures.augmented(i, seed=config.seed, epoch=epoch, augment=config.augment)
+
+    decoded = _decode(epochs.flat_map(places_of), picture, splits.train)
+    return _batched(decoded, splits, config.batch_size, only_whole=True)
 
 
 def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:
@@ -107,6 +145,10 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
     Returns:
         A data set of `(images, labels)` like that of `train_batches`.
     """
+    if isinstance(split.images, Pictures):
+        places = tf.data.Dataset.range(len(split)).map(lambda i: (i,))
+        decoded = _decode(places, split.images.central, split)
+        return _batched(decoded, splits, batch_size, only_whole=False).prefetch(2)
     images, labels = _on_host(split)
     normalise = _normaliser(splits)
 
@@ -116,6 +158,31 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
 
     starts = tf.data.Dataset.range(0, len(split), batch_size)
     return starts.map(batch).with_options(_options()).prefetch(2)
+
+
+def _decode(
+    places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split
+) -> tf.data.Dataset:
+    """Pixels and label at each place, whose last element is the index of a picture.
+
+    Pillow decodes, in as many threads as TensorFlow finds useful, and names a broken file, which
+    TensorFlow's own decoders inside a graph do not.
+    """
+    labels = _constant(split.labels)
+
+    def decode(*place):
+        pixels = tf.numpy_function(picture, place, tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, split.images.shape[1:]), labels[place[-1]]
+
+    return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _batched(
+    decoded: tf.data.Dataset, splits: Splits, batch_size: int, *, only_whole: bool
+) -> tf.data.Dataset:
+    normalise = _normaliser(splits)
+    batches = decoded.batch(batch_size, drop_remainder=only_whole)
+    return batches.map(lambda images, labels: (normalise(images), labels))
 
 
 def crop(images: tf.Tensor, draws: EpochDraws, pad: int) -> tf.Tensor:
@@ -147,8 +214,12 @@ def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _on_host(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
+    return _constant(split.images), _constant(split.labels)
+
+
+def _constant(array: np.ndarray) -> tf.Tensor:
     with tf.device("CPU:0"):  # Where tf.data works, also beside a GPU.
-        return tf.constant(split.images), tf.constant(split.labels)
+        return tf.constant(array)
 
 
 def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:

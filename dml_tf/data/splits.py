@@ -9,6 +9,7 @@ from dml_tf.data.draws import Purpose, philox
 
 if TYPE_CHECKING:
     from dml_tf.data.market1501 import Market1501
+    from dml_tf.data.pictures import Pictures
 
 UNLABELLED = -1
 
@@ -18,19 +19,19 @@ class Split:
     """Images and their labels.
 
     Attributes:
-        images: Pixels, shape `(images, height, width, channels)`, uint8.
+        images: Pixels, shape `(images, height, width, channels)`, uint8; or pictures on disk.
         labels: Class of each image, shape `(images,)`, int64; -1 where it is not given.
     """
 
-    images: np.ndarray
+    images: "np.ndarray | Pictures"
     labels: np.ndarray
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
 
-    def take(self, index: np.ndarray) -> "Split":
-        """The images at `index`, shape `(chosen,)`, as a split of their own."""
+    def take(self, index: np.ndarray | slice) -> "Split":
+        """The images at `index`, shape `(chosen,)` or a slice, as a split of their own."""
         return Split(self.images[index], self.labels[index])
 
 
@@ -44,6 +45,8 @@ class Source:
         test: All test images.
         class_names: One name a class.
         validation: Validation images, where the data set brings its own.
+        to_unit_range: Whether pixels are scaled to [-1, 1], as the authors' code does, rather than
+            by the training images' own statistics.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Source:
     test: Split
     class_names: tuple[str, ...]
     validation: Split | None = None
+    to_unit_range: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

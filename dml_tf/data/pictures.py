@@ -1,0 +1,149 @@
+"""Pictures that stay on disk, for data sets that are larger than memory."""
+
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from dml_tf.data.draws import Window, random_window
+
+UNREADABLE = "cannot be read as a picture"
+_EVALUATED = 0.875
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Encoded pictures, each a range of bytes in a file; they are decoded when they are needed.
+
+    They take the place of pixels in a `Split`: they have a shape and can be indexed, which reads
+    nothing yet.
+
+    Attributes:
+        files: Paths, shape `(files,)`, of bytes.
+        ranges: File, offset and length of each picture, shape `(images, 3)`, int64; the length -1
+            stands for the rest of the file.
+        size: Side of the decoded pictures, in pixels.
+    """
+
+    files: np.ndarray
+    ranges: np.ndarray
+    size: int
+
+    @classmethod
+    def of_files(cls, paths: Sequence[str | os.PathLike], size: int) -> "Pictures":
+        """Pictures in files of their own.
+
+        Args:
+            paths: The files.
+            size: Side of the decoded pictures, in pixels.
+
+        Returns:
+            The pictures, in the order of the paths.
+        """
+        ranges = np.full((len(paths), 3), (0, 0, -1), np.int64)
+        ranges[:, 0] = np.arange(len(paths))
+        return cls(np.array([os.fsencode(path) for path in paths]), ranges, size)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the decoded pictures: `(images, size, size, 3)`."""
+        return len(self.ranges), self.size, self.size, 3
+
+    def __getitem__(self, index: np.ndarray | slice) -> "Pictures":
+        """The pictures at `index`."""
+        return dataclasses.replace(self, ranges=self.ranges[index])
+
+    def augmented(self, i: int, *, seed: int, epoch: int, augment: str) -> np.ndarray:
+        """A picture as one epoch of training shows it, a function of the arguments alone.
+
+        Args:
+            i: Index of the picture.
+            seed: The run's seed.
+            epoch: Epoch, counted from 0.
+            augment: `inception`, for the window that `random_window` draws; `flip`, for the
+                central one, flipped as it says; or `none`.
+
+        Returns:
+            Pixels, shape `(size, size, 3)`, uint8.
+
+        Raises:
+            ValueError: The picture cannot be read; the message has its path.
+        """
+
+        def window(height, width):
+            drawn = random_window(seed, epoch, i, height=height, width=width)
+            if augment == "inception":
+                return drawn
+            central = central_window(height, width)
+            return central._replace(flip=augment == "flip" and drawn.flip)
+
+        return self._decode(i, window)
+
+    def central(self, i: int) -> np.ndarray:
+        """The middle of a picture, for evaluation.
+
+        Args:
+            i: Index of the picture.
+
+        Returns:
+            Pixels, shape `(size, size, 3)`, uint8.
+
+        Raises:
+            ValueError: The picture cannot be read; the message has its path.
+        """
+        return self._decode(i, central_window)
+
+    def _decode(self, i: int, window) -> np.ndarray:
+        number, offset, length = self.ranges[i]
+        path = os.fsdecode(self.files[number])
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                picture = Image.open(io.BytesIO(file.read(length)))
+            place = window(picture.height, picture.width)
+            return cut(picture, place, self.size)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow raises
+            at = f" at byte {offset:,}" if length >= 0 else ""
+            raise ValueError(
+                f"{path}{at} {UNREADABLE} ({error}): get it again, or remove it."
+            ) from error
+
+
+def central_window(height: int, width: int) -> Window:
+    """The middle of a picture: 87.5% of its height and width.
+
+    TF-Slim evaluates so after Inception's training crops, and the authors' code builds on TF-Slim.
+
+    Args:
+        height: Height of the picture in pixels.
+        width: Width, likewise.
+
+    Returns:
+        The window.
+
+    Example:
+        >>> central_window(256, 100)
+        Window(top=16, left=6, height=224, width=88, flip=False)
+    """
+    top, left = (int(side * (1 - _EVALUATED) / 2) for side in (height, width))
+    return Window(top, left, height - 2 * top, width - 2 * left, False)
+
+
+def cut(picture: Image.Image, window: Window, size: int) -> np.ndarray:
+    """Cuts a window out of a picture and resizes it: bilinear, with antialiasing.
+
+    Args:
+        picture: A picture of any mode; grey ones get three equal channels.
+        window: What to cut out.
+        size: New height and width in pixels.
+
+    Returns:
+        Pixels, shape `(size, size, 3)`, uint8.
+    """
+    top, left, height, width, flip = window
+    part = picture.crop((left, top, left + width, top + height)).convert("RGB")
+    pixels = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels[:, ::-1] if flip else pixels
