@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf import config, records, train
+from dml_tf import Cohort, config, data, evaluate, records, train
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.config import FlagError
 
@@ -176,6 +176,26 @@ def test_averaged_weights_are_what_is_saved_and_measured(tmp_path):
     assert averaged["test"] != plain["test"]
 
 
+def test_entropy_sgd_is_measured_at_its_weights_and_batch_norm_settles_there(tmp_path):
+    """A Langevin loop that is under way at the end leaves no trace but in BatchNorm's averages."""
+    asked = settings(tmp_path, optimizer="entropy_sgd", langevin_steps=4, steps=5)
+    splits, seen = train.load_data(asked), {}
+
+    class AfterMove(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen[batch] = [v.numpy() for v in self.model.networks[0].trainable_variables]
+
+    train.run(asked, verbose=0, callbacks=[AfterMove()])
+    network = keras.saving.load_model(train.model_path(asked)).networks[0]
+    for variable, moved, sample in zip(network.trainable_variables, seen[3], seen[4], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), moved)
+        assert not np.array_equal(moved, sample)
+    before = evaluate.predict(network, splits.train, splits)["logits"]
+    train.settle_statistics(Cohort([network]), data.train_batches(splits, asked, initial_epoch=9))
+    after = evaluate.predict(network, splits.train, splits)["logits"]
+    assert np.abs(before - after).max() < 0.1 * before.std()
+
+
 # Interruption
 
 RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_flip",
@@ -187,13 +207,18 @@ class Interruption(Exception):
     pass
 
 
-def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path):
+ENTROPY = {"optimizer": "entropy_sgd", "learning_rate": 1.0, "langevin_steps": 7, "momentum": 0.9,
+           "langevin_noise": 0.01, "ema": 0.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, ENTROPY], ids=["adam", "entropy_sgd"])
+def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path, changes):
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if int(self.model.optimizers[0].iterations) == 40:  # in the fourth epoch
                 raise Interruption
 
-    options = {**RESUMED, "steps": 0, "epochs": 5}
+    options = {**RESUMED, "steps": 0, "epochs": 5, **changes}
     whole, stopped = (settings(tmp_path / name, **options) for name in ("whole", "stopped"))
     uninterrupted = train.run(whole, verbose=0)
     with pytest.raises(Interruption):
