@@ -29,7 +29,7 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 
 # What names a run, and what says where or how it is done, are no part of a run id's hash.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
-_WHEREABOUTS = ("data_dir", "results_dir", "features_out", "overwrite")
+_WHEREABOUTS = ("data_dir", "results_dir", "features_out", "analyse", "overwrite")
 
 
 class FlagError(ValueError):
@@ -85,11 +85,14 @@ class Config:
     pretrained: str = _setting(
         "", "Start from weights: imagenet (mobilenet only), or a .keras or .weights.h5 file."
     )
-    optimizer: str = _setting("sgd", "Optimizer (Sec. 4.1).", ("sgd", "adam", "rmsprop"))
+    optimizer: str = _setting(
+        "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",
+        ("sgd", "adam", "rmsprop", "entropy_sgd"),
+    )  # fmt: skip
     learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0)
     decay_epochs: int = _setting(0, "Epochs between drops of the learning rate; 0: none.", low=0)
     decay_rate: float = _setting(0.1, "Factor of each drop.", low=0.0, high=1.0)
-    momentum: float = _setting(0.0, "sgd (Nesterov), rmsprop: momentum.", low=0.0, high=1.0)
+    momentum: float = _setting(0.0, "sgd, entropy_sgd (Nesterov), rmsprop.", low=0.0, high=1.0)
     beta_1: float = _setting(0.9, "adam: decay of the first moment.", low=0.0, high=1.0)
     beta_2: float = _setting(0.999, "adam: decay of the second moment.", low=0.0, high=1.0)
     rho: float = _setting(0.9, "rmsprop: decay of the mean square.", low=0.0, high=1.0)
@@ -97,6 +100,16 @@ class Config:
     mean_square_start: float = _setting(
         0.0, "rmsprop: initial mean square; 1 is TensorFlow 1's start.", low=0.0
     )
+    langevin_steps: int = _setting(
+        20, "entropy_sgd: mini-batches for each move of the weights.", low=1
+    )
+    langevin_rate: float = _setting(0.1, "entropy_sgd: step size of the inner loop.", low=0.0)
+    langevin_noise: float = _setting(1e-4, "entropy_sgd: thermal noise.", low=0.0)
+    langevin_average: float = _setting(
+        0.75, "entropy_sgd: share of the newest sample in their mean.", low=0.0, high=1.0
+    )
+    scope: float = _setting(0.03, "entropy_sgd: initial pull towards the weights.", low=0.0)
+    scope_growth: float = _setting(1e-3, "entropy_sgd: growth of the pull a move.", low=0.0)
     epochs: int = _setting(0, "Passes over the training images.", low=0)
     steps: int = _setting(0, "Training steps, in place of epochs; 0: by epochs.", low=0)
     batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
@@ -129,6 +142,9 @@ class Config:
     seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
     results_dir: str = _setting("", "Where records and weights go; default results/<scale>.")
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
+    analyse: bool = _setting(
+        False, "Add weight noise, ranked posteriors and t-SNE to the record (Figs. 4, 5)."
+    )
     overwrite: bool = _setting(False, "Train again although a record is there.")
 
     def __post_init__(self):
@@ -258,12 +274,23 @@ _USED_WITH = {
         ("train_images", "validation_fraction", "labelled_fraction"),
         ("dataset", tuple(name for name in DATASETS if name not in REID_DATASETS)),
     ),
-    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "momentum": ("optimizer", ("sgd", "rmsprop", "entropy_sgd")),
     "beta_1": ("optimizer", ("adam",)),
     "beta_2": ("optimizer", ("adam",)),
     "rho": ("optimizer", ("rmsprop",)),
     "epsilon": ("optimizer", ("adam", "rmsprop")),
     "mean_square_start": ("optimizer", ("rmsprop",)),
+    **dict.fromkeys(
+        (
+            "langevin_steps",
+            "langevin_rate",
+            "langevin_noise",
+            "langevin_average",
+            "scope",
+            "scope_growth",
+        ),
+        ("optimizer", ("entropy_sgd",)),
+    ),
 }
 
 

@@ -27,7 +27,7 @@ def measure(
         `{"peers": {name: {"accuracy", "cross_entropy", "entropy"}}, "ensemble": {...}}`:
         a fraction, and nats. A cohort of one has no `ensemble`.
     """
-    labelled = split.take(np.flatnonzero(split.labels >= 0))
+    labelled = split.labelled
     starts = range(0, len(labelled), _AT_ONCE)
     parts = [labelled.take(slice(start, start + _AT_ONCE)) for start in starts]
     rows = [_measure_part(cohort, part, splits, batch_size) for part in parts]
@@ -39,14 +39,13 @@ def measure(
 def _measure_part(
     cohort: Cohort, part: data.Split, splits: data.Splits, batch_size: int
 ) -> dict[str, dict]:
-    batches = data.eval_batches(part, splits, batch_size).map(_images)
     return {
         name: {
             "accuracy": metrics.accuracy(p, part.labels),
             "cross_entropy": metrics.cross_entropy(p, part.labels),
             "entropy": metrics.entropy(p),
         }
-        for name, p in cohort.predict(batches, verbose=0).items()
+        for name, p in predict(cohort, part, splits, batch_size).items()
     }
 
 
@@ -69,15 +68,61 @@ def extract_features(
     """
     features = {}
     for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
-        extractor = keras.Model(network.inputs, _features_of(network, name))
+        model = extractor(network, name)
         features[name] = {}
         for part in PARTS:
             images = getattr(splits.reid, part)
-            batches = data.eval_batches(data.Split(images.images, images.pids), splits, batch_size)
+            split = data.Split(images.images, images.pids)
             if verbose:
                 print(f"{name}: features of {len(images)} {part} images", flush=True)
-            features[name][part] = extractor.predict(batches.map(_images), verbose=verbose)
+            features[name][part] = predict(model, split, splits, batch_size, verbose)
     return features
+
+
+def extractor(network: keras.Model, name: str) -> keras.Model:
+    """The part of a network that gives its features.
+
+    Args:
+        network: A peer.
+        name: Its name, for the message.
+
+    Returns:
+        A model from images to features, `(batch, dim)`, with the network's own weights.
+
+    Raises:
+        ValueError: The network has no `features`.
+    """
+    outputs = network.output
+    if not isinstance(outputs, dict) or "features" not in outputs:
+        raise ValueError(
+            f"Peer {name} gives no features: re-identification needs a network that returns a "
+            "dict with `logits` and `features`."
+        )
+    return keras.Model(network.inputs, outputs["features"])
+
+
+def predict(
+    model: keras.Model,
+    split: data.Split,
+    splits: data.Splits,
+    batch_size: int = 256,
+    verbose: int = 0,
+):
+    """What a model says of images, in inference mode and without augmentation.
+
+    Args:
+        model: A cohort, or a model made by `extractor`.
+        split: The images.
+        splits: The run's data, whose statistics normalise them.
+        batch_size: Images in a batch.
+        verbose: Keras's.
+
+    Returns:
+        The model's outputs: for a cohort posteriors by name, `(images, classes)`, else features,
+        `(images, dim)`.
+    """
+    batches = data.eval_batches(split, splits, batch_size).map(_images)
+    return model.predict(batches, verbose=verbose)
 
 
 def measure_reid(
@@ -133,16 +178,6 @@ def write_features(
 def _images(images, labels):
     del labels
     return images
-
-
-def _features_of(network: keras.Model, name: str):
-    outputs = network.output
-    if not isinstance(outputs, dict) or "features" not in outputs:
-        raise ValueError(
-            f"Peer {name} gives no features: re-identification needs a network that returns a "
-            "dict with `logits` and `features`."
-        )
-    return outputs["features"]
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """The paper's optimizers and their schedules, Sec. 4.1, made from a Config."""
 
 import keras
+import numpy as np
 
 from dml_tf.config import Config
+from dml_tf.entropy_sgd import EntropySGD
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
@@ -39,12 +41,13 @@ class RMSprop(keras.optimizers.RMSprop):
         return {**super().get_config(), "mean_square_start": self.mean_square_start}
 
 
-def build(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def build(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.optimizers.Optimizer:
     """The optimizer of one peer, with its learning-rate schedule.
 
     Args:
         config: The run's settings.
         steps_per_epoch: Training steps in an epoch, the unit of the schedule.
+        peer: Which peer; each has its own noise.
 
     Returns:
         A new optimizer.
@@ -63,6 +66,19 @@ def build(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     if config.optimizer == "adam":
         return keras.optimizers.Adam(
             rate, config.beta_1, config.beta_2, epsilon=config.epsilon, **average
+        )
+    if config.optimizer == "entropy_sgd":
+        return EntropySGD(
+            rate,
+            langevin_steps=config.langevin_steps,
+            langevin_rate=config.langevin_rate,
+            langevin_noise=config.langevin_noise,
+            langevin_average=config.langevin_average,
+            scope=config.scope,
+            scope_growth=config.scope_growth,
+            momentum=config.momentum,
+            seed=int(np.random.SeedSequence([config.seed, peer]).generate_state(1)[0]),
+            **average,
         )
     return RMSprop(
         rate,

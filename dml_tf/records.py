@@ -31,7 +31,7 @@ def find(config: Config) -> dict | None:
         config: The run's settings.
 
     Returns:
-        The record, or None if the run has not finished.
+        The record, or None if the run has not finished, or lacks the analysis that is asked for.
 
     Raises:
         RecordMismatch: The file is there but was made with other settings, or is no record.
@@ -47,7 +47,7 @@ def find(config: Config) -> dict | None:
             f"{file} is not a run's record. Move it away, or train again with --overwrite."
         ) from None
     refuse_mismatch(recorded, config, file)
-    return record
+    return None if config.analyse and "analysis" not in record else record
 
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):

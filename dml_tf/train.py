@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dml_tf import data, evaluate, networks, optimizers, records, state
+from dml_tf import analysis, data, evaluate, networks, optimizers, records, state
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.cohort import Cohort
 from dml_tf.config import Config, FlagError
@@ -61,6 +61,8 @@ def run(
         if not config.overwrite and (record := records.find(config)):
             return record
         splits = load_data(config)
+        if not config.overwrite and (record := _analyse_finished(config, splits)):
+            return record
         cohort = build_cohort(config, splits)
         checkpoint = Checkpoint(_folder(config, "checkpoints") / config.run_id, config)
         with _unreadable_refused():
@@ -136,7 +138,7 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
         frozen=frozen,
     )
     steps = data.steps_per_epoch(splits, config)
-    cohort.compile([optimizers.build(config, steps) for _ in cohort.students])
+    cohort.compile([optimizers.build(config, steps, k) for k in cohort.students])
     return cohort
 
 
@@ -202,8 +204,25 @@ def fit(
             ],
         )
     for k, optimizer in zip(cohort.students, cohort.optimizers, strict=True):
-        # Puts averaged weights (the flag ema) in the weights' place.
+        # Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place.
         optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
+    if config.optimizer == "entropy_sgd":
+        settle_statistics(cohort, data.train_batches(splits, config, initial_epoch=epochs))
+
+
+def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:
+    """Moves BatchNorm's averages to the present weights, as Entropy-SGD's authors do.
+
+    During training they saw the Langevin samples around those weights.
+
+    Args:
+        cohort: Trained peers; but for the averages, and the seeds of dropout, they stay the same.
+        batches: Training batches.
+        count: How many to look at; with a momentum of 0.9, what was there counts 0.9^count.
+    """
+    for images, _ in batches.take(count):
+        for k in cohort.students:
+            cohort.networks[k](images, training=True)
 
 
 def make_record(
@@ -230,6 +249,8 @@ def make_record(
     if splits.reid:
         images |= {part: len(getattr(splits.reid, part)) for part in evaluate.PARTS}
         measured["test"] = _measure_reid(cohort, config, splits)
+    if config.analyse:
+        measured["analysis"] = analysis.analyse(cohort, splits)
     return {
         "run_id": config.run_id,
         "command": config.command,
@@ -257,6 +278,16 @@ def _measure_reid(cohort: Cohort, config: Config, splits: data.Splits) -> dict:
     if config.features_out:
         evaluate.write_features(features, splits, Path(config.features_out))
     return evaluate.measure_reid(features, splits)
+
+
+def _analyse_finished(config: Config, splits: data.Splits) -> dict | None:
+    """The record of a run that lacked only its analysis, if its weights are still there."""
+    record = records.find(config.replace(analyse=False))
+    if not record or not model_path(config).exists():
+        return None
+    record["analysis"] = analysis.analyse(keras.saving.load_model(model_path(config)), splits)
+    records.write(record, records.path(config))
+    return record
 
 
 def load_teacher(config: Config, splits: data.Splits) -> keras.Model:
@@ -450,7 +481,7 @@ def _check_networks(config: Config):
 def _independent_teacher(config: Config) -> Path:
     alone = config.replace(
         net=config.net[:1], cohort=1, method="independent", mimicry="kl", overwrite=False,
-        mimicry_weight=1.0, temperature=1.0, feature_weight=0.0,
+        mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
     )  # fmt: skip
     if not model_path(alone).exists():
         run(alone.replace(overwrite=True))

@@ -69,3 +69,12 @@ def test_ema_averages_the_weights():
     optimizer.finalize_variable_values([weight])
     after_1, after_2 = 0.9, 0.8  # Keras starts the average at the first step's weights
     assert float(weight[0]) == pytest.approx(0.5 * after_1 + 0.5 * after_2, rel=1e-5)
+
+
+def test_peers_of_a_run_have_different_noise():
+    settings = config.load(
+        dataset="digits", net=("a",), optimizer="entropy_sgd", langevin_steps=7, momentum=0.8
+    )
+    first, second = (optimizers.build(settings, 10, peer) for peer in (0, 1))
+    assert first.seed != second.seed
+    assert (first.langevin_steps, first.momentum, first.scope) == (7, 0.8, 0.03)

@@ -12,8 +12,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from dml_tf import config, records, train
+from dml_tf import Cohort, config, records, train
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.config import FlagError
 
@@ -176,6 +177,45 @@ def test_averaged_weights_are_what_is_saved_and_measured(tmp_path):
     assert averaged["test"] != plain["test"]
 
 
+def test_entropy_sgd_is_measured_at_its_weights_and_batch_norm_settles_there(tmp_path):
+    """A Langevin loop that is under way at the end leaves no trace."""
+    asked = settings(tmp_path, optimizer="entropy_sgd", langevin_steps=4, steps=5)
+    seen = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            network = self.model.networks[0]
+            seen[batch] = [
+                [v.numpy() for v in variables]
+                for variables in (network.trainable_variables, network.non_trainable_variables)
+            ]
+
+    train.run(asked, verbose=0, callbacks=[Look()])
+    network = keras.saving.load_model(train.model_path(asked)).networks[0]
+    (moved, _), (sample, averages) = seen[3], seen[4]
+    for variable, ours, theirs in zip(network.trainable_variables, moved, sample, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), ours)
+        assert not np.array_equal(ours, theirs)
+    for variable, average in zip(network.non_trainable_variables, averages, strict=True):
+        assert not np.array_equal(variable.numpy(), average)
+
+
+def test_batch_norm_settles_at_the_statistics_of_the_batches():
+    networks = [
+        keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(momentum=0.9)])
+        for _ in range(2)
+    ]
+    cohort = Cohort(networks, names=["teacher", "student"], frozen=(0,))
+    batch = np.array([[0.0, 1.0], [2.0, 5.0]], "float32"), np.zeros(2, "int64")
+    train.settle_statistics(cohort, tf.data.Dataset.from_tensors(batch).repeat(), count=50)
+    left = 0.9**50
+    gamma, beta, mean, variance = networks[1].get_weights()
+    np.testing.assert_allclose(mean, (1 - left) * np.array([1, 3]), rtol=1e-5)
+    np.testing.assert_allclose(variance, (1 - left) * np.array([1, 4]) + left, rtol=1e-5)
+    assert gamma.tolist() == [1, 1] and beta.tolist() == [0, 0]
+    assert networks[0].get_weights()[2].tolist() == [0, 0]
+
+
 # Interruption
 
 RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_flip",
@@ -187,13 +227,18 @@ class Interruption(Exception):
     pass
 
 
-def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path):
+ENTROPY = {"optimizer": "entropy_sgd", "learning_rate": 1.0, "langevin_steps": 7, "momentum": 0.9,
+           "langevin_noise": 0.01, "ema": 0.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, ENTROPY], ids=["adam", "entropy_sgd"])
+def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path, changes):
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if int(self.model.optimizers[0].iterations) == 40:  # in the fourth epoch
                 raise Interruption
 
-    options = {**RESUMED, "steps": 0, "epochs": 5}
+    options = {**RESUMED, "steps": 0, "epochs": 5, **changes}
     whole, stopped = (settings(tmp_path / name, **options) for name in ("whole", "stopped"))
     uninterrupted = train.run(whole, verbose=0)
     with pytest.raises(Interruption):

@@ -34,6 +34,11 @@ class Split:
         """The images at `index`, shape `(chosen,)` or a slice, as a split of their own."""
         return Split(self.images[index], self.labels[index])
 
+    @property
+    def labelled(self) -> "Split":
+        """The images whose labels are given."""
+        return self.take(np.flatnonzero(self.labels != UNLABELLED))
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:

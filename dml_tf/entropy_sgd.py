@@ -1,0 +1,159 @@
+"""Entropy-SGD, the optimizer that Table 5 compares with as 'Entropy'."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="dml_tf")
+class EntropySGD(keras.optimizers.Optimizer):
+    """Entropy-SGD (Chaudhari et al. 2017, arXiv 1611.01838, Algorithm 1; Table 5's 'Entropy').
+
+    It descends the negative local entropy of the loss f at weights x, whose gradient points away
+    from the mean of x' ~ exp(-f(x') - scope/2 |x - x'|^2). That mean is estimated by L steps of
+    Langevin dynamics, x' = mu = x at first, then on every mini-batch
+
+        x' <- x' - langevin_rate (grad f(x') - scope (x - x')) + sqrt(langevin_rate) noise N(0, I)
+        mu <- (1 - langevin_average) mu + langevin_average x',
+
+    and after L of them x <- x - learning_rate (x - mu). One call of the optimizer is one Langevin
+    step; every L-th also moves x. So a training step is a gradient on one mini-batch, as for every
+    other optimizer, an epoch is one pass over the training images, and schedules count the same
+    steps: a run of E epochs moves x E x steps_per_epoch / L times. (In Chaudhari et al. an
+    'epoch' is as many moves of x as there are mini-batches: L of ours.)
+
+    Between moves the network's variables hold x', since the gradient is taken there, and x waits
+    in a slot: metrics during training, validation's too, are of x'. `finalize_variable_values`
+    puts x back, dropping the Langevin steps since its last move; `dml_tf.train` calls it before
+    a run is measured and saved. A loop starts from whatever the variables hold.
+
+    The noise is a function of seed, count of steps and variable, so that a run resumes exactly.
+    Weight decay belongs in the loss, as a regularizer. With `use_ema` the average is over x'.
+
+    Three choices follow the authors' released code: `learning_rate` is Algorithm 1's learning rate
+    times scope, which at their scopes of 1e-4 to 0.03 would hardly move x (at 1, x becomes mu);
+    the scope grows as `scope (1 + scope_growth)^moves`; and `momentum` is Nesterov's, of the
+    loss's gradient, within one Langevin loop. With `langevin_steps=1` and no noise a call is one of
+    SGD with rate `learning_rate x langevin_average x langevin_rate`.
+
+    Args:
+        learning_rate: Part of the way from x to mu that a move goes; a number or a schedule.
+        langevin_steps: L, Langevin steps for each move of the weights.
+        langevin_rate: Step size of the Langevin dynamics; it follows no schedule.
+        langevin_noise: Thermal noise epsilon.
+        langevin_average: Weight alpha of the newest x' in mu.
+        scope: Strength gamma_0 of the pull towards x; large values keep x' near.
+        scope_growth: gamma_1, by which the scope grows with every move.
+        momentum: Of the Langevin steps; it starts from rest in each loop.
+        seed: Of the noise; give each peer its own.
+        name: The optimizer's name.
+        **kwargs: Other arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: For `gradient_accumulation_steps`, which would hide steps from the loop.
+
+    Example:
+        >>> optimizer = EntropySGD(langevin_steps=2, langevin_noise=0.0, langevin_average=1.0)
+        >>> weight = keras.Variable([1.0])
+        >>> for _ in range(2):
+        ...     optimizer.apply([2 * weight], [weight])  # of weight^2
+        >>> round(float(weight[0]), 4)  # 1, then 0.8, then 0.8 - 0.1 (1.6 - 0.03 x 0.2)
+        0.6406
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1.0,
+        *,
+        langevin_steps: int = 20,
+        langevin_rate: float = 0.1,
+        langevin_noise: float = 1e-4,
+        langevin_average: float = 0.75,
+        scope: float = 0.03,
+        scope_growth: float = 1e-3,
+        momentum: float = 0.0,
+        seed: int = 0,
+        name: str = "entropy_sgd",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, name=name, **kwargs)
+        if self.gradient_accumulation_steps:
+            raise ValueError("EntropySGD takes no gradient_accumulation_steps: use larger batches.")
+        self.langevin_steps = langevin_steps
+        self.langevin_rate = langevin_rate
+        self.langevin_noise = langevin_noise
+        self.langevin_average = langevin_average
+        self.scope = scope
+        self.scope_growth = scope_growth
+        self.momentum = momentum
+        self.seed = seed
+
+    def build(self, variables: Sequence[keras.Variable]):
+        """Makes the optimizer's variables.
+
+        Args:
+            variables: Variables that it will train.
+        """
+        if not self.built:
+            super().build(variables)
+            names = ["weights", "mean", "momentum"]
+            self._slots = list(zip(*self.add_optimizer_variables(variables, names), strict=True))
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One Langevin step, and the move of the weights if it is the loop's last.
+
+        Args:
+            gradient: Of the loss at `variable`.
+            variable: x', one of the variables that the optimizer was built on.
+            learning_rate: The schedule's present value.
+        """
+        index = self._get_variable_index(variable)
+        slots, count, dtype = self._slots[index], tf.cast(self.iterations, tf.int64), variable.dtype
+        starts = count % self.langevin_steps == 0
+        ends = (count + 1) % self.langevin_steps == 0
+        weights, mean, velocity = (
+            tf.where(starts, start, slot)
+            for start, slot in zip(
+                (variable, variable, tf.zeros_like(variable)), slots, strict=True
+            )
+        )
+        gradient = tf.cast(gradient, dtype)
+        velocity = self.momentum * velocity + gradient
+        pull = self._scope(count, dtype) * (weights - variable)
+        sample = variable - self.langevin_rate * (gradient + self.momentum * velocity - pull)
+        sample += self._noise(count, index, variable)
+        mean += self.langevin_average * (sample - mean)
+        for slot, value in zip(slots, (weights, mean, velocity), strict=True):
+            self.assign(slot, value)
+        moved = weights - tf.cast(learning_rate, dtype) * (weights - mean)
+        self.assign(variable, tf.where(ends, moved, sample))
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]):
+        """Puts the weights x in the place of x', where a Langevin loop is under way.
+
+        Args:
+            var_list: The variables that the optimizer was built on.
+        """
+        if int(self.iterations) % self.langevin_steps:
+            for variable in var_list:
+                variable.assign(self._slots[self._get_variable_index(variable)][0])
+        super().finalize_variable_values(var_list)
+
+    def get_config(self) -> dict:
+        """Arguments of the constructor, for `keras.saving`."""
+        own = (
+            "langevin_steps langevin_rate langevin_noise langevin_average scope scope_growth "
+            "momentum seed"
+        ).split()
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+    def _scope(self, count: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        moves = tf.cast(count // self.langevin_steps, tf.float32)
+        return tf.cast(self.scope * (1.0 + self.scope_growth) ** moves, dtype)
+
+    def _noise(self, count: tf.Tensor, index: int, variable: tf.Variable) -> tf.Tensor:
+        place = count * len(self._slots) + index  # no two draws of a run share it
+        seed = tf.stack([tf.constant(self.seed, tf.int64), place])
+        normal = tf.random.stateless_normal(variable.shape, seed, dtype=variable.dtype)
+        return self.langevin_rate**0.5 * self.langevin_noise * normal

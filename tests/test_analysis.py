@@ -1,0 +1,195 @@
+"""Figures 4 and 5: noise on weights, posteriors by rank, two peers' features in one picture."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from dml_tf import Cohort, analysis, config, evaluate, records, train
+from dml_tf.data import Split, Splits
+
+SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16, "steps": 3}
+
+
+def splits_of(images, labels):
+    split = Split(np.asarray(images, "uint8"), np.asarray(labels, "int64"))
+    shape = np.zeros(1, "float32"), np.ones(1, "float32") / 255
+    return Splits("by hand", split, None, split, 2, ("a", "b"), *shape)
+
+
+@pytest.fixture
+def bias_only():
+    """A network of one input whose logits are its two biases, and labels 0, 0, 1, -1."""
+    inputs = keras.Input((1, 1, 1))
+    flat = keras.layers.Flatten(name="features")(inputs)
+    logits = keras.layers.Dense(2, kernel_initializer="zeros")(flat)
+    network = keras.Model(inputs, {"logits": logits, "features": flat}, name="net")
+    return Cohort([network]), splits_of(np.zeros((4, 1, 1, 1)), [0, 0, 1, -1])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A trained pair and its data."""
+    asked = config.load(**SMALL, cohort=2, results_dir=str(tmp_path_factory.mktemp("pair")))
+    train.run(asked, verbose=0)
+    return keras.saving.load_model(train.model_path(asked)), train.load_data(asked)
+
+
+# Weight noise
+
+
+def test_without_noise_the_loss_is_the_measured_one(pair):
+    found = analysis.weight_noise(*pair, sigmas=(0.0,))
+    measured = evaluate.measure(pair[0], pair[1].train, pair[1])["peers"]
+    assert found["loss"] == {name: [[m["cross_entropy"]]] for name, m in measured.items()}
+
+
+def test_noise_on_a_bias_raises_the_loss_by_what_arithmetic_says(bias_only):
+    cohort, splits = bias_only
+    found = analysis.weight_noise(cohort, splits, sigmas=(0.0, 2.0), draws=2, seed=7)
+    assert found["sigma"] == [0.0, 2.0]
+    assert found["loss"]["net"][0] == [pytest.approx(math.log(2))]
+    for draw in range(2):
+        rng = np.random.default_rng([7, draw, 0])
+        rng.standard_normal((1, 2), np.float32)  # the kernel, which meets inputs of 0
+        first, second = 2 * rng.standard_normal(2, np.float32).astype("float64")
+        gap = second - first
+        by_hand = (2 * np.log1p(np.exp(gap)) + np.log1p(np.exp(-gap))) / 3
+        assert found["loss"]["net"][1][draw] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_draw_has_one_direction_for_all_sigmas(bias_only):
+    network = bias_only[0].networks[0]
+    moved = []
+    for sigma in (1.0, 3.0):
+        with analysis._noise(bias_only[0], sigma, [0, 0]):
+            moved.append(np.concatenate([w.ravel() for w in network.get_weights()]))
+    np.testing.assert_allclose(moved[1], 3 * moved[0], rtol=1e-6)
+
+
+def test_noise_has_the_deviation_that_was_asked_for_and_spares_batch_norms_statistics():
+    network = keras.Sequential(
+        [keras.Input((100,)), keras.layers.Dense(200), keras.layers.BatchNormalization()]
+    )
+    before = network.get_weights()
+    with analysis._noise(Cohort([network]), 0.3, [0, 0]):
+        after = network.get_weights()
+    assert np.std(after[0] - before[0]) == pytest.approx(0.3, rel=0.03)
+    changed = [not np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
+    assert changed == [True, True, True, True, False, False]  # gamma, beta; mean, variance
+
+
+def test_weights_are_the_same_after_noise_and_after_a_failure(pair):
+    cohort, splits = pair
+    before = cohort.get_weights()
+    analysis.weight_noise(cohort, splits, sigmas=(0.5,), draws=1)
+    with pytest.raises(KeyError), analysis._noise(cohort, 1.0, [0, 0]):
+        assert not np.array_equal(cohort.get_weights()[0], before[0])
+        raise KeyError
+    for ours, theirs in zip(cohort.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_limit_takes_images_from_the_whole_training_set(bias_only):
+    cohort, _ = bias_only
+    splits = splits_of(np.zeros((60, 1, 1, 1)), np.repeat([0, 1], 30))
+    cohort.networks[0].layers[-1].bias.assign([1.0, 0.0])
+    whole, part = (analysis.weight_noise(cohort, splits, sigmas=(0.0,), images=n) for n in (60, 7))
+    right, wrong = np.log1p(np.exp(-1)), np.log1p(np.exp(1))
+    assert whole["loss"]["net"][0][0] == pytest.approx((right + wrong) / 2, rel=1e-6)
+    assert part["loss"]["net"][0][0] == pytest.approx((4 * right + 3 * wrong) / 7, rel=1e-6)
+
+
+# Posterior mass by rank
+
+
+def test_class_1_is_the_true_one_even_where_another_is_more_probable():
+    posteriors = np.array([[0.1, 0.2, 0.7], [0.6, 0.1, 0.3]])
+    by_hand = [(0.2 + 0.6) / 2, (0.7 + 0.3) / 2, (0.1 + 0.1) / 2]
+    np.testing.assert_allclose(analysis.mass_by_rank(posteriors, np.array([1, 0])), by_hand)
+
+
+def test_ranked_mass_sums_to_one_and_falls_from_class_2_on():
+    posteriors = np.random.default_rng(0).dirichlet(np.ones(7), 50)
+    mass = analysis.mass_by_rank(posteriors, np.arange(50) % 7)
+    assert mass.sum() == pytest.approx(1)
+    assert (np.diff(mass[1:]) < 0).all()
+
+
+def test_ranked_mass_leaves_unlabelled_images_out(bias_only):
+    cohort, splits = bias_only
+    cohort.networks[0].layers[-1].bias.assign([np.log(3), 0])
+    (mass,) = analysis.ranked_mass(cohort, splits).values()
+    np.testing.assert_allclose(mass, [(2 * 0.75 + 0.25) / 3, (2 * 0.25 + 0.75) / 3], rtol=1e-6)
+
+
+# t-SNE
+
+
+def test_as_many_test_images_of_each_of_the_commonest_classes_are_shown():
+    labels = np.array([3, 1, 1, 2, 2, 2, 1, 0])
+    splits = splits_of(np.arange(8).reshape(-1, 1, 1, 1), labels)
+    shown = analysis.choose_test_images(splits, images=4, classes=2)
+    assert shown.labels.tolist() == [1, 1, 2, 2]
+    assert shown.images.ravel().tolist() == [1, 2, 3, 4]
+
+
+def blobs(centres, rng):
+    return np.concatenate([c + 0.02 * rng.normal(size=(20, 4)) for c in np.eye(4)[centres]])
+
+
+def test_peers_with_features_of_their_own_stand_apart_in_the_picture():
+    rng = np.random.default_rng(0)
+    features = {"a": blobs([0, 1], rng), "b": 5 * blobs([2, 3], rng)}
+    points = analysis.tsne(features)
+    first, second = (np.array(points[name]) for name in "ab")
+    assert first.shape == second.shape == (40, 2)
+    distances = np.linalg.norm(first[:, None] - second[None], axis=-1)
+    assert distances.min() > np.linalg.norm(first[:20] - first[:20].mean(0), axis=1).max()
+    assert analysis.tsne(features) == points
+
+
+def test_the_nearest_features_are_the_same_peers_where_peers_differ_by_more_than_scale():
+    rng = np.random.default_rng(0)
+    assert analysis.same_peer({"a": blobs([0, 1], rng), "b": 5 * blobs([2, 3], rng)}) == 1.0
+    alike = analysis.same_peer({"a": blobs([0, 1], rng), "b": 5 * blobs([0, 1], rng)})
+    assert 0.25 < alike < 0.75
+
+
+def test_features_of_different_sizes_are_not_laid_over_each_other(pair):
+    cohort, splits = pair
+    shown = analysis.choose_test_images(splits, images=20)
+    wider = train.networks.build("resnet8:8", num_classes=10, input_shape=(8, 8, 1), seed=0)
+    mixed = Cohort([cohort.networks[0], wider], names=["narrow", "wide"])
+    assert list(analysis.features_of_two(mixed, shown, splits)) == ["narrow"]
+    assert len(analysis.features_of_two(cohort, shown, splits)) == 2
+
+
+# In a record
+
+
+def test_a_finished_run_is_analysed_without_training_it_again(tmp_path):
+    plain = config.load(**SMALL, cohort=2, results_dir=str(tmp_path))
+    asked = plain.replace(analyse=True)
+    assert asked.run_id == plain.run_id
+    first = train.run(plain, verbose=0)
+    assert "analysis" not in first and records.find(asked) is None
+    second = train.run(asked, verbose=0)
+    found = second.pop("analysis")
+    assert second == first
+    assert records.find(asked)["analysis"] == found
+    peers = {"resnet8_0", "resnet8_1"}
+    assert set(found["ranked_mass"]) == set(found["weight_noise"]["loss"]) == peers
+    assert set(found["tsne"]["points"]) == peers
+    assert len(found["tsne"]["labels"]) == len(found["tsne"]["points"]["resnet8_0"]) == 200
+    assert records.path(asked).stat().st_size < 50_000
+
+
+def test_a_run_whose_weights_are_gone_is_trained_again_to_be_analysed(tmp_path):
+    plain = config.load(**SMALL, results_dir=str(tmp_path))
+    first = train.run(plain, verbose=0)
+    train.model_path(plain).unlink()
+    second = train.run(plain.replace(analyse=True), verbose=0)
+    assert set(second["analysis"]) == {"weight_noise", "ranked_mass"}  # one peer: no t-SNE
+    assert second["test"] == first["test"]

@@ -1,0 +1,170 @@
+"""Entropy-SGD against nested loops in NumPy, its limits, its noise, and what it leaves behind."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dml_tf import Cohort
+from dml_tf.entropy_sgd import EntropySGD
+
+ENTROPY = {"langevin_steps": 4, "langevin_rate": 0.2, "langevin_average": 0.6, "scope": 0.3,
+           "scope_growth": 0.1, "langevin_noise": 0.0}  # fmt: skip
+
+
+def gradient_at(x):
+    """Of x^4 / 4 - x, which is no line, so that order and place of the gradients matter."""
+    return x**3 - 1
+
+
+def algorithm_1(x, moves, momentum, rate, L, eta, alpha, gamma, growth):
+    """Entropy-SGD as nested loops; line 9 without gamma, as in the authors' code."""
+    for move in range(moves):
+        sample, mean, velocity = x.copy(), x.copy(), np.zeros_like(x)
+        for _ in range(L):
+            gradient = gradient_at(sample)
+            velocity = momentum * velocity + gradient
+            pull = gamma * (1 + growth) ** move * (x - sample)
+            sample = sample - eta * (gradient + momentum * velocity - pull)
+            mean = (1 - alpha) * mean + alpha * sample
+        x = x - rate * (x - mean)
+    return x
+
+
+def langevin_steps(optimizer, weight, count):
+    for _ in range(count):
+        optimizer.apply([gradient_at(tf.convert_to_tensor(weight))], [weight])
+
+
+def started(**options):
+    weight = keras.Variable([0.5, -1.0, 1.5])
+    optimizer = EntropySGD(**{**ENTROPY, **options})
+    optimizer.build([weight])
+    return optimizer, weight
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_entropy_sgd_is_algorithm_1(momentum, rate):
+    optimizer, weight = started(learning_rate=rate, momentum=momentum)
+    oracle = algorithm_1(weight.numpy().astype("float64"), 5, momentum, rate, 4, 0.2, 0.6, 0.3, 0.1)
+    langevin_steps(optimizer, weight, 5 * 4)
+    np.testing.assert_allclose(weight.numpy(), oracle, rtol=1e-5)
+    assert np.abs(oracle - [0.5, -1.0, 1.5]).min() > 0.1
+
+
+def test_entropy_sgd_takes_the_schedules_rate_of_the_step_that_moves():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([3, 7], [1.0, 0.5, 0.0])
+    optimizer, weight = started(learning_rate=schedule)
+    start = weight.numpy().astype("float64")
+    first = algorithm_1(start, 1, 0.0, 1.0, 4, 0.2, 0.6, 0.3, 0.1)
+    langevin_steps(optimizer, weight, 4)  # steps 0 to 3
+    np.testing.assert_allclose(weight.numpy(), first, rtol=1e-6)
+    second = algorithm_1(first, 1, 0.0, 0.5, 4, 0.2, 0.6, 0.33, 0.1)
+    langevin_steps(optimizer, weight, 4)  # 4 to 7
+    np.testing.assert_allclose(weight.numpy(), second, rtol=1e-5)
+    langevin_steps(optimizer, weight, 4)
+    np.testing.assert_allclose(weight.numpy(), second, rtol=1e-5)
+
+
+def test_entropy_sgd_with_loops_of_one_step_is_sgd():
+    optimizer, weight = started(learning_rate=0.5, langevin_steps=1)
+    sgd, same = keras.optimizers.SGD(0.5 * 0.6 * 0.2), keras.Variable(weight.numpy())
+    langevin_steps(optimizer, weight, 6)
+    langevin_steps(sgd, same, 6)
+    np.testing.assert_allclose(weight.numpy(), same.numpy(), rtol=1e-6)
+
+
+def test_entropy_sgd_without_scope_that_moves_to_the_newest_sample_is_sgd():
+    optimizer, weight = started(scope=0.0, langevin_average=1.0)
+    sgd, same = keras.optimizers.SGD(0.2), keras.Variable(weight.numpy())
+    langevin_steps(optimizer, weight, 10)
+    langevin_steps(sgd, same, 10)
+    np.testing.assert_allclose(weight.numpy(), same.numpy(), rtol=1e-6)
+
+
+def test_a_large_scope_keeps_the_samples_near():
+    distances = []
+    for scope in (0.0, 4.0):
+        optimizer, weight = started(scope=scope, langevin_steps=10)
+        before = weight.numpy()
+        langevin_steps(optimizer, weight, 9)
+        distances.append(np.abs(weight.numpy() - before))
+    assert (distances[1] < 0.7 * distances[0]).all()
+
+
+def noise(steps=1, variables=1, **options):
+    weights = [keras.Variable(np.zeros(20_000, "float32")) for _ in range(variables)]
+    options = {"langevin_rate": 0.25, "langevin_noise": 0.3, "langevin_steps": 50, **options}
+    optimizer = EntropySGD(**options, scope=0.0)
+    drawn, before = [], np.zeros((variables, 20_000))
+    for _ in range(steps):
+        optimizer.apply([tf.zeros(20_000)] * variables, weights)
+        after = np.stack([w.numpy() for w in weights])
+        drawn += [*(after - before)]
+        before = after
+    return np.stack(drawn)
+
+
+def test_langevin_noise_has_variance_rate_times_epsilon_squared():
+    drawn = noise(steps=2, variables=2)
+    np.testing.assert_allclose(drawn.var(axis=1), 0.25 * 0.3**2, rtol=0.05)
+    np.testing.assert_allclose(drawn.mean(axis=1), 0, atol=4 * 0.15 / 20_000**0.5)
+
+
+def test_langevin_noise_is_drawn_anew_for_each_step_variable_and_seed():
+    drawn = np.concatenate([noise(steps=2, variables=2), noise(seed=1)])
+    correlation = np.corrcoef(drawn) - np.eye(5)
+    assert np.abs(correlation).max() < 0.05
+    np.testing.assert_array_equal(noise(seed=1), drawn[4:])
+
+
+def test_finalizing_within_a_loop_puts_the_weights_back():
+    optimizer, weight = started()
+    langevin_steps(optimizer, weight, 4)
+    moved = weight.numpy()
+    langevin_steps(optimizer, weight, 3)
+    assert np.abs(weight.numpy() - moved).min() > 1e-3
+    optimizer.finalize_variable_values([weight])
+    np.testing.assert_array_equal(weight.numpy(), moved)
+
+
+def test_finalizing_after_a_move_changes_nothing():
+    optimizer, weight = started()
+    langevin_steps(optimizer, weight, 8)
+    moved = weight.numpy()
+    optimizer.finalize_variable_values([weight])
+    np.testing.assert_array_equal(weight.numpy(), moved)
+
+
+def test_a_loop_starts_from_weights_that_were_loaded_after_building():
+    optimizer, weight = started()
+    weight.assign([2.0, 2.0, 2.0])
+    oracle = algorithm_1(np.full(3, 2.0), 1, 0.0, 1.0, 4, 0.2, 0.6, 0.3, 0.1)
+    langevin_steps(optimizer, weight, 4)
+    np.testing.assert_allclose(weight.numpy(), oracle, rtol=1e-6)
+
+
+def test_entropy_sgd_goes_on_after_saving_as_if_it_had_never_stopped(tmp_path):
+    def model():
+        net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="net")
+        cohort = Cohort([net])
+        cohort.compile(EntropySGD(langevin_steps=3, langevin_noise=0.1, momentum=0.5))
+        return cohort
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(8, 3)).astype("float32"), np.arange(8) % 2
+    whole = model()
+    whole.fit(images, labels, batch_size=2, shuffle=False, verbose=0)  # 4 steps: within a loop
+    whole.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for cohort in (whole, again):
+        cohort.fit(images, labels, batch_size=2, shuffle=False, verbose=0)
+    assert int(again.optimizers[0].iterations) == 8
+    for ours, theirs in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_entropy_sgd_refuses_accumulated_gradients():
+    with pytest.raises(ValueError, match="larger batches"):
+        EntropySGD(gradient_accumulation_steps=2)
