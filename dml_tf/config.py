@@ -6,6 +6,7 @@ both, and the scale's file over the data set's.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ class Config:
         "", "distill: a .keras file or a run id; default, the independent run of the first net."
     )
     pretrained: str = _setting(
-        "", "Start from weights: imagenet (mobilenet only), or a .keras or .weights.h5 file."
+        "", "Start from imagenet's weights (mobilenet), a run's, or a .keras or .weights.h5 file's."
     )
     optimizer: str = _setting(
         "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",
@@ -164,7 +165,8 @@ class Config:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
         nets = "+".join(self.net).replace(":", "w")
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
-        base = load(**{key: getattr(self, key) for key in (*_IDENTITY, "scale")}).comparable()
+        identity = [key for key in (*_IDENTITY, "scale") if key != "seed"]
+        base = load(**{key: getattr(self, key) for key in identity}).comparable()
         differing = {
             key: value
             for key, value in self.comparable().items()
@@ -314,7 +316,7 @@ def load(**settings) -> Config:
     unknown = sorted(settings.keys() - _FIELDS.keys())
     if unknown:
         raise FlagError(f"Unknown setting {unknown[0]!r}; there are {', '.join(_FIELDS)}.")
-    return parse([to_flag(name, value) for name, value in settings.items()])
+    return _parse_once(tuple(to_flag(name, value) for name, value in settings.items()))
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -340,6 +342,10 @@ def parse(argv: Sequence[str]) -> Config:
     config = Config(**settings | {"image_size": _size(settings["image_size"])})
     _refuse_ineffective(config, [name for name in _FIELDS if explicit[name].present])
     return config
+
+
+# Tables and figures ask for the same few settings thousands of times.
+_parse_once = functools.cache(parse)
 
 
 def flag_help() -> str:

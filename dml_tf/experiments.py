@@ -1,4 +1,4 @@
-"""The paper's tables as data: cells, the runs that fill them, and the scales they run at.
+"""The paper's tables and figures as data: cells, and contrasts between them.
 
 A cell says which run fills it; the runs of a scale are the union over its cells, so that the
 independent ResNet-32 trains once and serves every row that needs it. Nothing here imports
@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dml_tf import config
 from dml_tf.config import Config
+from dml_tf.scales import CIFAR, IMAGENET, MARKET, MARKET_IDENTITIES, NETWORKS, Scale
 
-# The paper's networks and data sets, by the names that its tables print.
-NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
-CIFAR = ("CIFAR-10", "CIFAR-100")
 PAIRS = (
     ("ResNet-32", "ResNet-32"),
     ("WRN-28-10", "ResNet-32"),
@@ -23,45 +21,6 @@ PAIRS = (
     ("WRN-28-10", "MobileNet"),
     ("WRN-28-10", "WRN-28-10"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What stands in a data set's place at one scale.
-
-    Attributes:
-        dataset: Value of `--dataset`.
-        seeds: How many seeds each run has.
-        networks: The paper's network -> value of `--net`.
-        settings: Flags of every run on it at this scale.
-        pretrained: Value of `--pretrained` for networks that start from ImageNet's weights.
-    """
-
-    dataset: str
-    seeds: int
-    networks: Mapping[str, str]
-    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    pretrained: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """Which data and networks stand in the paper's places, and how the result is called.
-
-    Attributes:
-        name: Value of `--scale`.
-        data: The paper's data set -> what stands in its place.
-    """
-
-    name: str
-    data: Mapping[str, Data]
-
-    @property
-    def is_paper(self) -> bool:
-        """Whether results may be compared with the paper's numbers."""
-        return self.name == "paper"
-
-
 # Table 3's published competitors -> which columns the paper prints; they need no run.
 REID_PUBLISHED = {
     "Gated S-CNN": "",
@@ -70,62 +29,52 @@ REID_PUBLISHED = {
     "PDC": "Single",
     "DLPAR": "Single",
 }
-
-PAPER_NETWORKS = dict(
-    zip(NETWORKS, ("resnet32", "mobilenet", "inception_v1", "wrn-28-10"), strict=True)
+REID_COLUMNS = {
+    "Single-Query mAP": "mAP",
+    "Single-Query Rank-1": "rank1",
+    "Multi-Query mAP": "multi_query.mAP",
+    "Multi-Query Rank-1": "multi_query.rank1",
+}
+DISTILLATIONS = (
+    ("CIFAR-100", "WRN-28-10", "ResNet-32"),
+    ("CIFAR-100", "MobileNet", "ResNet-32"),
+    (MARKET, "InceptionV1", "MobileNet"),
+    (MARKET, "MobileNet", "MobileNet"),
 )
-_SMALL = {"ResNet-32": "resnet8:16", "MobileNet": "mobilenet_short:0.5", "WRN-28-10": "wrn-10-2"}
-_TINY = {"ResNet-32": "resnet8:4", "MobileNet": "mobilenet_short:0.25", "WRN-28-10": "wrn-10-1:4"}
-
-_TWO_STEPS = {"steps": 2, "batch_size": 8}
-
-SCALES: Mapping[str, Scale] = {
-    scale.name: scale
-    for scale in (
-        Scale(
-            "smoke",
-            {
-                "CIFAR-10": Data("digits", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
-                "CIFAR-100": Data("shapes100", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
-                "Market-1501": Data("pedestrians", 1, _TINY, _TWO_STEPS),
-            },
-        ),
-        Scale(
-            "mini",
-            {
-                "CIFAR-10": Data("digits", 3, _SMALL),
-                "CIFAR-100": Data("shapes100", 1, _SMALL),
-                "Market-1501": Data("pedestrians", 1, _SMALL),
-            },
-        ),
-        Scale("cpu", {"CIFAR-10": Data("cifar10", 5, _SMALL)}),
-        Scale(
-            "paper",
-            {
-                "CIFAR-10": Data("cifar10", 3, PAPER_NETWORKS),
-                "CIFAR-100": Data("cifar100", 3, PAPER_NETWORKS),
-                "Market-1501": Data("market1501", 3, PAPER_NETWORKS, pretrained="imagenet"),
-            },
-        ),
-    )
+COHORT_SIZES = (1, 2, 3, 4, 5)
+# Row of Fig. 6 -> settings; identities are counted as in the paper, of 751.
+LABELLED = {
+    "figure6a": {f"{p}%": (("labelled_fraction", p / 100),) for p in (10, 25, 50)} | {"100%": ()},
+    "figure6b": {str(m): (("labelled_identities", m),) for m in (100, 250, 500)} | {"751": ()},
+}
+# How the mimicry of Fig. 3's cohorts may be read: Eqs. (10) and (11) have one gradient, so that the
+# figure's two curves need one of the authors' sum or another average.
+COHORT_METHODS = {
+    "Independent": ("independent", ()),
+    "DML": ("dml", ()),
+    "DML, sum": ("dml", (("peer_reduction", "sum"),)),
+    "DML_e, logits": ("dml_e", (("ensemble_average", "logit"),)),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One number of a table, in the paper's words, and how it is measured.
+    """One number of a table or figure, in the paper's words, and how it is measured.
 
     Attributes:
-        item: `table1`, `table2`, ...
+        item: `table1`, `figure3a`, ...
         dataset: The paper's data set.
         row: The table's row.
         column: The table's column.
-        metric: Which of a record's measures, such as `accuracy` or `multi_query.mAP`; or
-            `millions` (of parameters).
+        metric: Which of a record's measures, such as `multi_query.mAP`, of the test images unless
+            it begins with `train.`; `main` for accuracy, or mAP in re-identification; `millions`
+            (of parameters).
         method: Value of `--method` of the run that fills the cell; '' where none does.
         networks: The paper's networks in that run.
-        peer: Which of them the number belongs to; None for the mean over all.
-        pretrained: Whether they start from ImageNet's weights.
+        of: Whose it is: a peer's index, `mean` or `std` over the peers, or `ensemble`.
+        settings: Further flags of the run.
+        pretrained: Whether its networks start from ImageNet's weights.
+        printed: Whether the paper prints a number.
     """
 
     item: str
@@ -135,8 +84,10 @@ class Cell:
     metric: str
     method: str = ""
     networks: tuple[str, ...] = ()
-    peer: int | None = 0
+    of: int | str = 0
+    settings: tuple[tuple[str, object], ...] = ()
     pretrained: bool = False
+    printed: bool = True
 
     def run(self, scale: Scale, seed: int, results_dir: str, data_dir: str = "") -> Config | None:
         """The run that fills the cell.
@@ -150,40 +101,76 @@ class Cell:
         Returns:
             Its settings; None if the cell has no place at this scale, or needs no run.
         """
-        data = scale.data.get(self.dataset)
+        data = scale.place(self.item, self.dataset)
         if data is None or not self.method or (self.pretrained and not data.pretrained):
             return None
-        return config.load(
+        settings = {**data.settings, **dict(self.settings)}
+        if settings.get("optimizer") == "entropy_sgd":
+            settings |= data.entropy_sgd
+        if self.pretrained:
+            settings["pretrained"] = data.pretrained
+        if identities := settings.get("labelled_identities"):
+            settings["labelled_identities"] = round(
+                identities * data.identities / MARKET_IDENTITIES
+            )
+        run = config.load(
             dataset=data.dataset,
             scale=scale.name,
             net=tuple(data.networks[name] for name in self.networks),
             method=self.method,
-            seed=seed,
-            results_dir=results_dir,
-            data_dir=data_dir,
-            **data.settings,
-            **({"pretrained": data.pretrained} if self.pretrained else {}),
+            **settings,
         )
+        return run.replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
 
 
 @dataclasses.dataclass(frozen=True)
-class Gain:
-    """A computed line of a table: what one cell has over another, paired by seed.
+class Contrast:
+    """A computed line: a weighted sum of cells, seed by seed, such as what DML gains.
 
     Attributes:
         row: The table's row.
         column: The table's column, such as `DML-Ind Net 1`.
-        cell: The cell that should have gained.
-        baseline: What is subtracted, a cell of the same table and data set.
+        terms: Cells of one item and their weights.
     """
 
     row: str
     column: str
-    cell: Cell
-    baseline: Cell
+    terms: tuple[tuple[Cell, float], ...]
 
 
-def table1() -> list[Cell]:
+Line = Cell | Contrast
+
+
+def gain(row: str, column: str, cell: Cell, baseline: Cell) -> Contrast:
+    """What one cell has over another.
+
+    Args:
+        row: The line's row.
+        column: The line's column.
+        cell: The cell that should have gained.
+        baseline: What is subtracted.
+
+    Returns:
+        Their difference.
+    """
+    return Contrast(row, column, ((cell, 1.0), (baseline, -1.0)))
+
+
+def section31() -> list[Line]:
+    """Sec. 3.1: the mimicry loss of Eq. (7) in place of the KL divergence."""
+    nets = ("ResNet-32", "ResNet-32")
+    lines = []
+    for dataset in CIFAR:
+        kl, js = (
+            Cell("section31", dataset, " + ".join(nets), column, "accuracy", "dml", nets, "mean",
+                 settings, printed=False)
+            for column, settings in (("KL", ()), ("Eq. (7)", (("mimicry", "js"),)))
+        )  # fmt: skip
+        lines += [kl, js, gain(kl.row, "Eq. (7) - KL", js, kl)]
+    return lines
+
+
+def table1() -> list[Line]:
     """Table 1: the networks' sizes, which need no training."""
     return [
         Cell("table1", "CIFAR-100", name, "Parameters", "millions", networks=(name,))
@@ -191,7 +178,7 @@ def table1() -> list[Cell]:
     ]
 
 
-def table2() -> list[Cell | Gain]:
+def table2() -> list[Line]:
     """Table 2: six pairs on two data sets; its DML-Ind columns are computed."""
     lines = []
     for dataset, pair, k in itertools.product(CIFAR, PAIRS, (0, 1)):
@@ -199,50 +186,218 @@ def table2() -> list[Cell | Gain]:
         at = ("table2", dataset, row)
         alone = Cell(*at, f"Independent Net {k + 1}", "accuracy", "independent", (pair[k],))
         dml = Cell(*at, f"DML Net {k + 1}", "accuracy", "dml", pair, k)
-        lines += [alone, dml, Gain(row, f"DML-Ind Net {k + 1}", dml, alone)]
+        lines += [alone, dml, gain(row, f"DML-Ind Net {k + 1}", dml, alone)]
     return lines
 
 
-def table3() -> list[Cell | Gain]:
+def table3() -> list[Line]:
     """Table 3: re-identification, the average of the two networks of a cohort."""
-    columns = {
-        "Single-Query mAP": "mAP",
-        "Single-Query Rank-1": "rank1",
-        "Multi-Query mAP": "multi_query.mAP",
-        "Multi-Query Rank-1": "multi_query.rank1",
-    }
     lines = [
-        Cell("table3", "Market-1501", row, column, metric)
+        Cell("table3", MARKET, row, column, metric)
         for row, queries in REID_PUBLISHED.items()
-        for column, metric in columns.items()
+        for column, metric in REID_COLUMNS.items()
         if column.startswith(queries)
     ]
-    for pretrained, (column, metric) in itertools.product((False, True), columns.items()):
+    for pretrained, (column, metric) in itertools.product((False, True), REID_COLUMNS.items()):
         name = "MobileNet, pre-trained" if pretrained else "MobileNet"
         alone, dml = (
-            Cell("table3", "Market-1501", row, column, metric, method, nets, None, pretrained)
+            Cell("table3", MARKET, row, column, metric, method, nets, "mean", (), pretrained)
             for row, method, nets in (
                 (name, "independent", ("MobileNet",)),
                 (f"{name}, DML", "dml", ("MobileNet", "MobileNet")),
             )
         )
-        lines += [alone, dml, Gain(f"{name}, DML-Ind", column, dml, alone)]
+        lines += [alone, dml, gain(f"{name}, DML-Ind", column, dml, alone)]
     return lines
 
 
-ITEMS: Mapping[str, Callable[[], list]] = {"table1": table1, "table2": table2, "table3": table3}
+def table4() -> list[Line]:
+    """Table 4: a trained teacher against a peer."""
+    lines = []
+    for dataset, *pair in DISTILLATIONS:
+        row, nets = " + ".join(pair), tuple(pair)
+        at = ("table4", dataset, row)
+        metric = "mAP" if dataset == MARKET else "accuracy"
+        alone = [
+            Cell(*at, f"Independent Net {k + 1}", metric, "independent", (nets[k],)) for k in (0, 1)
+        ]
+        distilled = Cell(*at, "1 distills 2", metric, "distill", nets, 1)
+        dml = [Cell(*at, f"DML Net {k + 1}", metric, "dml", nets, k) for k in (0, 1)]
+        lines += [*alone, distilled, *dml, gain(row, "DML-Distilled Net 2", dml[1], distilled)]
+        lines += [gain(row, f"DML-Ind Net {k + 1}", dml[k], alone[k]) for k in (0, 1)]
+    return lines
+
+
+def table5() -> list[Line]:
+    """Table 5: DML against seeking entropy blindly, and with like features; single-query."""
+    lines = []
+    one, two = ("MobileNet",), ("MobileNet", "MobileNet")
+    for column, metric in (("mAP", "mAP"), ("Rank-1", "rank1")):
+        rows = {
+            "Independent": ("independent", one, (), True),
+            "DML": ("dml", two, (), True),
+            "Independent, Entropy": ("independent", one, (("optimizer", "entropy_sgd"),), True),
+            "Independent, confidence penalty": (
+                "independent", one, (("entropy_weight", 0.1),), False,
+            ),
+            "DML, L2": ("dml", two, (("feature_weight", 0.1),), True),
+        }  # fmt: skip
+        cells = {
+            row: Cell("table5", MARKET, row, column, metric, method, nets, "mean", flags,
+                      printed=printed)
+            for row, (method, nets, flags, printed) in rows.items()
+        }  # fmt: skip
+        lines += cells.values()
+        lines += [
+            gain(f"DML - ({row})", column, cells["DML"], cell)
+            for row, cell in cells.items()
+            if row != "DML"
+        ]
+    return lines
+
+
+def entropy() -> list[Line]:
+    """Sec. 4.8: mean posterior entropy on the training images, in nats.
+
+    For DML and DML_e the paper names neither data nor network; those of Fig. 3 are taken.
+    """
+    lines = []
+    for dataset, network, lower, (method, settings) in (
+        ("CIFAR-100", "ResNet-32", "Independent", ("independent", ())),
+        (MARKET, "MobileNet", "DML_e", COHORT_METHODS["DML_e, logits"]),
+    ):
+        at = ("entropy", dataset, "Training images")
+        pair = (network, network)
+        low = Cell(
+            *at, lower, "train.entropy", method, pair[: 1 + (method != "independent")], "mean",
+            settings,
+        )  # fmt: skip
+        high = Cell(*at, "DML", "train.entropy", "dml", pair, "mean")
+        lines += [low, high, gain("Training images", f"DML-{lower}", high, low)]
+    return lines
+
+
+def figure2a() -> list[Line]:
+    """Figure 2a: ImageNet, a pair of two architectures; curves are the same runs' histories."""
+    nets = ("MobileNet", "InceptionV1")
+    lines = []
+    for k, net in enumerate(nets):
+        at = ("figure2a", IMAGENET, net)
+        alone = Cell(*at, "Independent", "accuracy", "independent", (net,), printed=False)
+        dml = Cell(*at, "DML", "accuracy", "dml", nets, k, printed=False)
+        lines += [alone, dml, gain(net, "DML-Ind", dml, alone)]
+    return lines
+
+
+def figure2b() -> list[Line]:
+    """Figure 2b: peers updated in turn, or all from the same predictions ('distributed')."""
+    lines = []
+    updates = {"Sequential": (), "Distributed": (("update", "simultaneous"),)}
+    for column, of in (("Net 1", 0), ("Net 2", 1), ("Average", "mean"), ("Spread", "std")):
+        first, second = (
+            Cell("figure2b", MARKET, row, column, "mAP", "dml", ("MobileNet", "MobileNet"), of,
+                 settings, printed=False)
+            for row, settings in updates.items()
+        )  # fmt: skip
+        lines += [first, second, gain("Distributed - Sequential", column, second, first)]
+    return lines
+
+
+def _figure3(item: str, title: str, of: str) -> list[Line]:
+    cells = {}
+    for (row, (method, settings)), size in itertools.product(COHORT_METHODS.items(), COHORT_SIZES):
+        alone = size == 1
+        cells[row, size] = Cell(
+            item, MARKET, row, f"{title} of {size}", "main",
+            "independent" if alone else method, ("MobileNet",) * size,
+            "mean" if alone else of, () if alone else settings, printed=False,
+        )  # fmt: skip
+    gains = [
+        gain(f"{row}-Ind", cell.column, cell, cells["Independent", size])
+        for (row, size), cell in cells.items()
+        if row != "Independent" and size > 1
+    ]
+    return [*cells.values(), *gains]
+
+
+def figure3a() -> list[Line]:
+    """Figure 3a: the average network of a cohort, by the cohort's size, and the spread in it."""
+    spread = [
+        dataclasses.replace(cell, column=cell.column.replace("average", "spread"), of="std")
+        for cell in _figure3("figure3a", "average", "mean")
+        if isinstance(cell, Cell) and len(cell.networks) > 1
+    ]
+    return _figure3("figure3a", "average", "mean") + spread
+
+
+def figure3b() -> list[Line]:
+    """Figure 3b: the same cohorts as ensembles."""
+    return _figure3("figure3b", "ensemble", "ensemble")
+
+
+def _figure6(item: str, dataset: str, network: str) -> list[Line]:
+    lines = []
+    drop = (("unlabelled", "drop"),)
+    for row, labels in LABELLED[item].items():
+        at = (item, dataset, row)
+        only = labels and labels + drop
+        alone, labelled, everything = (
+            Cell(*at, column, "main", method, nets, "mean", settings, printed=False)
+            for column, method, nets, settings in (
+                ("Independent", "independent", (network,), only),
+                ("DML-labelled", "dml", (network, network), only),
+                ("DML-all", "dml", (network, network), labels),
+            )
+        )
+        lines += [alone, labelled, gain(row, "DML-labelled - Independent", labelled, alone)]
+        if labels:
+            lines += [everything, gain(row, "DML-all - DML-labelled", everything, labelled)]
+    return lines
+
+
+def figure6a() -> list[Line]:
+    """Figure 6a: semi-supervised classification, by the part of images with labels."""
+    return _figure6("figure6a", "CIFAR-100", "ResNet-32")
+
+
+def figure6b() -> list[Line]:
+    """Figure 6b: semi-supervised re-identification, by the number of identities with labels."""
+    return _figure6("figure6b", MARKET, "MobileNet")
+
+
+ITEMS: Mapping[str, Callable[[], list[Line]]] = {
+    item.__name__: item
+    for item in (
+        section31, table1, table2, table3, table4, table5, entropy,
+        figure2a, figure2b, figure3a, figure3b, figure6a, figure6b,
+    )
+}  # fmt: skip
 
 
 def cells(items: Iterable[str] = tuple(ITEMS)) -> list[Cell]:
-    """The cells of some tables.
+    """The cells of some items.
 
     Args:
-        items: Names of tables.
+        items: Names of tables and figures.
 
     Returns:
         Their cells.
     """
     return [line for item in items for line in ITEMS[item]() if isinstance(line, Cell)]
+
+
+def waves(runs: Sequence[Config]) -> list[list[Config]]:
+    """Parts runs by what must be finished first: teachers, and those whose weights others take.
+
+    Args:
+        runs: Any runs.
+
+    Returns:
+        The same, in up to two groups.
+    """
+    later = [run for run in runs if run.method == "distill" or run.pretrained]
+    first = [run for run in runs if run not in later]
+    return [wave for wave in (first, later) if wave]
 
 
 def runs(
@@ -253,11 +408,11 @@ def runs(
     data_dir: str = "",
     seeds: int = 0,
 ) -> list[Config]:
-    """The runs that some tables need at one scale, each once.
+    """The runs that some items need at one scale, each once, and those whose weights they take.
 
     Args:
         scale: Where they run.
-        items: Names of tables.
+        items: Names of tables and figures.
         results_dir: Where records belong.
         data_dir: Where data are.
         seeds: Seeds of each run; 0 for the scale's own number.
@@ -266,11 +421,10 @@ def runs(
         Their settings; the first seed of every run comes first.
     """
     wanted: dict[str, Config] = {}
-    filled = [cell for cell in cells(items) if cell.dataset in scale.data]
-    for seed in range(seeds or max(data.seeds for data in scale.data.values())):
-        for cell in filled:
-            if seed < (seeds or scale.data[cell.dataset].seeds):
-                run = cell.run(scale, seed, results_dir, data_dir)
-                if run:
-                    wanted.setdefault(run.run_id, run)
+    placed = [(cell, scale.place(cell.item, cell.dataset)) for cell in cells(items)]
+    counts = [(cell, seeds or data.seeds) for cell, data in placed if data]
+    for seed in range(max((count for _, count in counts), default=0)):
+        for cell, count in counts:
+            if seed < count and (run := cell.run(scale, seed, results_dir, data_dir)):
+                wanted.setdefault(run.run_id, run)
     return list(wanted.values())

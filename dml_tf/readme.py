@@ -85,13 +85,14 @@ def photographs() -> str:
                 {seed: factor * _mean(runs[seed][1], measure) for seed in shared}
                 for runs in (alone, pair)
             )
+            difference = tables.contrast([(second, 1), (first, -1)])
             rows.append(
                 {
                     "setting": title if measure == ("test", "accuracy") else "",
                     "measure": label,
                     "independent": _mean_and_spread(first, factor),
                     "DML, mean of both peers": _mean_and_spread(second, factor),
-                    "difference [95% interval]": _interval(tables.paired(second, first), factor),
+                    "difference [95% interval]": _interval(difference, factor),
                     "seeds": len(shared),
                 }
             )

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import functools
+import itertools
 import os
 import statistics
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dml_tf import config, experiments, records, state, tables
+from dml_tf import config, experiments, records, scales, state, tables
 from dml_tf.config import Config
+from dml_tf.report import write as write_report
 from dml_tf.workers import Task, run_tasks
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains what is missing and writes the tables.
+    """Trains what is missing and writes tables, figures and the page.
 
     Args:
         argv: Command-line arguments.
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         Exit status: 0 done; 1 a run failed or was refused; 2 (by argparse) bad arguments.
     """
     options = _parse(argv)
-    scale = experiments.SCALES[options.scale]
+    scale = scales.SCALES[options.scale]
     folder = Path(options.results_dir or config.ROOT / "results" / scale.name)
     try:
         runs = experiments.runs(
@@ -52,13 +54,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         with state.hold(folder / "locks" / "run_all", busy):
             failures = _train(folder, todo, len(runs), options)
-            written = tables.write(scale, folder, options.only)
-    except (BlockingIOError, KeyboardInterrupt) as error:
+            written = write_report(scale, folder)
+    except (BlockingIOError, KeyboardInterrupt, records.RecordMismatch) as error:
         reason = str(error) or "interrupted; the same command goes on where it was."
         print(f"run_all: {reason}", file=sys.stderr)
         return 1
-    for file in written:
-        print(f"wrote {file}")
+    print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
     for task, reason in failures:
         print(f"FAILED {task.name}: {reason}\n  log: {task.log}", file=sys.stderr)
     return 1 if failures else 0
@@ -93,7 +94,7 @@ def count_parameters(report: Callable[[str], None], file: Path):
     from dml_tf import networks
 
     counts = {}
-    for title, name in experiments.PAPER_NETWORKS.items():
+    for title, name in scales.PAPER_NETWORKS.items():
         report(name)
         network = networks.build(name, num_classes=100, input_shape=(32, 32, 3))
         counts[title] = networks.count_parameters(network)
@@ -105,21 +106,28 @@ def _train(
 ) -> list[tuple[Task, str]]:
     """Does what is left to do and returns what failed, with the reasons."""
     logs = folder / "logs"
-    tasks = [Task(run.run_id, train_one, (run,), logs / f"{run.run_id}.log") for run in todo]
+    waves = [
+        [Task(run.run_id, train_one, (run,), logs / f"{run.run_id}.log") for run in wave]
+        for wave in experiments.waves(todo) or [[]]
+    ]
     sizes = folder / tables.PARAMETERS
     if "table1" in options.only and not sizes.exists():
-        tasks.insert(0, Task("table 1", count_parameters, (sizes,), logs / "table1.log"))
+        waves[0].insert(0, Task("table 1", count_parameters, (sizes,), logs / "table1.log"))
+    total = sum(map(len, waves))
     print(
         f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {options.jobs} at a time"
     )
-    failures, started, clock = [], {}, _Clock(len(tasks), options.jobs)
+    failures, started, clock = [], {}, _Clock(total, options.jobs)
     line = functools.partial(tqdm, disable=not sys.stdout.isatty(), dynamic_ncols=True)
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+    events = itertools.chain.from_iterable(
+        run_tasks(wave, options.jobs, threads=1) for wave in waves
+    )
     with (
-        line(total=len(tasks), bar_format=layout) as bar,
+        line(total=total, bar_format=layout) as bar,
         line(bar_format="{desc}", leave=False) as running,
     ):
-        for event in run_tasks(tasks, options.jobs, threads=1):
+        for event in events:
             name = event.task.name
             if event.kind == "started":
                 started[name] = ""
@@ -167,7 +175,7 @@ def _list(runs: Sequence[Config], todo: Sequence[Config]):
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run_all.sh", description=__doc__)
-    parser.add_argument("--scale", choices=experiments.SCALES, default="mini")
+    parser.add_argument("--scale", choices=scales.SCALES, default="mini")
     parser.add_argument(
         "--only", type=_items, default=tuple(experiments.ITEMS), help="tables, comma-separated"
     )

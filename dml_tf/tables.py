@@ -3,18 +3,20 @@
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dml_tf import config, experiments, records
-from dml_tf.experiments import Cell, Gain, Scale
+from dml_tf import claims, config, experiments, records
+from dml_tf.experiments import Cell, Contrast
+from dml_tf.scales import Scale
 
 PAPER = config.ROOT / "results" / "paper.csv"
 PARAMETERS = "parameters.json"
+NATS = ("train.entropy",)
 _KEYS = ["item", "dataset", "row", "column", "metric"]
 
 
@@ -24,63 +26,101 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(experiments.I
     Args:
         scale: Which runs fill the cells.
         folder: Results folder.
-        items: Names of tables.
+        items: Names of tables and figures.
 
     Returns:
-        The files written.
+        The files written. After a table's own lines come those that its claims compare beside.
     """
     written = []
     for item in items:
         file = folder / f"{item}.csv"
-        table(scale, folder, item).round(6).to_csv(file, index=False, float_format="%.4g")
+        lines = dict.fromkeys([*experiments.ITEMS[item](), *_claimed(item)])
+        frame = table(scale, folder, item, tuple(lines))
+        frame.round(6).to_csv(file, index=False, float_format="%.4g")
         written.append(file)
     return written
 
 
-def table(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
+def table(
+    scale: Scale, folder: Path, item: str, lines: Sequence[experiments.Line] = ()
+) -> pd.DataFrame:
     """One table: the paper's number, what was measured, and how far the two may be compared.
 
     Args:
         scale: Which runs fill the cells.
         folder: Results folder with `runs/`.
         item: Name of the table.
+        lines: What to list; by default the item's lines.
 
     Returns:
         One line a cell, percent and millions. For gains, the mean over seeds of the difference
-        of runs that share a seed, with its 95% interval from three seeds on.
+        of runs that share a seed, with its 95% interval from three seeds on, and what the paper
+        claims of it.
     """
-    lines = experiments.ITEMS[item]()
+    lines = lines or experiments.ITEMS[item]()
+    paper, claimed = _paper(), _claimed(item)
     values = {line: _values(line, scale, folder) for line in lines if isinstance(line, Cell)}
-    frame = pd.DataFrame([_line(cell, scale, seeds) for cell, seeds in values.items()])
-    frame = frame.merge(_paper(), on=_KEYS, how="left", validate="one_to_one")
-    gains = [_gain(line, values, scale, frame) for line in lines if isinstance(line, Gain)]
-    frame = pd.concat([frame, pd.DataFrame(gains)], ignore_index=True)
-    frame["difference"] = (frame["measured"] - frame["paper"]).where(
-        scale.is_paper | (frame["metric"] == "millions")
-    )
-    frame["status"] = frame.apply(_status, axis=1, scale=scale)
+    rows = [
+        _cell_line(line, scale, values[line], paper)
+        if isinstance(line, Cell)
+        else _contrast_line(line, scale, values, paper, claimed.get(line, []))
+        for line in lines
+    ]
     order = ["paper", "measured", "std", "seeds", "difference", "low", "high", "status", "data"]
-    return frame.reindex(columns=_KEYS + order)
+    return pd.DataFrame(rows).reindex(columns=[*_KEYS, *order, "claim"])
 
 
-def paired(first: dict[int, float], second: dict[int, float]) -> dict[str, float]:
-    """Mean difference of two settings over the seeds that both have.
+def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
+    """The paper's claims and what was measured of them.
 
     Args:
-        first: Seed -> value.
-        second: Seed -> value that is subtracted.
+        scale: Which runs are looked at.
+        folder: Results folder with `runs/`.
+        items: Names of tables and figures.
+
+    Returns:
+        One line for each contrast of each claim: `item`, `section`, `claim`, `row`, `column`,
+        `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
+    """
+    lines = []
+    for claim in claims.claims():
+        if claim.item not in items:
+            continue
+        for compared in claim.contrasts:
+            values = [(_values(cell, scale, folder), weight) for cell, weight in compared.terms]
+            measured = contrast(values)
+            lines.append(
+                {
+                    "item": claim.item,
+                    "section": claim.section,
+                    "claim": claim.text,
+                    "row": compared.row,
+                    "column": compared.column,
+                    **measured,
+                    "verdict": _verdict(measured, [claim]),
+                    "data": _data(compared.terms[0][0], scale),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def contrast(seeds: Sequence[tuple[Mapping[int, float], float]]) -> dict[str, float]:
+    """A weighted sum of settings, over the seeds that all of them have.
+
+    Args:
+        seeds: For each setting, seed -> value, and its weight.
 
     Returns:
         `measured`, the mean; `std`; `seeds`; and `low` and `high`, its 95% interval by Student's
         t, from three seeds on.
 
     Example:
-        >>> line = paired({0: 3.0, 1: 5.0, 2: 4.0}, {0: 1.0, 1: 2.0, 2: 3.0})
+        >>> line = contrast([({0: 3.0, 1: 5.0, 2: 4.0}, 1), ({0: 1.0, 1: 2.0, 2: 3.0}, -1)])
         >>> [round(float(line[name]), 2) for name in ("measured", "std", "low", "high")]
         [2.0, 1.0, -0.48, 4.48]
     """
-    differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
-    line = _spread(differences)
+    shared = set.intersection(*(set(values) for values, _ in seeds))
+    line = _spread([sum(w * values[seed] for values, w in seeds) for seed in sorted(shared)])
     line["low"] = line["high"] = math.nan
     if line["seeds"] >= 3:
         half = stats.t.ppf(0.975, line["seeds"] - 1) * line["std"] / math.sqrt(line["seeds"])
@@ -88,8 +128,37 @@ def paired(first: dict[int, float], second: dict[int, float]) -> dict[str, float
     return line
 
 
-def _paper() -> pd.DataFrame:
-    return pd.read_csv(PAPER).rename(columns={"value": "paper"})
+def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
+    """The records that fill a cell.
+
+    Args:
+        cell: Any cell.
+        scale: Which runs fill it.
+        folder: Results folder with `runs/`.
+
+    Returns:
+        Seed -> record, of the runs that are there.
+
+    Raises:
+        RecordMismatch: One was made with other settings.
+    """
+    runs = {seed: cell.run(scale, seed, str(folder)) for seed in range(_most_seeds(folder))}
+    there = {seed: records.find(run) for seed, run in runs.items() if run}
+    return {seed: record for seed, record in there.items() if record}
+
+
+def _claimed(item: str) -> dict[Contrast, list[claims.Claim]]:
+    """What the paper says of an item's contrasts."""
+    said: dict[Contrast, list[claims.Claim]] = {}
+    for claim in claims.claims():
+        for compared in claim.contrasts if claim.item == item else ():
+            said.setdefault(compared, []).append(claim)
+    return said
+
+
+def _paper() -> dict[tuple, float]:
+    """Item, data set, row, column and metric -> the number that the paper prints."""
+    return pd.read_csv(PAPER).set_index(_KEYS)["value"].to_dict()
 
 
 def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
@@ -98,20 +167,28 @@ def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
         file = folder / PARAMETERS
         counts = records.read(file) if file.exists() else {}
         return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
-    values = {}
-    for seed in range(_most_seeds(folder)):
-        run = cell.run(scale, seed, str(folder))
-        if run and (record := records.find(run)):
-            values[seed] = 100 * _measured(record, cell)
-    return values
+    factor = 1 if cell.metric in NATS else 100
+    there = found(cell, scale, folder).items()
+    return {seed: factor * _measured(record, cell) for seed, record in there}
 
 
 def _measured(record: dict, cell: Cell) -> float:
-    """The cell's measure of its peer, or the mean over all."""
-    peers = list(record["test"]["peers"].values())
-    chosen = peers if cell.peer is None else [peers[cell.peer]]
-    path = cell.metric.split(".")
-    return float(np.mean([functools.reduce(operator.getitem, path, peer) for peer in chosen]))
+    """The cell's measure of its peer, of all peers, or of their ensemble."""
+    metric = cell.metric.removeprefix("train.")
+    part = record["test" if metric == cell.metric else "train"]
+    peers = list(part["peers"].values())
+    if cell.of == "ensemble":
+        return _measure(part.get("ensemble", peers[0]), metric)
+    values = [_measure(peer, metric) for peer in peers]
+    if cell.of == "std":
+        return float(np.std(values, ddof=1))
+    return float(np.mean(values)) if cell.of == "mean" else values[cell.of]
+
+
+def _measure(measures: dict, metric: str) -> float:
+    if metric == "main":
+        metric = "mAP" if "mAP" in measures else "accuracy"
+    return functools.reduce(operator.getitem, metric.split("."), measures)
 
 
 def _most_seeds(folder: Path) -> int:
@@ -125,13 +202,101 @@ def _most_seeds(folder: Path) -> int:
     return max(seeds, default=-1) + 1
 
 
-def _line(cell: Cell, scale: Scale, values: dict[int, float]) -> dict:
-    keys = {key: getattr(cell, key) for key in _KEYS}
-    return keys | _spread(list(values.values())) | {"data": _data(cell, scale)}
+def _cell_line(
+    cell: Cell, scale: Scale, values: Mapping[int, float], paper: Mapping[tuple, float]
+) -> dict:
+    line = {
+        **_keys(cell),
+        **_spread(list(values.values())),
+        "paper": paper.get(tuple(_keys(cell).values()), math.nan),
+        "data": _data(cell, scale),
+    }
+    if not (scale.is_paper or cell.metric == "millions"):
+        return line | {"status": _run_status(cell, line) or "stand-in"}
+    line["difference"] = line["measured"] - line["paper"]
+    return line | {"status": _run_status(cell, line) or _comparison(cell, line)}
+
+
+def _contrast_line(
+    line: Contrast,
+    scale: Scale,
+    values: Mapping[Cell, Mapping[int, float]],
+    paper: Mapping[tuple, float],
+    claimed: Sequence[claims.Claim],
+) -> dict:
+    """A computed line; the paper's number is computed from those that it prints."""
+    first = line.terms[0][0]
+    printed = sum(
+        weight * paper.get(tuple(_keys(cell).values()), math.nan) for cell, weight in line.terms
+    )
+    measured = contrast([(values[cell], weight) for cell, weight in line.terms])
+    return {
+        **_keys(first),
+        "row": line.row,
+        "column": line.column,
+        **measured,
+        "paper": round(printed, 4),
+        "difference": measured["measured"] - printed if scale.is_paper else math.nan,
+        "status": ("" if scale.is_paper else "stand-in: ") + _verdict(measured, claimed),
+        "claim": "; ".join(claim.text for claim in claimed),
+        "data": _data(first, scale),
+    }
+
+
+def verdict(line: Mapping[str, float]) -> str:
+    """What a contrast's interval says.
+
+    Args:
+        line: As `contrast` returns it.
+
+    Returns:
+        `gain` or `loss` where the interval is on one side of zero, else `no clear gain`; or why
+        nothing can be said.
+    """
+    if not line["seeds"]:
+        return "not run"
+    if line["seeds"] < 3:
+        return "too few seeds to say"
+    if line["low"] > 0:
+        return "gain"
+    return "loss" if line["high"] < 0 else "no clear gain"
+
+
+def _verdict(line: Mapping[str, float], claimed: Sequence[claims.Claim]) -> str:
+    """A contrast's verdict in view of what is claimed of it: a gain, or no difference."""
+    said = verdict(line)
+    if not any(claim.equal for claim in claimed):
+        return said
+    of_equals = {"gain": "difference", "loss": "difference", "no clear gain": "no clear difference"}
+    return of_equals.get(said, said)
+
+
+def _run_status(cell: Cell, line: Mapping) -> str:
+    """Why there is nothing to compare, if so."""
+    if cell.printed and not cell.method and cell.metric != "millions":
+        return "published"
+    return "" if line["seeds"] else "not run"
+
+
+def _comparison(cell: Cell, line: Mapping) -> str:
+    """A number of the paper's own scale beside the paper's."""
+    if math.isnan(line["paper"]):
+        return "not printed"
+    if cell.metric == "millions":
+        digits_of_the_paper = 0.05
+        return "reproduced" if abs(line["difference"]) <= digits_of_the_paper else "differs"
+    if line["seeds"] < 2:
+        return "one seed"
+    return "reproduced" if abs(line["difference"]) <= 2 * line["std"] else "differs"
+
+
+def _keys(cell: Cell) -> dict[str, str]:
+    return {key: getattr(cell, key) for key in _KEYS}
 
 
 def _data(cell: Cell, scale: Scale) -> str:
-    return scale.data[cell.dataset].dataset if cell.dataset in scale.data else ""
+    data = scale.place(cell.item, cell.dataset)
+    return data.dataset if data else ""
 
 
 def _spread(values: Sequence[float]) -> dict:
@@ -140,41 +305,3 @@ def _spread(values: Sequence[float]) -> dict:
         "std": np.std(values, ddof=1) if len(values) > 1 else math.nan,
         "seeds": len(values),
     }
-
-
-def _gain(
-    gain: Gain, values: dict[Cell, dict[int, float]], scale: Scale, frame: pd.DataFrame
-) -> dict:
-    """A computed line; the paper's number is the difference of the two that it prints."""
-    paper = frame.set_index(_KEYS)["paper"]
-    printed = [paper[tuple(getattr(c, key) for key in _KEYS)] for c in (gain.cell, gain.baseline)]
-    return {
-        **{key: getattr(gain.cell, key) for key in _KEYS},
-        "row": gain.row,
-        "column": gain.column,
-        **paired(values[gain.cell], values[gain.baseline]),
-        "data": _data(gain.cell, scale),
-        "paper": round(printed[0] - printed[1], 2),
-    }
-
-
-def _status(line: pd.Series, scale: Scale) -> str:
-    """What may be said: numbers are compared at paper scale only, elsewhere the claim is."""
-    if line["row"] in experiments.REID_PUBLISHED:
-        return "published"
-    if not line["seeds"]:
-        return "not run"
-    if line["metric"] == "millions":
-        digits_of_the_paper = 0.05
-        return "reproduced" if abs(line["difference"]) <= digits_of_the_paper else "differs"
-    if scale.is_paper:
-        if line["seeds"] < 2:
-            return "one seed"
-        return "reproduced" if abs(line["difference"]) <= 2 * line["std"] else "differs"
-    if "DML-Ind" not in line["row"] + line["column"]:
-        return "stand-in"
-    if line["seeds"] < 3:
-        return "stand-in: too few seeds to say"
-    if line["low"] > 0:
-        return "stand-in: gain"
-    return "stand-in: loss" if line["high"] < 0 else "stand-in: no clear gain"

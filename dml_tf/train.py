@@ -151,9 +151,11 @@ def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
         dropout=config.dropout,
         seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
     )
-    if config.pretrained:
+    if source := config.pretrained:
+        if source != "imagenet" and not Path(source).suffix:  # a run
+            source = str(_folder(config, "models") / f"{source}.keras")
         try:
-            pretrained.load(network, config.net[k], config.pretrained)
+            pretrained.load(network, config.net[k], source)
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network

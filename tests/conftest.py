@@ -1,14 +1,61 @@
 """Fixtures for all tests."""
 
 import os
+import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 import pytest
+
+from dml_tf import experiments, records
+from dml_tf.scales import SCALES
 
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
     """Every test starts from the same global random state."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def synthetic_records():
+    """Writes records of some items' runs, with made-up measures: mutual learning is better."""
+
+    def measures(run, rng):
+        value = 0.5 + 0.02 * (run.method != "independent") + 0.001 * rng.random()
+        if run.dataset not in ("pedestrians", "market1501"):
+            return {"accuracy": value, "cross_entropy": 1.0, "entropy": value}
+        single = {"mAP": value, "rank1": value + 0.1}
+        return single | {"accuracy": value, "entropy": value, "multi_query": dict(single)}
+
+    def record(run):
+        rng = np.random.default_rng(zlib.crc32(run.run_id.encode()))
+        peers = {f"peer{k}": measures(run, rng) for k in range(run.cohort)}
+        curves = {
+            f"{peer}_{metric}": [0.1 + 0.01 * run.seed, 0.2 + 0.01 * run.seed]
+            for peer in peers
+            for metric in ("accuracy", "supervised_loss")
+        }
+        return {
+            "run_id": run.run_id,
+            "config": run.comparable(),
+            "data": f"{run.dataset} <made up>",
+            "versions": {"dml_tf": "0", "keras": "3"},
+            "machine": "a machine & its cores",
+            "finished": "2026-01-02T03:04:05+00:00",
+            "steps": 20,
+            "cpu_s": 1.5,
+            "train": {"peers": peers},
+            "test": {"peers": peers, "ensemble": measures(run, rng)},
+            "history": curves,
+        }
+
+    def write(folder, items, seeds, scale="mini"):
+        runs = experiments.runs(SCALES[scale], items, results_dir=str(folder), seeds=seeds)
+        for run in runs:
+            records.write(record(run), records.path(run))
+        return runs
+
+    return write

@@ -3,13 +3,15 @@
 import pandas as pd
 import pytest
 
-from dml_tf import experiments, tables
+from dml_tf import experiments, scales, tables
 
 KEYS = ["item", "dataset", "row", "column", "metric"]
 
 
 def test_cells_and_paper_csv_match_both_ways():
-    declared = {tuple(getattr(cell, key) for key in KEYS) for cell in experiments.cells()}
+    declared = {
+        tuple(getattr(cell, key) for key in KEYS) for cell in experiments.cells() if cell.printed
+    }
     printed = set(pd.read_csv(tables.PAPER)[KEYS].itertuples(index=False, name=None))
     assert declared == printed
 
@@ -32,7 +34,7 @@ def test_the_papers_gains_in_table_2_are_the_differences_of_its_accuracies():
 
 
 def test_a_run_that_several_rows_need_is_listed_once(tmp_path):
-    runs = experiments.runs(experiments.SCALES["paper"], results_dir=str(tmp_path), seeds=1)
+    runs = experiments.runs(scales.SCALES["paper"], results_dir=str(tmp_path), seeds=1)
     ids = [run.run_id for run in runs]
     assert len(set(ids)) == len(ids) == 2 * (3 + 6) + 4
     assert "cifar100-independent-resnet32-seed0" in ids
@@ -40,7 +42,7 @@ def test_a_run_that_several_rows_need_is_listed_once(tmp_path):
 
 
 def test_the_papers_scale_has_the_settings_of_section_4_1(tmp_path):
-    paper = experiments.SCALES["paper"]
+    paper = scales.SCALES["paper"]
     for run in experiments.runs(paper, ["table2"], results_dir=str(tmp_path), seeds=1):
         assert (run.learning_rate, run.momentum, run.batch_size) == (0.1, 0.9, 64)
         assert (run.epochs, run.decay_epochs, run.decay_rate) == (200, 60, 0.1)
@@ -56,10 +58,10 @@ def test_the_papers_scale_has_the_settings_of_section_4_1(tmp_path):
 
 @pytest.mark.parametrize("scale", ["smoke", "mini"])
 def test_small_scales_need_no_download(scale, tmp_path):
-    runs = experiments.runs(experiments.SCALES[scale], results_dir=str(tmp_path))
+    runs = experiments.runs(scales.SCALES[scale], results_dir=str(tmp_path))
     assert {run.dataset for run in runs} == {"digits", "shapes100", "pedestrians"}
 
 
 def test_first_seeds_come_first(tmp_path):
-    seeds = [r.seed for r in experiments.runs(experiments.SCALES["cpu"], results_dir=str(tmp_path))]
+    seeds = [r.seed for r in experiments.runs(scales.SCALES["cpu"], results_dir=str(tmp_path))]
     assert seeds == sorted(seeds)

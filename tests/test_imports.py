@@ -36,8 +36,14 @@ ALLOWED = {
     "portable": {"data", "exported"},
     "run_step": {"exported", "portable", "state"},
     "check_step": {"exported", "portable"},
-    "experiments": {"config"},
-    "tables": {"config", "experiments", "records"},
+    "scales": set(),
+    "experiments": {"config", "scales"},
+    "claims": {"experiments"},
+    "tables": {"claims", "config", "experiments", "records", "scales"},
+    "figures": {"data", "experiments", "scales", "tables"},
+    "markup": {"experiments", "tables"},
+    "page": {"claims", "config", "experiments", "figures", "markup", "scales", "tables"},
+    "report": {"config", "experiments", "figures", "page", "records", "scales", "tables"},
     "workers": {"startup"},
 }
 
@@ -76,7 +82,7 @@ def test_only_config_reads_flags():
     [
         "import dml_tf",
         "from dml_tf import config; config.load(dataset='digits', net=('resnet8',))",
-        "from dml_tf import tables, run_all",
+        "from dml_tf import report, run_all, tables",
         "from dml_tf.data import epoch_draws",
         "from dml_tf import reid",
         "from dml_tf import exported, state",

@@ -1,11 +1,12 @@
 """All runs of a scale, in worker processes that may fail or die."""
 
+import functools
 import os
 import signal
 
 import pytest
 
-from dml_tf import run_all, state
+from dml_tf import report, run_all, state
 from dml_tf.workers import Task, run_tasks
 
 
@@ -81,16 +82,23 @@ def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
     assert "another one is at work" in capsys.readouterr().err
 
 
-def test_a_scale_goes_through_and_a_second_call_finds_everything_done(tmp_path, capsys):
+def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, monkeypatch):
+    one_table = functools.partial(report.write, items=("table2",))
+    monkeypatch.setattr(run_all, "write_report", one_table)
     flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/9"]
     assert run_all.main(flags) == 0
     assert "2 runs: 0 done, 2 to do" in capsys.readouterr().out
+    page = tmp_path / "report.html"
+    page.unlink()
+    monkeypatch.setattr(run_all, "train_one", None)
     assert run_all.main(flags) == 0
-    assert "2 runs: 2 done, 0 to do" in capsys.readouterr().out
-    assert (tmp_path / "table2.csv").exists()
+    printed = capsys.readouterr().out
+    assert "2 runs: 2 done, 0 to do" in printed and printed.endswith(f"on one page: {page}\n")
+    assert (tmp_path / "table2.csv").exists() and "2 finished" in page.read_text()
 
 
-def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys):
+def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_all, "write_report", lambda scale, folder: [folder / "report.html"])
     flags = ["--scale=cpu", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/99"]
     assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
     message = capsys.readouterr().err

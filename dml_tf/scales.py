@@ -1,0 +1,129 @@
+"""What stands in the place of the paper's data sets and networks, at each scale."""
+
+import dataclasses
+from collections.abc import Mapping
+
+# The paper's networks and data sets, by the names that it prints.
+NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
+CIFAR = ("CIFAR-10", "CIFAR-100")
+MARKET, IMAGENET = "Market-1501", "ImageNet"
+MARKET_IDENTITIES = 751
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What stands in a data set's place at one scale.
+
+    Attributes:
+        dataset: Value of `--dataset`.
+        seeds: How many seeds each run has.
+        networks: The paper's network -> value of `--net`.
+        settings: Flags of every run on it at this scale.
+        pretrained: Value of `--pretrained` for networks that start from ImageNet's weights.
+        entropy_sgd: Flags that `--optimizer=entropy_sgd` needs in place of the data set's.
+        identities: How many training identities there are.
+    """
+
+    dataset: str
+    seeds: int
+    networks: Mapping[str, str]
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    pretrained: str = ""
+    entropy_sgd: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    identities: int = MARKET_IDENTITIES
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """One scale.
+
+    Attributes:
+        name: Value of `--scale`.
+        data: The paper's data set -> what stands in its place.
+        moved: Item -> the paper's data set whose stand-in it runs on here, where that is not the
+            item's own.
+    """
+
+    name: str
+    data: Mapping[str, Data]
+    moved: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether results may be compared with the paper's numbers."""
+        return self.name == "paper"
+
+    def place(self, item: str, dataset: str) -> Data | None:
+        """What an item runs on here.
+
+        Args:
+            item: `table1`, `figure3a`, ...
+            dataset: The paper's data set.
+
+        Returns:
+            Its stand-in; None where there is none.
+        """
+        return self.data.get(self.moved.get(item, dataset))
+
+
+PAPER_NETWORKS = dict(
+    zip(NETWORKS, ("resnet32", "mobilenet", "inception_v1", "wrn-28-10"), strict=True)
+)
+_SMALL = {
+    "ResNet-32": "resnet8:16",
+    "MobileNet": "mobilenet_short:0.5",
+    "InceptionV1": "wrn-10-2",
+    "WRN-28-10": "wrn-10-2",
+}
+_TINY = {
+    "ResNet-32": "resnet8:4",
+    "MobileNet": "mobilenet_short:0.25",
+    "InceptionV1": "wrn-10-1:4",
+    "WRN-28-10": "wrn-10-1:4",
+}
+_TWO_STEPS = {"steps": 2, "batch_size": 8}
+_FIGURE_3 = {item: "CIFAR-10" for item in ("figure3a", "figure3b")}
+
+SCALES: Mapping[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            "smoke",
+            {
+                "CIFAR-10": Data("digits", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
+                "CIFAR-100": Data("shapes100", 1, _TINY, _TWO_STEPS | {"train_images": 100}),
+                MARKET: Data("pedestrians", 1, _TINY, _TWO_STEPS, identities=100),
+            },
+            _FIGURE_3,
+        ),
+        Scale(
+            "mini",
+            {
+                "CIFAR-10": Data("digits", 3, _SMALL),
+                "CIFAR-100": Data("shapes100", 1, _SMALL),
+                MARKET: Data(
+                    "pedestrians",
+                    1,
+                    _SMALL,
+                    pretrained="shapes100-independent-mobilenet_shortw0.5-seed0",
+                    identities=100,
+                ),
+            },
+            _FIGURE_3,
+        ),
+        Scale(
+            "cpu",
+            {"CIFAR-10": Data("cifar10", 3, _SMALL)},
+            _FIGURE_3 | {item: "CIFAR-10" for item in ("table4", "figure4", "figure6a")},
+        ),
+        Scale(
+            "paper",
+            {
+                "CIFAR-10": Data("cifar10", 3, PAPER_NETWORKS),
+                "CIFAR-100": Data("cifar100", 3, PAPER_NETWORKS),
+                MARKET: Data("market1501", 3, PAPER_NETWORKS, pretrained="imagenet"),
+                IMAGENET: Data("imagenet", 1, PAPER_NETWORKS),
+            },
+        ),
+    )
+}

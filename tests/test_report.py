@@ -1,0 +1,194 @@
+"""The page: complete, self-contained, plain about what it shows, and without TensorFlow."""
+
+import html.parser
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from dml_tf import claims, config, experiments, report
+from dml_tf.page import judge
+from dml_tf.scales import SCALES
+
+# Those whose runs need flags that are being added are left out.
+ITEMS = tuple(item for item in experiments.ITEMS if item not in ("table5", "figure2a"))
+MINI = SCALES["mini"]
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects a page's ids, links, sources and text, and holds that its tags are balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.sources, self.alts, self.tags = set(), [], [], [], set()
+        self.text, self._open = "", []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.add(tag)
+        self.ids.add(attrs.get("id"))
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        self.alts += [attrs["alt"]] if "alt" in attrs else []
+        if tag not in ("meta", "br", "img", "path", "circle"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page(folder, items=ITEMS, scale="mini"):
+    return report.write(SCALES[scale], folder, items)[-1].read_text()
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("empty")
+    report.write(MINI, folder, ITEMS)
+    return folder
+
+
+def test_every_item_has_a_csv_with_the_papers_number_or_claim(empty):
+    for item in ITEMS:
+        lines = pd.read_csv(empty / f"{item}.csv")
+        assert lines.paper.notna().any() or lines.claim.notna().any(), item
+        assert lines[["seeds", "status"]].notna().all(axis=None), item
+
+
+def test_without_records_the_page_says_not_run_and_how_to_run_it(empty):
+    seen = Reader((empty / "report.html").read_text())
+    assert "none has finished yet" in seen.text
+    assert not seen.sources
+    for item in ITEMS:
+        assert item in seen.ids
+        assert f"bash run_all.sh --scale=mini --only={item} " in seen.text
+    assert "reproduced" not in seen.text.replace("differs", "")
+
+
+def test_the_page_has_every_claim_and_the_papers_numbers(empty):
+    seen = Reader((empty / "report.html").read_text())
+    for claim in claims.claims():
+        assert (claim.text in seen.text) == (claim.item in ITEMS)
+    for number in ("92.47", "80.08", "92.81", "58.47", "1.7099", "36.5 M", "39.55"):
+        assert f"paper {number}" in seen.text
+
+
+def test_the_page_stands_alone(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["table3", "figure6a"], 3)
+    text = page(tmp_path, ("table3", "figure6a"))
+    seen = Reader(text)
+    assert seen.sources and all(s.startswith("data:image/png;base64,") for s in seen.sources)
+    assert not seen.tags & {"script", "link", "iframe"} and "url(" not in text
+    assert all(link.startswith("#") and link[1:] in seen.ids for link in seen.links)
+    assert len(text) < 5_000_000
+    assert seen.alts[0].startswith("Figure 6a") and "Independent 5" in seen.alts[0]
+
+
+def test_what_records_say_is_escaped(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["section31"], 2)
+    text = page(tmp_path, ["section31"])
+    assert "digits &lt;made up&gt;" in text and "<made up>" not in text
+    assert "a machine &amp; its cores" in text
+
+
+def test_the_first_screen_says_what_was_run(synthetic_records, tmp_path):
+    runs = synthetic_records(tmp_path, ["section31"], 2)
+    seen = Reader(page(tmp_path, ["section31"])).text
+    start = seen[: seen.index("What the paper claims")]
+    for words in (
+        f"{len(runs)} finished", "0, 1", "2026-01-02", "dml_tf 0, keras 3", "a stand-in",
+        "never with its numbers", "ResNet-32: resnet8:16", "too few seeds to say: 1",
+    ):  # fmt: skip
+        assert words in start
+
+
+def test_a_gain_is_said_with_its_interval_and_seeds(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure3b"], 3)
+    seen = Reader(page(tmp_path, ["figure3b"])).text
+    assert "Of 4 comparisons, 4 as claimed; differences of +" in seen
+    assert "seeds: 3; digits" in seen
+
+
+def test_a_difference_is_against_a_claim_of_equality(synthetic_records, tmp_path):
+    for run in synthetic_records(tmp_path, ["section31"], 3):
+        if run.mimicry == "js":
+            file = tmp_path / "runs" / f"{run.run_id}.json"
+            file.write_text(file.read_text().replace('"accuracy": 0.5', '"accuracy": 0.6'))
+    text = page(tmp_path, ["section31"])
+    assert "A difference shows" in text and "as claimed" not in text
+    lines = pd.read_csv(tmp_path / "section31.csv").set_index("column")
+    assert set(lines.loc["Eq. (7) - KL"].status) == {"stand-in: difference"}
+
+
+def test_a_difference_of_which_nothing_is_claimed_is_no_gain(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure2b"], 3)
+    table = page(tmp_path, ["figure2b"]).partition("Distributed - Sequential</th>")[2]
+    row = table.partition("</tr>")[0].split("<td>")[2:]  # after the seeds
+    claimed = [any(words in cell for words in ("claim", "not clear")) for cell in row]
+    assert claimed == [False, False, True, False]  # the average only
+
+
+def test_generated_pictures_are_no_evidence(synthetic_records, tmp_path):
+    for run in synthetic_records(tmp_path, ["figure6a"], 3):
+        file = tmp_path / "runs" / f"{run.run_id}.json"
+        file.write_text(file.read_text().replace("<made up>", "(generated)"))
+    text = page(tmp_path, ["figure6a"])
+    assert "they are no evidence" in text
+    assert 'class="badge ">Shows</span><br><small>on generated pictures' in text
+    assert "on generated pictures only: " in text
+
+
+def test_a_stand_in_is_never_said_to_reproduce(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["table4"], 3)
+    assert "reproduced" not in Reader(page(tmp_path, ["table4"])).text
+    synthetic_records(tmp_path / "paper", ["table4"], 3, "paper")
+    assert "differs" in Reader(page(tmp_path / "paper", ["table4"], "paper")).text
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (["gain", "gain"], "Shows"),
+        (["gain", "no clear gain"], "Shows in part"),
+        (["gain", "loss"], "Mixed"),
+        (["no clear gain", "loss"], "The opposite shows"),
+        (["no clear gain", "not run"], "Not clear"),
+        (["not run", "too few seeds to say"], "Too few seeds to say"),
+        (["not run"], "Not run"),
+        (["no clear difference"], "No clear difference"),
+        (["no clear difference", "difference"], "A difference shows"),
+    ],
+)
+def test_comparisons_are_judged_together(verdicts, words):
+    assert judge(pd.Series(verdicts))[0] == words
+
+
+def test_the_page_is_built_without_tensorflow(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure6a"], 2)
+    code = (
+        "import sys, pathlib\nfrom dml_tf import report, scales\n"
+        f"report.write(scales.SCALES['mini'], pathlib.Path({str(tmp_path)!r}), ['figure6a'])\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_in_the_repository_the_page_links_to_the_deviations(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    text = page(tmp_path / "results" / "mini", ["table1"])
+    assert "bash run_all.sh --scale=mini --only=table1</code>" in text
+    assert 'README.md#deviations-and-choices">README.md, Deviations and choices</a>' in text
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path, capsys):
+    assert report.main([f"--results_dir={tmp_path / 'absent'}"]) == 1
+    assert "there is no folder" in capsys.readouterr().err
