@@ -11,8 +11,7 @@ import numpy as np
 
 from dml_tf import data, evaluate, metrics
 from dml_tf.cohort import Cohort
-
-SIGMAS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
+from dml_tf.config import SIGMAS
 
 
 def analyse(cohort: Cohort, splits: data.Splits) -> dict[str, dict]:

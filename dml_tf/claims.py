@@ -54,12 +54,19 @@ def claims() -> list[Claim]:
               _lines("figure3b", rows=("DML-Ind",))),
         Claim("figure3a", "4.8", "Peers teach better than their ensemble",
               (_difference("figure3a", "DML", "average of 5", "DML_e, logits", "average of 5"),)),
+        Claim("figure4a", "4.8", "Training accuracy reaches 100%, of both", tuple(_all_learnt())),
+        Claim("figure4b", "4.8", "Noise on the parameters raises the training loss less",
+              _lines("figure4b")),
+        Claim("figure4c", "4.8", "More mass is on secondary probabilities",
+              _lines("figure4c", columns=[f"Class {rank}" for rank in range(2, 6)])),
         Claim("entropy", "4.8", "Posteriors have more entropy", _lines("entropy")),
         Claim("table5", "4.8", "Mutual learning is better than seeking entropy blindly",
               _lines("table5", rows=("DML - (Independent, Entropy)",
                                      "DML - (Independent, confidence penalty)"))),
         Claim("table5", "4.9", "Making features alike takes from the gain",
               _lines("table5", rows=("DML - (DML, L2)",))),
+        Claim("figure5", "4.9", "Peers have features of their own, as networks trained alone",
+              tuple(_own_features())),
         *_semi_supervised("figure6a", "images"),
         *_semi_supervised("figure6b", "identities"),
     ]  # fmt: skip
@@ -108,6 +115,17 @@ def _smaller_gains_more() -> Iterable[Contrast]:
             small, large = (gains[dataset, row, f"DML-Ind Net {k}"] for k in (2, 1))
             negative = tuple((cell, -weight) for cell, weight in large)
             yield Contrast(f"{dataset}: {row}", "gain of Net 2 - gain of Net 1", small + negative)
+
+
+def _all_learnt() -> Iterable[Contrast]:
+    for cell in experiments.cells(["figure4a"]):
+        if cell.metric == "train.accuracy":
+            yield Contrast(cell.row, f"{cell.column} - 99.5", ((cell, 1.0),), -99.5)
+
+
+def _own_features() -> Iterable[Contrast]:
+    for cell in experiments.cells(["figure5"]):
+        yield Contrast(cell.row, f"{cell.column} - half", ((cell, 1.0),), -50.0)
 
 
 def _semi_supervised(item: str, what: str) -> list[Claim]:

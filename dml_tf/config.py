@@ -27,6 +27,8 @@ FLAG_FILES = ROOT / "flags"
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
+# Standard deviations of the noise on weights that --analyse adds (Fig. 4).
+SIGMAS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 
 # What names a run, and what says where or how it is done, are no part of a run id's hash.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")

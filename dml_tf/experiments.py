@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dml_tf import config
-from dml_tf.config import Config
+from dml_tf.config import SIGMAS, Config
 from dml_tf.scales import CIFAR, IMAGENET, MARKET, MARKET_IDENTITIES, NETWORKS, Scale
 
 PAIRS = (
@@ -67,8 +67,8 @@ class Cell:
         row: The table's row.
         column: The table's column.
         metric: Which of a record's measures, such as `multi_query.mAP`, of the test images unless
-            it begins with `train.`; `main` for accuracy, or mAP in re-identification; `millions`
-            (of parameters).
+            it begins with `train.`; `main` for accuracy, or mAP in re-identification; of a run with
+            `analyse`, `noise.<sigma>`, `mass.<rank>` or `same_peer`; `millions` (of parameters).
         method: Value of `--method` of the run that fills the cell; '' where none does.
         networks: The paper's networks in that run.
         of: Whose it is: a peer's index, `mean` or `std` over the peers, or `ensemble`.
@@ -131,11 +131,13 @@ class Contrast:
         row: The table's row.
         column: The table's column, such as `DML-Ind Net 1`.
         terms: Cells of one item and their weights.
+        constant: Added to the sum.
     """
 
     row: str
     column: str
     terms: tuple[tuple[Cell, float], ...]
+    constant: float = 0.0
 
 
 Line = Cell | Contrast
@@ -335,6 +337,74 @@ def figure3b() -> list[Line]:
     return _figure3("figure3b", "ensemble", "ensemble")
 
 
+# Strategy -> method and how many networks, where Figs. 4 and 5 compare the two.
+_COMPARED = {"Independent": "independent", "DML": "dml"}
+_ANALYSED = (("analyse", True),)
+
+
+def figure4a() -> list[Line]:
+    """Figure 4a: training loss over training; training accuracy reaches 100% (Sec. 4.8)."""
+    return [
+        Cell("figure4a", "CIFAR-100", row, column, metric, method, ("MobileNet",) * peers, "mean",
+             printed=False)
+        for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+        for column, metric in (
+            ("Training cross-entropy", "train.cross_entropy"),
+            ("Training accuracy", "train.accuracy"),
+        )
+    ]  # fmt: skip
+
+
+def figure4b() -> list[Line]:
+    """Figure 4b: training loss after Gaussian noise of deviation sigma on each parameter."""
+    cells = {
+        (row, sigma): Cell("figure4b", "CIFAR-100", row, f"sigma {sigma}", f"noise.{sigma}", method,
+                           ("MobileNet",) * peers, "mean", _ANALYSED, printed=False)
+        for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+        for sigma in SIGMAS
+    }  # fmt: skip
+    start = SIGMAS[0]
+    rises = [
+        Contrast(
+            "Rise of Independent - rise of DML",
+            f"sigma {sigma}",
+            tuple(
+                (cells[row, at], side * sign)
+                for row, side in (("Independent", 1.0), ("DML", -1.0))
+                for at, sign in ((sigma, 1.0), (start, -1.0))
+            ),
+        )
+        for sigma in SIGMAS[1:]
+    ]
+    return [*cells.values(), *rises]
+
+
+def figure4c() -> list[Line]:
+    """Figure 4c: posterior mass by rank on the training images; class 1 is the true one."""
+    lines = []
+    for rank in range(1, 6):
+        alone, dml = (
+            Cell("figure4c", "CIFAR-100", row, f"Class {rank}", f"mass.{rank}", method,
+                 ("ResNet-32",) * peers, "mean", _ANALYSED, printed=False)
+            for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+        )  # fmt: skip
+        lines += [alone, dml, gain("DML - Independent", alone.column, dml, alone)]
+    return lines
+
+
+def figure5() -> list[Line]:
+    """Figure 5: t-SNE of the features of two networks trained together, and of two trained alone.
+
+    A number beside the picture: how many features have another of the same network as their
+    nearest; half of them, where both networks' features are alike.
+    """
+    return [
+        Cell("figure5", MARKET, row, "Nearest feature is the same network's", "same_peer", method,
+             ("MobileNet", "MobileNet"), "mean", _ANALYSED, printed=False)
+        for row, method in _COMPARED.items()
+    ]  # fmt: skip
+
+
 def _figure6(item: str, dataset: str, network: str) -> list[Line]:
     lines = []
     drop = (("unlabelled", "drop"),)
@@ -369,7 +439,8 @@ ITEMS: Mapping[str, Callable[[], list[Line]]] = {
     item.__name__: item
     for item in (
         section31, table1, table2, table3, table4, table5, entropy,
-        figure2a, figure2b, figure3a, figure3b, figure6a, figure6b,
+        figure2a, figure2b, figure3a, figure3b, figure4a, figure4b, figure4c, figure5,
+        figure6a, figure6b,
     )
 }  # fmt: skip
 
@@ -426,5 +497,6 @@ def runs(
     for seed in range(max((count for _, count in counts), default=0)):
         for cell, count in counts:
             if seed < count and (run := cell.run(scale, seed, results_dir, data_dir)):
-                wanted.setdefault(run.run_id, run)
+                known = wanted.setdefault(run.run_id, run)
+                wanted[run.run_id] = known.replace(analyse=known.analyse or run.analyse)
     return list(wanted.values())

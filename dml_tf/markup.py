@@ -34,7 +34,7 @@ def cell(line: Line, values: pd.Series, reach: float) -> str:
     Returns:
         HTML.
     """
-    _, places = unit(values["item"])
+    _, places = unit(values["metric"])
     status = values["status"].removeprefix("stand-in").removeprefix(": ")
     if isinstance(line, Contrast):
         measured = difference(values, places) + drawn(values, reach)
@@ -131,17 +131,16 @@ def signed(value: float, places: int) -> str:
     return f"{value:+.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def unit(item: str) -> tuple[str, int]:
-    """What an item's differences are counted in.
+def unit(metric: str) -> tuple[str, int]:
+    """What a measure's differences are counted in.
 
     Args:
-        item: Name of a table or figure.
+        metric: A cell's.
 
     Returns:
         The unit, and how many decimals are shown.
     """
-    nats = all(c.metric in tables.NATS for c in experiments.cells([item]))
-    return ("nats", 4) if nats else ("points", 2)
+    return ("nats", 4) if tables.in_nats(metric) else ("points", 2)
 
 
 def span(numbers: Iterable[int]) -> str:

@@ -201,7 +201,7 @@ class Page:
         run = lines[lines.seeds > 0]
         if run.empty:
             return f"{markup.count(len(lines), 'comparison')}, not run"
-        unit, places = markup.unit(claim.item)
+        unit, places = markup.unit(_metric(claim))
         names = ", ".join(dict.fromkeys(self._names[name] for name in run.data))
         if len(lines) == 1:
             line = run.iloc[0]
@@ -267,7 +267,7 @@ class Page:
         shown = lines[[line in own for line in claim.contrasts]]
         if shown.empty:
             return ""
-        _, places = markup.unit(claim.item)
+        _, places = markup.unit(_metric(claim))
         reach = markup.reach_of(shown)
         cells = {
             "Compared": (shown.row + ": " + shown.column).map(escape),
@@ -301,6 +301,10 @@ class Page:
             f"<p>Only the tables, figures and this page anew, from the records: "
             f"<code>{rebuild}</code></p>"
         )
+
+
+def _metric(claim: Claim) -> str:
+    return claims.cells(claim)[0].metric
 
 
 def _generated(name: str) -> bool:

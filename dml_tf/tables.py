@@ -16,7 +16,7 @@ from dml_tf.scales import Scale
 
 PAPER = config.ROOT / "results" / "paper.csv"
 PARAMETERS = "parameters.json"
-NATS = ("train.entropy",)
+NATS = ("train.cross_entropy", "train.entropy", "noise")
 _KEYS = ["item", "dataset", "row", "column", "metric"]
 
 
@@ -88,7 +88,7 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
             continue
         for compared in claim.contrasts:
             values = [(_values(cell, scale, folder), weight) for cell, weight in compared.terms]
-            measured = contrast(values)
+            measured = contrast(values, compared.constant)
             lines.append(
                 {
                     "item": claim.item,
@@ -104,11 +104,14 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def contrast(seeds: Sequence[tuple[Mapping[int, float], float]]) -> dict[str, float]:
+def contrast(
+    seeds: Sequence[tuple[Mapping[int, float], float]], constant: float = 0.0
+) -> dict[str, float]:
     """A weighted sum of settings, over the seeds that all of them have.
 
     Args:
         seeds: For each setting, seed -> value, and its weight.
+        constant: Added to each sum.
 
     Returns:
         `measured`, the mean; `std`; `seeds`; and `low` and `high`, its 95% interval by Student's
@@ -120,7 +123,9 @@ def contrast(seeds: Sequence[tuple[Mapping[int, float], float]]) -> dict[str, fl
         [2.0, 1.0, -0.48, 4.48]
     """
     shared = set.intersection(*(set(values) for values, _ in seeds))
-    line = _spread([sum(w * values[seed] for values, w in seeds) for seed in sorted(shared)])
+    line = _spread(
+        [constant + sum(w * values[seed] for values, w in seeds) for seed in sorted(shared)]
+    )
     line["low"] = line["high"] = math.nan
     if line["seeds"] >= 3:
         half = stats.t.ppf(0.975, line["seeds"] - 1) * line["std"] / math.sqrt(line["seeds"])
@@ -167,22 +172,54 @@ def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
         file = folder / PARAMETERS
         counts = records.read(file) if file.exists() else {}
         return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
-    factor = 1 if cell.metric in NATS else 100
+    factor = 1 if in_nats(cell.metric) else 100
     there = found(cell, scale, folder).items()
     return {seed: factor * _measured(record, cell) for seed, record in there}
 
 
+def in_nats(metric: str) -> bool:
+    """Whether a measure is counted in nats, not in percent.
+
+    Args:
+        metric: A cell's.
+
+    Returns:
+        True or False.
+    """
+    return metric in NATS or metric.partition(".")[0] in NATS
+
+
 def _measured(record: dict, cell: Cell) -> float:
     """The cell's measure of its peer, of all peers, or of their ensemble."""
-    metric = cell.metric.removeprefix("train.")
-    part = record["test" if metric == cell.metric else "train"]
-    peers = list(part["peers"].values())
-    if cell.of == "ensemble":
-        return _measure(part.get("ensemble", peers[0]), metric)
-    values = [_measure(peer, metric) for peer in peers]
+    name, _, argument = cell.metric.partition(".")
+    if name in _ANALYSED:
+        values = _ANALYSED[name](record["analysis"], argument)
+    else:
+        part, metric = ("train", argument) if name == "train" else ("test", cell.metric)
+        peers = list(record[part]["peers"].values())
+        if cell.of == "ensemble":
+            return _measure(record[part].get("ensemble", peers[0]), metric)
+        values = [_measure(peer, metric) for peer in peers]
     if cell.of == "std":
         return float(np.std(values, ddof=1))
     return float(np.mean(values)) if cell.of == "mean" else values[cell.of]
+
+
+def _noise(analysis: dict, sigma: str) -> list[float]:
+    at = analysis["weight_noise"]["sigma"].index(float(sigma))
+    return [float(np.mean(losses[at])) for losses in analysis["weight_noise"]["loss"].values()]
+
+
+def _mass(analysis: dict, rank: str) -> list[float]:
+    return [masses[int(rank) - 1] for masses in analysis["ranked_mass"].values()]
+
+
+# What a cell asks of a record's `analysis`, and how it is read: a value for each peer.
+_ANALYSED = {
+    "noise": _noise,
+    "mass": _mass,
+    "same_peer": lambda analysis, _: [analysis["tsne"]["same_peer"]],
+}
 
 
 def _measure(measures: dict, metric: str) -> float:
@@ -226,10 +263,10 @@ def _contrast_line(
 ) -> dict:
     """A computed line; the paper's number is computed from those that it prints."""
     first = line.terms[0][0]
-    printed = sum(
+    printed = line.constant + sum(
         weight * paper.get(tuple(_keys(cell).values()), math.nan) for cell, weight in line.terms
     )
-    measured = contrast([(values[cell], weight) for cell, weight in line.terms])
+    measured = contrast([(values[cell], weight) for cell, weight in line.terms], line.constant)
     return {
         **_keys(first),
         "row": line.row,

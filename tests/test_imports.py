@@ -29,7 +29,7 @@ ALLOWED = {
     "optimizers": {"config", "entropy_sgd"},
     "records": {"config"},
     "evaluate": {"cohort", "data", "metrics", "reid"},
-    "analysis": {"cohort", "data", "evaluate", "metrics"},
+    "analysis": {"cohort", "config", "data", "evaluate", "metrics"},
     "state": set(),
     "checkpoint": {"config", "records", "state"},
     "exported": {"data", "state"},
