@@ -19,8 +19,16 @@ README = config.ROOT / "README.md"
 RESULTS = config.ROOT / "results"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
+_AUGMENTED = {
+    "net": ("resnet8:16",),
+    "train_images": 1000,
+    "epochs": 80,
+    "decay_epochs": 24,
+    "augment": "crop_flip",
+}
 _LARGER = {
     "net": ("resnet20",),
+    "augment": "crop_flip",
     "image_size": 0,
     "train_images": 5000,
     "epochs": 24,
@@ -29,8 +37,8 @@ _LARGER = {
 }
 # Title -> flags of the independent run; the DML run is a pair of the same network.
 SETTINGS = {
-    "1,000 images, 16x16, ResNet-8": {"net": ("resnet8:16",)},
-    "5,000 images, 32x32, ResNet-20": _LARGER,
+    "1,000 images, 16x16, ResNet-8, with crops and flips": _AUGMENTED,
+    "5,000 images, 32x32, ResNet-20, with crops and flips": _LARGER,
 }
 # Part and measure in the record -> how it is called, and the factor from there to the table.
 _MEASURES = {
