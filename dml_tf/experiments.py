@@ -493,7 +493,9 @@ def runs(
     """
     wanted: dict[str, Config] = {}
     placed = [(cell, scale.place(cell.item, cell.dataset)) for cell in cells(items)]
-    counts = [(cell, seeds or data.seeds) for cell, data in placed if data]
+    counts = [
+        (cell, seeds or scale.seeds.get(cell.item, data.seeds)) for cell, data in placed if data
+    ]
     for seed in range(max((count for _, count in counts), default=0)):
         for cell, count in counts:
             if seed < count and (run := cell.run(scale, seed, results_dir, data_dir)):

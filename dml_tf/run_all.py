@@ -1,11 +1,9 @@
 """Everything in the paper at one scale: `python -m dml_tf.run_all --scale=mini`."""
 
 import argparse
-import datetime
 import functools
 import itertools
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from tqdm import tqdm
 
 from dml_tf import config, experiments, records, scales, state, tables
 from dml_tf.config import Config
+from dml_tf.estimate import Estimate
 from dml_tf.report import write as write_report
 from dml_tf.workers import Task, run_tasks
 
@@ -41,19 +40,21 @@ def main(argv: Sequence[str]) -> int:
         )
         index, count = options.shard
         runs = runs[index::count]
-        todo = [run for run in runs if records.find(run) is None]
+        there = [(run, records.find(run)) for run in runs]
     except (config.FlagError, records.RecordMismatch) as error:
         print(f"run_all: {error}", file=sys.stderr)
         return 1
+    todo = [run for run, record in there if record is None]
+    estimate = Estimate([(run, record) for run, record in there if record])
     if options.dry_run:
-        _list(runs, todo)
+        _list(runs, todo, estimate, options.jobs)
         return 0
     busy = BlockingIOError(
         f"another one is at work in {folder}; wait for it, or use another --results_dir."
     )
     try:
         with state.hold(folder / "locks" / "run_all", busy):
-            failures = _train(folder, todo, len(runs), options)
+            failures = _train(folder, todo, len(runs), estimate, options)
             written = write_report(scale, folder)
     except (BlockingIOError, KeyboardInterrupt, records.RecordMismatch) as error:
         reason = str(error) or "interrupted; the same command goes on where it was."
@@ -102,7 +103,11 @@ def count_parameters(report: Callable[[str], None], file: Path):
 
 
 def _train(
-    folder: Path, todo: Sequence[Config], planned: int, options: argparse.Namespace
+    folder: Path,
+    todo: Sequence[Config],
+    planned: int,
+    estimate: Estimate,
+    options: argparse.Namespace,
 ) -> list[tuple[Task, str]]:
     """Does what is left to do and returns what failed, with the reasons."""
     logs = folder / "logs"
@@ -113,20 +118,21 @@ def _train(
     sizes = folder / tables.PARAMETERS
     if "table1" in options.only and not sizes.exists():
         waves[0].insert(0, Task("table 1", count_parameters, (sizes,), logs / "table1.log"))
-    total = sum(map(len, waves))
     print(
         f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {options.jobs} at a time"
     )
-    failures, started, clock = [], {}, _Clock(total, options.jobs)
+    expected = {run.run_id: seconds for run in todo if (seconds := estimate.seconds(run))}
+    failures, started = [], {}
+    clock = _Clock([task.name for wave in waves for task in wave], expected, options.jobs)
     line = functools.partial(tqdm, disable=not sys.stdout.isatty(), dynamic_ncols=True)
-    layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
     events = itertools.chain.from_iterable(
         run_tasks(wave, options.jobs, threads=1) for wave in waves
     )
     with (
-        line(total=total, bar_format=layout) as bar,
+        line(total=clock.total, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar,
         line(bar_format="{desc}", leave=False) as running,
     ):
+        bar.set_description_str(str(clock))
         for event in events:
             name = event.task.name
             if event.kind == "started":
@@ -136,41 +142,77 @@ def _train(
                 started[name] = event.text
             else:
                 del started[name]
-                clock.end(name)
-                bar.update()
+                took = clock.end(name)
+                bar.update(clock.expected(name))
+                bar.set_description_str(str(clock))
                 if event.kind == "failed":
                     failures.append((event.task, event.text))
-                tqdm.write(f"{clock} {event.kind:6} {name}")
+                tqdm.write(f"{clock}  {event.kind:6} {took:5.0f} s  {name}")
             running.set_description_str("; ".join(f"{run} {text}" for run, text in started.items()))
     return failures
 
 
 class _Clock:
-    """Counts finished tasks and estimates the time left from what the finished ones took."""
+    """Says how many tasks are done, and how long the others will take.
 
-    def __init__(self, total: int, jobs: int):
-        self._total, self._jobs = total, jobs
+    Args:
+        names: The tasks.
+        expected: Seconds expected of those of which something is known; the others count as their
+            mean.
+        jobs: How many are done at a time.
+    """
+
+    def __init__(self, names: Sequence[str], expected: dict[str, float], jobs: int):
+        mean = sum(expected.values()) / len(expected) if expected else 1.0
+        self._expected = {name: expected.get(name, mean) for name in names}
+        self._known, self._jobs = bool(expected), jobs
         self._started: dict[str, float] = {}
-        self._seconds: list[float] = []
+        self._took: dict[str, float] = {}
+
+    @property
+    def total(self) -> float:
+        """Seconds expected of all."""
+        return sum(self._expected.values())
+
+    def expected(self, name: str) -> float:
+        return self._expected[name]
 
     def start(self, name: str):
         self._started[name] = time.monotonic()
 
-    def end(self, name: str):
-        self._seconds.append(time.monotonic() - self._started.pop(name))
+    def end(self, name: str) -> float:
+        self._took[name] = time.monotonic() - self._started.pop(name)
+        return self._took[name]
 
     def __str__(self) -> str:
-        done = len(self._seconds)
-        left = (self._total - done) * statistics.fmean(self._seconds) / self._jobs
-        remaining = datetime.timedelta(seconds=round(left))
-        return f"[{done}/{self._total}] {self._seconds[-1]:5.0f} s, about {remaining} left,"
+        count = f"{len(self._took)}/{len(self._expected)}"
+        done = sum(map(self.expected, self._took))
+        if not (done or self._known):
+            return count
+        slower = sum(self._took.values()) / done if done else 1.0
+        return f"{count}, {_duration(slower * (self.total - done) / self._jobs)} left"
 
 
-def _list(runs: Sequence[Config], todo: Sequence[Config]):
+def _list(runs: Sequence[Config], todo: Sequence[Config], estimate: Estimate, jobs: int):
+    """Prints what would be done."""
     missing = {run.run_id for run in todo}
     for run in runs:
-        print(f"{'to do' if run.run_id in missing else 'done ':5}  {run.command}")
+        seconds = estimate.seconds(run)
+        takes = f"{_duration(seconds)}" if seconds else ""
+        print(f"{'to do' if run.run_id in missing else 'done':5} {takes:>8}  {run.command}")
     print(f"{len(runs)} runs, {len(todo)} to do")
+    if left := estimate.total(todo, jobs):
+        where = "this machine" if estimate.measured_here else estimate.machine
+        print(f"{_duration(left)} left with --jobs={jobs}, by steps measured on {where}")
+
+
+def _duration(seconds: float) -> str:
+    """Some time in words: `40 s`, `5 min`, `3.5 h`, `12 days`."""
+    for size, unit, least in ((86400, "days", 3), (3600, "h", 2), (60, "min", 2), (1, "s", 0)):
+        if seconds >= least * size:
+            digits = 1 if unit == "h" and seconds < 10 * size else 0
+            return f"{seconds / size:.{digits}f} {unit}"
+    return "0 s"
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
