@@ -346,6 +346,25 @@ def parse(argv: Sequence[str]) -> Config:
     return config
 
 
+def flags_of(dataset: str, scale: str) -> list[str]:
+    """What the flag files of a data set and a scale say.
+
+    Args:
+        dataset: Value of `--dataset`.
+        scale: Value of `--scale`.
+
+    Returns:
+        Flags; of two for one setting the scale's, which is last, holds.
+
+    Example:
+        >>> flags_of("cifar100", "paper")[:3]
+        ['--optimizer=sgd', '--learning_rate=0.1', '--momentum=0.9']
+    """
+    files = (FLAG_FILES / f"{dataset}.flags", FLAG_FILES / scale / f"{dataset}.flags")
+    lines = [line for f in files if f.exists() for line in f.read_text("utf-8").splitlines()]
+    return [line for line in lines if line.startswith("--")]
+
+
 # Tables and figures ask for the same few settings thousands of times.
 _parse_once = functools.cache(parse)
 

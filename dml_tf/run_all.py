@@ -200,6 +200,8 @@ def _list(runs: Sequence[Config], todo: Sequence[Config], estimate: Estimate, jo
         seconds = estimate.seconds(run)
         takes = f"{_duration(seconds)}" if seconds else ""
         print(f"{'to do' if run.run_id in missing else 'done':5} {takes:>8}  {run.command}")
+    for dataset, scale in dict.fromkeys((run.dataset, run.scale) for run in runs):
+        print(f"--dataset={dataset} is {' '.join(config.flags_of(dataset, scale))}")
     print(f"{len(runs)} runs, {len(todo)} to do")
     if left := estimate.total(todo, jobs):
         where = "this machine" if estimate.measured_here else estimate.machine

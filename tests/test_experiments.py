@@ -1,9 +1,11 @@
 """The declaration of the tables: complete, like paper.csv, and at the paper's settings."""
 
+import shlex
+
 import pandas as pd
 import pytest
 
-from dml_tf import experiments, scales, tables
+from dml_tf import config, experiments, scales, tables
 
 KEYS = ["item", "dataset", "row", "column", "metric"]
 
@@ -18,7 +20,14 @@ def test_cells_and_paper_csv_match_both_ways():
 
 def test_no_cell_is_declared_twice():
     cells = experiments.cells()
-    assert len(set(cells)) == len(cells) == 4 + 6 * 2 * 4 + 2 * 4 + 3 * 2 + 4 * 4
+    assert len(set(cells)) == len(cells)
+    counts = {item: len(experiments.cells([item])) for item in experiments.ITEMS}
+    assert counts == {
+        "section31": 2 * 2, "table1": 4, "table2": 6 * 2 * 4, "table3": 2 * 4 + 3 * 2 + 4 * 4,
+        "table4": 4 * 5, "table5": 5 * 2, "entropy": 2 * 2, "figure2a": 2 * 2, "figure2b": 2 * 4,
+        "figure3a": 4 * 5 + 4 * 4, "figure3b": 4 * 5, "figure4a": 2 * 2, "figure4b": 2 * 6,
+        "figure4c": 2 * 5, "figure5": 2, "figure6a": 2 + 3 * 3, "figure6b": 2 + 3 * 3,
+    }  # fmt: skip
 
 
 def test_the_papers_gains_in_table_2_are_the_differences_of_its_accuracies():
@@ -34,9 +43,12 @@ def test_the_papers_gains_in_table_2_are_the_differences_of_its_accuracies():
 
 
 def test_a_run_that_several_rows_need_is_listed_once(tmp_path):
-    runs = experiments.runs(scales.SCALES["paper"], results_dir=str(tmp_path), seeds=1)
+    paper, tables_1_to_3 = scales.SCALES["paper"], ("table1", "table2", "table3")
+    runs = experiments.runs(paper, tables_1_to_3, results_dir=str(tmp_path), seeds=1)
     ids = [run.run_id for run in runs]
     assert len(set(ids)) == len(ids) == 2 * (3 + 6) + 4
+    everything = experiments.runs(paper, results_dir=str(tmp_path), seeds=1)
+    assert len({run.run_id for run in everything}) == len(everything) > len(ids)
     assert "cifar100-independent-resnet32-seed0" in ids
     assert "cifar100-dml-wrn-28-10+mobilenet-seed0" in ids
 
@@ -56,10 +68,51 @@ def test_the_papers_scale_has_the_settings_of_section_4_1(tmp_path):
         assert (run.batch_size, set(run.net)) == (16, {"mobilenet"})
 
 
+def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
+    """What `--scale=paper --dry_run` prints, with Sec. 4.1's numbers for each data set."""
+    section_4_1 = {
+        "cifar10": dict(optimizer="sgd", learning_rate=0.1, momentum=0.9, batch_size=64,
+                        epochs=200, decay_epochs=60, decay_rate=0.1, augment="crop_flip"),
+        "market1501": dict(optimizer="adam", learning_rate=0.0002, beta_1=0.5, beta_2=0.999,
+                           batch_size=16),
+        "imagenet": dict(optimizer="rmsprop", rho=0.9, learning_rate=0.1, batch_size=64,
+                         decay_epochs=20, decay_rate=0.16),
+    }  # fmt: skip
+    section_4_1["cifar100"] = section_4_1["cifar10"]
+    seen = set()
+    for run in experiments.runs(scales.SCALES["paper"], results_dir=str(tmp_path), seeds=1):
+        parsed = config.parse([*shlex.split(run.command)[2:], f"--results_dir={tmp_path}"])
+        assert parsed.replace(analyse=run.analyse) == run
+        if run.optimizer != "entropy_sgd":
+            expected = section_4_1[run.dataset]
+            assert {name: getattr(parsed, name) for name in expected} == expected
+            seen.add(run.dataset)
+    assert seen == set(section_4_1)
+
+
+def test_what_others_start_from_is_trained_first(tmp_path):
+    runs = experiments.runs(scales.SCALES["mini"], results_dir=str(tmp_path), seeds=1)
+    first, second = experiments.waves(runs)
+    done = {run.run_id for run in first}
+    for run in second:
+        teacher = run.replace(method="independent", net=run.net[:1], cohort=1)
+        assert (run.pretrained or teacher.run_id) in done
+    assert len(first) + len(second) == len(runs)
+
+
+def test_a_run_is_analysed_if_any_of_its_items_asks_for_it(tmp_path):
+    runs = experiments.runs(scales.SCALES["mini"], results_dir=str(tmp_path), seeds=1)
+    analysed = {run.run_id for run in runs if run.analyse}
+    assert "shapes100-independent-mobilenet_shortw0.5-seed0" in analysed  # Table 2 asks first
+    assert "digits-independent-mobilenet_shortw0.5-seed0" not in analysed
+
+
 @pytest.mark.parametrize("scale", ["smoke", "mini"])
 def test_small_scales_need_no_download(scale, tmp_path):
     runs = experiments.runs(scales.SCALES[scale], results_dir=str(tmp_path))
-    assert {run.dataset for run in runs} == {"digits", "shapes100", "pedestrians"}
+    assert {run.dataset for run in runs} == {
+        "digits", "shapes100", "pedestrians", "imagenet_mini",
+    }  # fmt: skip
 
 
 def test_first_seeds_come_first(tmp_path):

@@ -38,6 +38,7 @@ ALLOWED = {
     "check_step": {"exported", "portable"},
     "scales": set(),
     "experiments": {"config", "scales"},
+    "estimate": {"config", "records"},
     "claims": {"experiments"},
     "tables": {"claims", "config", "experiments", "records", "scales"},
     "figures": {"data", "experiments", "scales", "tables"},

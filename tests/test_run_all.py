@@ -43,12 +43,16 @@ def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
 
 
 def test_a_dry_run_lists_commands_and_trains_nothing(tmp_path, capsys):
-    status = run_all.main(["--scale=paper", f"--results_dir={tmp_path}", "--seeds=1", "--dry_run"])
+    flags = ["--scale=paper", f"--results_dir={tmp_path}", "--seeds=1", "--only=table2"]
+    assert run_all.main([*flags, "--dry_run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert status == 0
-    assert lines[-1] == "22 runs, 22 to do"
-    expected = "to do  python train.py --dataset=cifar100 --net=resnet32 --method=independent"
-    assert expected in lines
+    assert lines[-2] == "18 runs, 18 to do"
+    assert " left with --jobs=" in lines[-1]
+    command = "python train.py --dataset=cifar100 --net=resnet32 --method=independent"
+    (line,) = (line for line in lines if line.endswith(command))
+    assert line.startswith("to do ") and " h " in line
+    (settings,) = (line for line in lines if line.startswith("--dataset=cifar100 is "))
+    assert "--learning_rate=0.1 --momentum=0.9 --batch_size=64 --decay_epochs=60" in settings
     assert not list(tmp_path.iterdir())
 
 
@@ -64,7 +68,7 @@ def test_shards_are_a_partition_of_the_runs(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--scale=huge"], "invalid choice"),
-        (["--only=table9"], "no item 'table9'; there are table1, table2"),
+        (["--only=table9"], "no item 'table9'; there are section31, table1"),
         (["--shard=2/2"], "is not i/n"),
         (["--jobs=0"], "--jobs must be at least 1"),
     ],
