@@ -34,7 +34,7 @@ def test_explicit_flags_win_over_the_scales_file_and_that_over_the_data_sets():
     plain = config.parse(["--dataset=cifar10", "--net=resnet8"])
     scaled = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu"])
     explicit = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu", "--epochs=7"])
-    assert (plain.epochs, scaled.epochs, explicit.epochs) == (200, 80, 7)
+    assert (plain.epochs, scaled.epochs, explicit.epochs) == (200, 40, 7)
     assert scaled.learning_rate == plain.learning_rate
 
 
