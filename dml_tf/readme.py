@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from dml_tf import config, records, tables
+from dml_tf import config, experiments, markup, records, tables
 from dml_tf.config import Config
+from dml_tf.page import judge
+from dml_tf.scales import SCALES
 
 README = config.ROOT / "README.md"
 RESULTS = config.ROOT / "results"
@@ -82,7 +84,46 @@ def fill(text: str) -> str:
 
 
 def photographs() -> str:
-    """Independent training and DML on photographs: mean, spread and paired difference."""
+    """Table 2 at cpu scale: its gains."""
+    return f"{_gains('cpu')}\n\n    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
+
+
+def digits() -> str:
+    """Table 2 at mini scale, first data set: its gains."""
+    return _gains("mini")
+
+
+def claims() -> str:
+    """The paper's claims, and what the records on photographs say of them."""
+    lines = tables.verdicts(SCALES["cpu"], RESULTS / "cpu", tuple(experiments.ITEMS))
+    rows, not_run = [], []
+    for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
+        run = compared[compared.seeds > 0]
+        if run.empty:
+            not_run.append(f"{claim} ({markup.short(item)})")
+            continue
+        unit = markup.unit(run.metric.iloc[0])
+        factor = 1 if unit[0] == "nats" else 100
+        counts = run.verdict.map(lambda verdict: markup.SAID[verdict][0]).value_counts(sort=False)
+        rows.append(
+            {
+                "the paper says": f"{claim} (Sec. {section}, {markup.short(item)})",
+                "here": f"**{judge(run.verdict)[0]}**",
+                "comparisons": ", ".join(f"{n} {said}" for said, n in counts.items()),
+                "differences, points or nats": (
+                    _interval(run.iloc[0], factor)
+                    if len(run) == 1
+                    else f"{_signed(run.measured.min(), factor)} to "
+                    f"{_signed(run.measured.max(), factor)}"
+                ),
+            }
+        )
+    rest = f"\n\nNot run on photographs: {'; '.join(not_run)}." if not_run else ""
+    return _markdown(rows) + rest
+
+
+def augmented() -> str:
+    """Independent training and DML with crops and flips: mean, spread and paired difference."""
     rows, commands = [], []
     for title, flags in SETTINGS.items():
         alone, pair = _runs(flags), _runs({**flags, "cohort": 2})
@@ -116,31 +157,6 @@ def selection() -> str:
         found = _runs({**_LARGER, "learning_rate": rate}, seeds=1)
         validation = found[0][1]["validation"]["peers"]["resnet20"]["accuracy"]
         rows.append({"learning rate": rate, "validation accuracy, %": f"{100 * validation:.2f}"})
-    return _markdown(rows)
-
-
-def digits() -> str:
-    """Table 2 at mini scale, first data set: its gains."""
-    table = pd.read_csv(RESULTS / "mini" / "table2.csv")
-    table = table[(table.dataset == "CIFAR-10")]
-    rows = []
-    for (pair, column), line in table.set_index(["row", "column"]).iterrows():
-        if not column.startswith("DML-Ind"):
-            continue
-        net = column.removeprefix("DML-Ind ")
-        alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
-                      for m in ("Independent", "DML"))  # fmt: skip
-        rows.append(
-            {
-                "pair": pair,
-                "network": net,
-                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
-                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
-                "difference [95% interval]": _interval(line, 100),
-                "paper": f"{line.paper:+.2f}",
-                "seeds": int(line.seeds),
-            }
-        )
     return _markdown(rows)
 
 
@@ -219,12 +235,39 @@ def protocol() -> str:
 
 FIGURES = {
     "photographs": photographs,
+    "claims": claims,
+    "augmented": augmented,
     "selection": selection,
     "digits": digits,
     "pedestrians": pedestrians,
     "protocol": protocol,
     "step": step,
 }
+
+
+def _gains(scale: str) -> str:
+    """Table 2's gains on what stands in CIFAR-10's place, of the pairs that were run."""
+    table = pd.read_csv(RESULTS / scale / "table2.csv")
+    table = table[(table.dataset == "CIFAR-10") & (table.seeds > 0)]
+    rows = []
+    for (pair, column), line in table.set_index(["row", "column"]).iterrows():
+        if not column.startswith("DML-Ind"):
+            continue
+        net = column.removeprefix("DML-Ind ")
+        alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
+                      for m in ("Independent", "DML"))  # fmt: skip
+        rows.append(
+            {
+                "pair": pair,
+                "network": net,
+                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+                "difference [95% interval]": _interval(line, 100),
+                "paper": f"{line.paper:+.2f}",
+                "seeds": int(line.seeds),
+            }
+        )
+    return _markdown(rows)
 
 
 def _runs(flags: Mapping, seeds: int = 20) -> dict[int, tuple[Config, dict]]:
@@ -255,11 +298,14 @@ def _mean_and_spread(values: Mapping[int, float], factor: int) -> str:
 
 
 def _interval(line: Mapping, factor: int) -> str:
-    places = 2 if factor == 100 else 3
-    shown = f"{line['measured']:+.{places}f}"
+    shown = _signed(line["measured"], factor)
     if np.isnan(line["low"]):
         return f"{shown} [too few seeds]"
-    return f"{shown} [{line['low']:+.{places}f}, {line['high']:+.{places}f}]"
+    return f"{shown} [{_signed(line['low'], factor)}, {_signed(line['high'], factor)}]"
+
+
+def _signed(value: float, factor: int) -> str:
+    return f"{value:+.{2 if factor == 100 else 3}f}"
 
 
 def _markdown(rows: Sequence[Mapping]) -> str:

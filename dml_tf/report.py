@@ -19,7 +19,7 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(experiments.I
     Args:
         scale: Which runs they show.
         folder: Results folder; made if it is not there.
-        items: Names of tables and figures.
+        items: Names of tables and figures; the page has all.
 
     Returns:
         The files written, the page last.
@@ -30,7 +30,7 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(experiments.I
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "report.html"
     written = [*tables.write(scale, folder, items), *figures.write(scale, folder, items)]
-    page.write_text(Page(scale, folder, items).render(), encoding="utf-8")
+    page.write_text(Page(scale, folder, tuple(experiments.ITEMS)).render(), encoding="utf-8")
     return [*written, page]
 
 

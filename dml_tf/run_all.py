@@ -4,6 +4,7 @@ import argparse
 import functools
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         Exit status: 0 done; 1 a run failed or was refused; 2 (by argparse) bad arguments.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _parse(argv)
     scale = scales.SCALES[options.scale]
     folder = Path(options.results_dir or config.ROOT / "results" / scale.name)
@@ -55,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with state.hold(folder / "locks" / "run_all", busy):
             failures = _train(folder, todo, len(runs), estimate, options)
-            written = write_report(scale, folder)
+            written = write_report(scale, folder, _measured(scale, folder, options.only))
     except (BlockingIOError, KeyboardInterrupt, records.RecordMismatch) as error:
         reason = str(error) or "interrupted; the same command goes on where it was."
         print(f"run_all: {reason}", file=sys.stderr)
@@ -191,6 +193,16 @@ class _Clock:
             return count
         slower = sum(self._took.values()) / done if done else 1.0
         return f"{count}, {_duration(slower * (self.total - done) / self._jobs)} left"
+
+
+def _measured(scale: scales.Scale, folder: Path, asked: Sequence[str]) -> list[str]:
+    """The items that were asked for, and others that have records: what a clone brings stays."""
+    return [
+        item
+        for item in experiments.ITEMS
+        if item in asked
+        or any(tables.found(cell, scale, folder) for cell in experiments.cells([item]))
+    ]
 
 
 def _list(runs: Sequence[Config], todo: Sequence[Config], estimate: Estimate, jobs: int):

@@ -80,7 +80,7 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         One line for each contrast of each claim: `item`, `section`, `claim`, `row`, `column`,
-        `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
+        `metric`, `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
     """
     lines = []
     for claim in claims.claims():
@@ -96,6 +96,7 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
                     "claim": claim.text,
                     "row": compared.row,
                     "column": compared.column,
+                    "metric": compared.terms[0][0].metric,
                     **measured,
                     "verdict": _verdict(measured, [claim]),
                     "data": _data(compared.terms[0][0], scale),

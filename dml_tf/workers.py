@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +101,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
 
 def _work(connection: Connection, threads: int):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     startup.import_tensorflow(threads)
     while True:
         try:
@@ -114,6 +116,12 @@ def _work(connection: Connection, threads: int):
                 traceback.print_exc()
                 outcome = ("failed", str(error) or type(error).__name__)
         connection.send(outcome)
+
+
+def _end_with_parent():
+    """Ends this process when its parent is gone: left alone it would keep its run locked."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
 """All runs of a scale, in worker processes that may fail or die."""
 
-import functools
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from dml_tf import report, run_all, state
+from dml_tf import run_all, state
 from dml_tf.workers import Task, run_tasks
 
 
@@ -40,6 +44,49 @@ def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
     assert [event.text for event in events if event.kind == "progress"] == ["a", "b"]
     assert "printed a" in (tmp_path / "first.log").read_text()
     assert "ValueError: no such thing" in (tmp_path / "fails.log").read_text()
+
+
+def note_pid_and_wait(report, file):
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    """Else they would train on beside the next call, and keep their runs locked."""
+    code = (
+        "import pathlib, sys; sys.path.insert(0, 'tests')\n"
+        "from test_run_all import note_pid_and_wait\n"
+        "from dml_tf.workers import Task, run_tasks\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "task = Task('waits', note_pid_and_wait, (folder / 'pid',), folder / 'log')\n"
+        "if __name__ == '__main__': list(run_tasks([task], jobs=1, threads=1))\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    root = Path(run_all.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    parent = subprocess.Popen([sys.executable, script], env=environment, cwd=root)
+    worker = int(wait_for(lambda: (tmp_path / "pid").read_text()))
+    os.kill(worker, 0)  # it is there
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(worker) and "gone")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds=300):
+    for _ in range(10 * seconds):
+        with contextlib.suppress(FileNotFoundError):
+            if found := condition():
+                return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
 
 
 def test_a_dry_run_lists_commands_and_trains_nothing(tmp_path, capsys):
@@ -88,8 +135,6 @@ def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
 
 
 def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, monkeypatch):
-    one_table = functools.partial(report.write, items=("table2",))
-    monkeypatch.setattr(run_all, "write_report", one_table)
     flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/9"]
     assert run_all.main(flags) == 0
     assert "2 runs: 0 done, 2 to do" in capsys.readouterr().out
@@ -99,11 +144,15 @@ def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, mo
     assert run_all.main(flags) == 0
     printed = capsys.readouterr().out
     assert "2 runs: 2 done, 0 to do" in printed and printed.endswith(f"on one page: {page}\n")
-    assert (tmp_path / "table2.csv").exists() and "2 finished" in page.read_text()
+    assert (tmp_path / "table2.csv").exists()
+    assert not (tmp_path / "table3.csv").exists()  # neither asked for, nor is anything there
+    assert "2 finished" in page.read_text()
 
 
 def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_all, "write_report", lambda scale, folder: [folder / "report.html"])
+    monkeypatch.setattr(
+        run_all, "write_report", lambda scale, folder, items: [folder / "report.html"]
+    )
     flags = ["--scale=cpu", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/99"]
     assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
     message = capsys.readouterr().err
