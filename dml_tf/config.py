@@ -133,6 +133,10 @@ class Config:
     validation_fraction: float = _setting(
         0.0, "Part of the training images held out for validation.", low=0.0, high=0.9
     )
+    watch_test: bool = _setting(
+        False, "Measure the test images after every epoch too, for curves (Fig. 2a); nothing is "
+        "chosen by it.",
+    )  # fmt: skip
     labelled_fraction: float = _setting(
         1.0, "Part of each class's training images with labels (Sec. 4.10).", low=0.0, high=1.0
     )
@@ -246,6 +250,11 @@ class Config:
                 f"--augment={self.augment} is not for --dataset={self.dataset}, which takes "
                 f"{' | '.join(augmentations)}."
             )
+        if self.watch_test and self.validation_fraction:
+            raise FlagError(
+                f"--watch_test and --validation_fraction={self.validation_fraction:g}: only one "
+                "set of images is measured after every epoch; leave out one of the two."
+            )
         if self.labelled_fraction == 0.0:
             raise FlagError("--labelled_fraction must be above 0: something must have labels.")
         if (
@@ -275,7 +284,7 @@ _USED_WITH = {
     "labelled_identities": ("dataset", REID_DATASETS),
     "features_out": ("dataset", REID_DATASETS),
     **dict.fromkeys(
-        ("train_images", "validation_fraction", "labelled_fraction"),
+        ("train_images", "validation_fraction", "watch_test", "labelled_fraction"),
         ("dataset", tuple(name for name in DATASETS if name not in REID_DATASETS)),
     ),
     "momentum": ("optimizer", ("sgd", "rmsprop", "entropy_sgd")),

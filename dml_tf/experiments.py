@@ -281,12 +281,17 @@ def entropy() -> list[Line]:
 
 def figure2a() -> list[Line]:
     """Figure 2a: ImageNet, a pair of two architectures; curves are the same runs' histories."""
-    nets = ("MobileNet", "InceptionV1")
+    nets, settings = ("MobileNet", "InceptionV1"), (("watch_test", True),)
     lines = []
     for k, net in enumerate(nets):
-        at = ("figure2a", IMAGENET, net)
-        alone = Cell(*at, "Independent", "accuracy", "independent", (net,), printed=False)
-        dml = Cell(*at, "DML", "accuracy", "dml", nets, k, printed=False)
+        alone, dml = (
+            Cell("figure2a", IMAGENET, net, column, "accuracy", method, peers, of, settings,
+                 printed=False)
+            for column, method, peers, of in (
+                ("Independent", "independent", (net,), 0),
+                ("DML", "dml", nets, k),
+            )
+        )  # fmt: skip
         lines += [alone, dml, gain(net, "DML-Ind", dml, alone)]
     return lines
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dml_tf import claims, config, experiments, figures, markup, tables
 from dml_tf.claims import Claim
+from dml_tf.drawings import DRAWINGS
 from dml_tf.markup import NOTHING, SAID
 from dml_tf.scales import SCALES, Scale
 
@@ -235,14 +236,14 @@ class Page:
 
     def _picture(self, item: str) -> str:
         file = self._folder / f"{item}.png"
-        if item not in figures.DRAWINGS or not file.exists():
+        if item not in DRAWINGS or not file.exists():
             return ""
         data = base64.b64encode(file.read_bytes()).decode()
         seen = figures.describe(self._scale, self._folder, item)
         alt = escape(f"{markup.title(item)}. {seen}")
         return (
             f'<figure><img src="data:image/png;base64,{data}" alt="{alt}">'
-            f"<figcaption>{escape(figures.DRAWINGS[item].reading)}</figcaption></figure>"
+            f"<figcaption>{escape(DRAWINGS[item].reading)}</figcaption></figure>"
         )
 
     def _tables(self, item: str, frame: pd.DataFrame) -> Iterator[str]:

@@ -185,13 +185,13 @@ def fit(
     if first and verbose:
         print(f"{config.run_id}: {first} of {epochs} epochs are done; going on.", flush=True)
     if first < epochs:
-        validation = splits.validation
+        watched = splits.test if config.watch_test else splits.validation
         cohort.fit(
             data.train_batches(splits, config, initial_epoch=first),
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=min(per_epoch, config.steps) if config.steps else per_epoch,
-            validation_data=validation and data.eval_batches(validation, splits, 256),
+            validation_data=watched and data.eval_batches(watched, splits, 256),
             shuffle=False,  # the batches come in their order
             verbose=verbose,
             callbacks=[

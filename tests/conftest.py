@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dml_tf import experiments, records
+from dml_tf.config import SIGMAS
 from dml_tf.scales import SCALES
 
 
@@ -30,14 +31,40 @@ def synthetic_records():
         single = {"mAP": value, "rank1": value + 0.1}
         return single | {"accuracy": value, "entropy": value, "multi_query": dict(single)}
 
+    def analysis(run, rng):
+        mutual = run.method != "independent"
+        peers = [f"peer{k}" for k in range(run.cohort)]
+        rise = 40 - 20 * mutual + rng.random()
+        masses = np.array([0.9, 0.05, 0.02, 0.01, 0.005]) ** (1 - 0.2 * mutual)
+        labels = np.repeat(np.arange(10), 4)
+        apart = rng.normal(0, 30, (len(peers), 10, 2)).repeat(4, axis=1)
+        points = (apart + rng.normal(0, 2, apart.shape)).round(1)
+        found = {
+            "weight_noise": {
+                "sigma": list(SIGMAS),
+                "loss": {
+                    peer: [[0.01 + rise * s + 0.001 * draw for draw in range(3)] for s in SIGMAS]
+                    for peer in peers
+                },
+            },
+            "ranked_mass": {peer: (masses + 1e-4 * rng.random()).tolist() for peer in peers},
+        }
+        if len(peers) > 1:
+            places = dict(zip(peers, points.tolist(), strict=True))
+            same = 0.9 + 0.1 * rng.random()
+            found["tsne"] = {"labels": labels.tolist(), "points": places, "same_peer": same}
+        return found
+
     def record(run):
         rng = np.random.default_rng(zlib.crc32(run.run_id.encode()))
         peers = {f"peer{k}": measures(run, rng) for k in range(run.cohort)}
         curves = {
-            f"{peer}_{metric}": [0.1 + 0.01 * run.seed, 0.2 + 0.01 * run.seed]
+            f"{part}{peer}_{metric}": [0.1 + 0.01 * run.seed, 0.2 + 0.01 * run.seed]
+            for part in ("", "val_")[: 1 + run.watch_test]
             for peer in peers
             for metric in ("accuracy", "supervised_loss")
         }
+        analysed = {"analysis": analysis(run, rng)} if run.analyse else {}
         return {
             "run_id": run.run_id,
             "config": run.comparable(),
@@ -50,6 +77,7 @@ def synthetic_records():
             "train": {"peers": peers},
             "test": {"peers": peers, "ensemble": measures(run, rng)},
             "history": curves,
+            **analysed,
         }
 
     def write(folder, items, seeds, scale="mini"):

@@ -92,6 +92,11 @@ def test_the_command_of_a_config_makes_the_same_config():
         (["--dataset=digits", "--net=a,a,a", "--method=distill"], "takes two networks"),
         (["--dataset=digits", "--net=a", "--unlabelled=drop"], "does nothing while"),
         (["--dataset=digits", "--net=a", "--labelled_fraction=0"], "must be above 0"),
+        (
+            ["--dataset=digits", "--net=a", "--watch_test", "--validation_fraction=0.2"],
+            "--watch_test and --validation_fraction=0.2: only one set",
+        ),
+        (["--dataset=pedestrians", "--net=a", "--watch_test"], "no effect with --dataset=ped"),
         (["--dataset=digits", "--net=a", "resnet8"], "Unexpected argument 'resnet8'"),
         (["--flagfile=absent.flags"], "absent.flags"),
     ],

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 from dml_tf import experiments, figures, records
+from dml_tf.config import SIGMAS
+from dml_tf.drawings import DRAWINGS
 from dml_tf.scales import SCALES
 
 MINI = SCALES["mini"]
 
 
-@pytest.mark.parametrize("item", ["figure2b", "figure3a", "figure3b", "figure6a", "figure6b"])
+@pytest.mark.parametrize("item", DRAWINGS)
 def test_a_figure_is_drawn_from_two_seeds_and_from_one(item, synthetic_records, tmp_path):
     for seeds in (1, 2):
         synthetic_records(tmp_path, [item], seeds)
@@ -21,7 +23,7 @@ def test_a_figure_is_drawn_from_two_seeds_and_from_one(item, synthetic_records, 
 
 def test_every_figure_that_is_declared_is_drawn():
     declared = {item for item in experiments.ITEMS if item.startswith("figure")}
-    assert declared == set(figures.DRAWINGS)
+    assert declared == set(DRAWINGS)
 
 
 def test_series_show_the_means_and_the_spread_over_seeds(synthetic_records, tmp_path):
@@ -37,6 +39,19 @@ def test_series_show_the_means_and_the_spread_over_seeds(synthetic_records, tmp_
         lengths = [high - low for (_, low), (_, high) in bars.get_segments()]
         np.testing.assert_allclose(lengths, 2 * expected["std"])
         np.testing.assert_allclose(drawn.get_xdata(orig=False), [1, 2, 3, 4, 5], atol=0.2)
+
+
+@pytest.mark.parametrize(("item", "numbers"), [("figure4b", SIGMAS), ("figure4c", range(1, 6))])
+def test_noise_and_mass_are_read_at_their_sigma_and_rank(
+    item, numbers, synthetic_records, tmp_path
+):
+    synthetic_records(tmp_path, [item], 2)
+    lines = figures.measured(MINI, tmp_path, item)
+    axis = figures.draw(MINI, tmp_path, item).axes[0]
+    assert axis.get_yscale() == "log"
+    for (drawn, *_), strategy in zip(axis.containers, ("Independent", "DML"), strict=True):
+        np.testing.assert_allclose(drawn.get_xdata(orig=False), numbers, atol=0.1 * numbers[1])
+        np.testing.assert_allclose(drawn.get_ydata(orig=False), lines.loc[strategy].measured)
 
 
 def test_a_figure_names_its_data_scale_and_seeds(synthetic_records, tmp_path):
@@ -64,6 +79,61 @@ def test_curves_prefer_images_that_were_held_out(synthetic_records, tmp_path):
     assert set(curves.images) == {"validation"} and set(curves.measured) == {0.7, 0.8}
 
 
+def test_curves_of_watched_test_images_are_said_to_be_of_those(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure2a"], 2)
+    curves = figures.curves(MINI, tmp_path, "figure2a")
+    assert set(curves.images) == {"test"} and len(curves) == 2 * 2 * 2
+    np.testing.assert_allclose(curves.measured, [10.5, 20.5] * 4)  # percent
+    axis = figures.draw(MINI, tmp_path, "figure2a").axes[0]
+    assert axis.get_ylabel() == "accuracy, %,\ntest images"
+
+
+def test_figure_4a_has_training_curves_that_end_beside_the_tables_numbers(
+    synthetic_records, tmp_path
+):
+    for run in synthetic_records(tmp_path, ["figure4a"], 1):
+        record = records.read(records.path(run))
+        record["history"] |= {f"val_{name}": [9, 9] for name in record["history"]}  # to be left
+        records.write(record, records.path(run))
+    lines = figures.measured(MINI, tmp_path, "figure4a").measured
+    axes = figures.draw(MINI, tmp_path, "figure4a").axes
+    columns = ("Training cross-entropy", "Training accuracy")
+    for axis, column, factor in zip(axes, columns, (1, 100), strict=True):
+        points = [container[0] for container in axis.containers]
+        lines_drawn = [line for line in axis.lines if len(line.get_xdata()) == 2]
+        strategies = ("Independent", "DML")
+        for curve, point, strategy in zip(lines_drawn, points, strategies, strict=True):
+            np.testing.assert_allclose(curve.get_ydata(), factor * np.array([0.1, 0.2]))
+            assert point.get_ydata() == lines[strategy, column]
+            assert point.get_xdata() > curve.get_xdata()[-1]
+
+
+def test_figure_5_shows_both_networks_of_the_first_seed_and_their_same_peers(
+    synthetic_records, tmp_path
+):
+    for run in synthetic_records(tmp_path, ["figure5"], 2):
+        if run.seed == 0 and run.method == "dml":
+            records.path(run).unlink()
+        elif run.method == "dml":
+            analysis = records.read(records.path(run))["analysis"]
+    _, file = figures.write(MINI, tmp_path, ["figure5"])
+    assert file.name == "figure5_points.csv"
+    points = pd.read_csv(file)
+    assert points.groupby("row", sort=False).seed.unique().explode().to_dict() == {
+        "Independent": 0, "DML": 1,
+    }  # fmt: skip
+    second = points[(points.row == "DML") & (points.network == "Net 2")]
+    expected = analysis["tsne"]["points"]["peer1"]
+    assert second[["x", "y"]].to_numpy().tolist() == expected
+    assert second.label.tolist() == analysis["tsne"]["labels"]
+    axis = figures.draw(MINI, tmp_path, "figure5").axes[1]
+    assert axis.get_xlabel().startswith(f"DML: {100 * analysis['tsne']['same_peer']:.1f}% ")
+    clouds = [cloud for cloud in axis.collections if len(cloud.get_offsets()) > 1]
+    np.testing.assert_allclose(clouds[1].get_offsets(), expected)
+    assert len(clouds[0].get_facecolors()) and not len(clouds[1].get_facecolors())
+    assert len(np.unique(clouds[1].get_edgecolors(), axis=0)) == 10  # one a class
+
+
 def test_written_curves_are_read_back_by_pandas(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure2b"], 2)
     _, file = figures.write(MINI, tmp_path, ["figure2b"])
@@ -72,10 +142,11 @@ def test_written_curves_are_read_back_by_pandas(synthetic_records, tmp_path):
 
 
 def test_without_records_nothing_is_drawn_and_an_old_picture_goes(tmp_path):
-    old = tmp_path / "figure3a.png"
-    old.write_bytes(b"old")
-    assert figures.write(MINI, tmp_path, ["figure3a", "table2"]) == []
-    assert not old.exists()
+    old = [tmp_path / name for name in ("figure3a.png", "figure5.png", "figure5_points.csv")]
+    for file in old:
+        file.write_bytes(b"old")
+    assert figures.write(MINI, tmp_path, ["figure3a", "figure5", "table2"]) == []
+    assert not any(file.exists() for file in old)
 
 
 def test_the_same_records_give_the_same_file(synthetic_records, tmp_path):
@@ -89,3 +160,8 @@ def test_a_description_has_every_measured_number(synthetic_records, tmp_path):
     words = figures.describe(MINI, tmp_path, "figure6a")
     assert words.count("Independent 5") == 4 and words.count("DML-all 5") == 3
     assert words.startswith("10%: Independent 50.")
+
+
+def test_a_description_does_not_round_small_numbers_to_nothing(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure4b"], 1)
+    assert "Independent: sigma 0.0 0.011, " in figures.describe(MINI, tmp_path, "figure4b")

@@ -59,6 +59,15 @@ def test_a_run_leaves_the_record_that_tables_need(tmp_path):
     assert record["wall_clock_s"] > 0 and record["cpu_s"] > 0 and record["images_per_s"] > 0
 
 
+def test_test_images_are_watched_without_a_trace_in_the_weights(tmp_path):
+    plain, watched = (settings(tmp_path, steps=15, watch_test=watch) for watch in (False, True))
+    records_of = [train.run(asked, verbose=0) for asked in (plain, watched)]
+    seen = [record["history"].get("val_resnet8_accuracy") for record in records_of]
+    assert seen[0] is None and len(seen[1]) == 2
+    assert seen[1][-1] == pytest.approx(records_of[1]["test"]["peers"]["resnet8"]["accuracy"])
+    assert_same_weights(*map(train.model_path, (plain, watched)))
+
+
 def test_the_saved_cohort_measures_what_the_record_says(tmp_path):
     asked = settings(tmp_path, cohort=2)
     record = train.run(asked, verbose=0)
