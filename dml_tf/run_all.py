@@ -79,11 +79,11 @@ def train_one(report: Callable[[str], None], run: Config):
 
     from dml_tf import train
 
-    def epoch_ended(epoch, logs):
-        report(f"epoch {epoch + 1}")
+    class Report(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            report(f"{epoch + 1}/{self.params['epochs']} epochs")
 
-    ended = keras.callbacks.LambdaCallback(on_epoch_end=epoch_ended)
-    train.run(run, verbose=2, callbacks=[ended])
+    train.run(run, verbose=2, callbacks=[Report()])
     keras.backend.clear_session()
 
 
@@ -150,7 +150,9 @@ def _train(
                 if event.kind == "failed":
                     failures.append((event.task, event.text))
                 tqdm.write(f"{clock}  {event.kind:6} {took:5.0f} s  {name}")
-            running.set_description_str("; ".join(f"{run} {text}" for run, text in started.items()))
+            running.set_description_str(
+                "; ".join(f"{run}: {text or 'starting'}" for run, text in started.items())
+            )
     return failures
 
 
