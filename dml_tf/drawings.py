@@ -151,7 +151,7 @@ DRAWINGS: Mapping[str, Drawing] = {
     "figure3b": Drawing(_figure3b, f"Means over seeds; {_BARS}."),
     "figure4a": Drawing(
         _figure4a,
-        "Curves: means over an epoch's mini-batches, as the networks saw them. Points at the right: "
+        "Curves: means over an epoch's mini-batches, as they were seen. Points at the right: "
         f"the trained networks, on the images without augmentation. Bands and {_BARS}.",
     ),
     "figure4b": Drawing(_figure4b, f"Means over draws of the noise, and over seeds; {_BARS}."),
