@@ -119,7 +119,7 @@ def _figure5(lines: pd.DataFrame, points: pd.DataFrame) -> Figure:
             _cloud(axis, shown.x[chosen], shown.y[chosen], colours[chosen], "", k)
             _cloud(axis, [], [], "#555555", network, k)  # for the legend
         same = lines.loc[strategy].iloc[0]
-        axis.set_xlabel(f"{strategy}: {same.measured:.1f}% nearest to the same network's")
+        axis.set_xlabel(f"{strategy}: nearest is the same network's for {same.measured:.1f}%")
         axis.set(xticks=[], yticks=[])
     _legend(figure, axes[0])
     return figure
@@ -151,16 +151,16 @@ DRAWINGS: Mapping[str, Drawing] = {
     "figure3b": Drawing(_figure3b, f"Means over seeds; {_BARS}."),
     "figure4a": Drawing(
         _figure4a,
-        "Curves: means over an epoch's mini-batches, as the networks saw them. Points beside: the "
-        f"trained networks, on the images without augmentation. Bands and {_BARS}.",
+        "Curves: means over an epoch's mini-batches, as they were seen. Points at the right: "
+        f"the trained networks, on the images without augmentation. Bands and {_BARS}.",
     ),
     "figure4b": Drawing(_figure4b, f"Means over draws of the noise, and over seeds; {_BARS}."),
     "figure4c": Drawing(_figure4c, f"Means over the training images, and over seeds; {_BARS}."),
     "figure5": Drawing(
         _figure5,
-        "Test images of one seed, as two networks see them, which marker and fill tell apart; a "
-        "colour is a class or an identity. Below each: how many features have another of the same "
-        "network as their nearest, mean over seeds; half of them would, were the networks' alike.",
+        "Test images as two networks of the first seed see them: marker and fill tell the networks "
+        "apart, colours the classes or identities. Below each: how many features have one of the "
+        "same network as their nearest, mean over seeds; about half, where networks see alike.",
     ),
     "figure6a": Drawing(_figure6, f"Means over seeds, by the part of images with labels; {_BARS}."),
     "figure6b": Drawing(

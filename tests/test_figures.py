@@ -127,7 +127,7 @@ def test_figure_5_shows_both_networks_of_the_first_seed_and_their_same_peers(
     assert second[["x", "y"]].to_numpy().tolist() == expected
     assert second.label.tolist() == analysis["tsne"]["labels"]
     axis = figures.draw(MINI, tmp_path, "figure5").axes[1]
-    assert axis.get_xlabel().startswith(f"DML: {100 * analysis['tsne']['same_peer']:.1f}% ")
+    assert axis.get_xlabel().endswith(f" {100 * analysis['tsne']['same_peer']:.1f}%")
     clouds = [cloud for cloud in axis.collections if len(cloud.get_offsets()) > 1]
     np.testing.assert_allclose(clouds[1].get_offsets(), expected)
     assert len(clouds[0].get_facecolors()) and not len(clouds[1].get_facecolors())

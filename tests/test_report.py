@@ -117,6 +117,14 @@ def test_a_gain_is_said_with_its_interval_and_seeds(synthetic_records, tmp_path)
     assert "seeds: 3; digits" in seen
 
 
+def test_a_loss_is_said_in_nats(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure4b"], 3)
+    seen = Reader(page(tmp_path, ["figure4b"]))
+    assert "Of 5 comparisons, 5 as claimed; differences of +0.1" in seen.text
+    assert " nats; seeds: 3; shapes100" in seen.text
+    assert seen.alts[0].startswith("Figure 4b") and "sigma 0.05 2." in seen.alts[0]
+
+
 def test_a_difference_is_against_a_claim_of_equality(synthetic_records, tmp_path):
     for run in synthetic_records(tmp_path, ["section31"], 3):
         if run.mimicry == "js":

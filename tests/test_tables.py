@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from dml_tf import experiments, records, tables
+from dml_tf.config import SIGMAS
 from dml_tf.scales import SCALES
 
 ROW = "ResNet-32 + ResNet-32"
@@ -130,3 +131,51 @@ def test_written_tables_are_read_back_by_pandas_with_what_the_paper_claims(tmp_p
     assert (len(smaller), len(gains)) == (4, 6 * 2 * 2)
     assert len(written) == 6 * 2 * (4 + 2) + len(smaller)
     assert gains.paper.notna().all() and smaller.status.eq("stand-in: not run").all()
+
+
+def write_analysed(folder, item, analysis):
+    """Records of an item's runs at mini scale, two seeds; `analysis` takes a run's method, seed."""
+    scale = SCALES["mini"]
+    for run in experiments.runs(scale, [item], results_dir=str(folder), seeds=2):
+        measured = {"analysis": analysis(run.method, run.seed), "config": run.comparable()}
+        records.write(measured, records.path(run))
+    return tables.table(scale, folder, item).set_index(["row", "column"])
+
+
+def test_noise_is_a_mean_over_draws_and_peers_in_nats(tmp_path):
+    def analysis(method, seed):
+        at = {0.0: [0.5], 0.01: [1.0, 2.0, 3.0 + seed]}
+        first = [at.get(sigma, [9.0]) for sigma in SIGMAS]
+        if method == "independent":
+            return {"weight_noise": {"sigma": list(SIGMAS), "loss": {"net": first}}}
+        second = [[draws[0]] * 3 for draws in first]
+        return {"weight_noise": {"sigma": list(SIGMAS), "loss": {"a": first, "b": second}}}
+
+    table = write_analysed(tmp_path, "figure4b", analysis)
+    alone, dml = table.loc[("Independent", "sigma 0.01")], table.loc[("DML", "sigma 0.01")]
+    assert alone.measured == pytest.approx((2 + 7 / 3) / 2)
+    assert dml.measured == pytest.approx((1 + (2 + 7 / 3) / 2) / 2)
+    rise = table.loc[("Rise of Independent - rise of DML", "sigma 0.01")]
+    assert rise.measured == pytest.approx(alone.measured - dml.measured)  # both start at 0.5
+    assert rise.seeds == 2 and rise.claim == "Noise on the parameters raises the training loss less"
+
+
+def test_mass_is_read_by_rank_in_percent(tmp_path):
+    def analysis(method, seed):
+        first = [0.7, 0.2, 0.05, 0.03, 0.02]
+        peers = {"a": first, "b": [0.6, 0.4, 0, 0, 0]}
+        return {"ranked_mass": {"a": first} if method == "independent" else peers}
+
+    table = write_analysed(tmp_path, "figure4c", analysis)
+    assert table.loc[("Independent", "Class 3"), "measured"] == pytest.approx(5)
+    assert table.loc[("DML", "Class 2"), "measured"] == pytest.approx(30)
+    assert table.loc[("DML - Independent", "Class 1"), "measured"] == pytest.approx(-5)
+    claims = table.loc["DML - Independent"].claim
+    assert (claims != "").tolist() == [False, True, True, True, True]
+
+
+def test_features_of_their_own_are_claimed_above_half(tmp_path):
+    write_analysed(tmp_path, "figure5", lambda method, seed: {"tsne": {"same_peer": 0.9}})
+    lines = tables.verdicts(SCALES["mini"], tmp_path, ["figure5"])
+    assert lines.row.tolist() == ["Independent", "DML"]
+    assert lines.measured.tolist() == [pytest.approx(40)] * 2
