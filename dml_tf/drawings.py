@@ -93,7 +93,6 @@ def _figure4b(lines: pd.DataFrame, _: None) -> Figure:
     figure, (axis,) = _panels(1)
     _by_number(axis, lines, "sigma ", apart=0)
     axis.set(xlabel="sigma of the noise on each parameter", ylabel="training cross-entropy, nats")
-    _logarithmic(axis)
     _legend(figure, axis)
     return figure
 
@@ -102,8 +101,10 @@ def _figure4c(lines: pd.DataFrame, _: None) -> Figure:
     figure, (axis,) = _panels(1)
     _by_number(axis, lines, "Class ")
     ranks = "class, by rank; 1 is the true one"
-    axis.set(xlabel=ranks, ylabel="posterior mass, %", xticks=range(1, 6))
-    _logarithmic(axis)
+    axis.set(xlabel=ranks, ylabel="posterior mass, %", xticks=range(1, 6), yscale="log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # so that a decade or less has labels too
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
     _legend(figure, axis)
     return figure
 
@@ -229,13 +230,6 @@ def _cloud(axis: Axes, x: Sequence[float], y: Sequence[float], colours, label: s
     """Points that a series' marker and fill tell from another's; colours are free."""
     filled = "none" if k else colours
     axis.scatter(x, y, 16, marker=STYLES[k][1], edgecolors=colours, facecolors=filled, label=label)
-
-
-def _logarithmic(axis: Axes):
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # so that a decade or less has labels too
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("")
 
 
 def _measure(lines: pd.DataFrame) -> str:

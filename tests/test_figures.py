@@ -48,7 +48,7 @@ def test_noise_and_mass_are_read_at_their_sigma_and_rank(
     synthetic_records(tmp_path, [item], 2)
     lines = figures.measured(MINI, tmp_path, item)
     axis = figures.draw(MINI, tmp_path, item).axes[0]
-    assert axis.get_yscale() == "log"
+    assert axis.get_yscale() == ("log" if item == "figure4c" else "linear")
     for (drawn, *_), strategy in zip(axis.containers, ("Independent", "DML"), strict=True):
         np.testing.assert_allclose(drawn.get_xdata(orig=False), numbers, atol=0.1 * numbers[1])
         np.testing.assert_allclose(drawn.get_ydata(orig=False), lines.loc[strategy].measured)
