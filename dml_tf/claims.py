@@ -103,7 +103,10 @@ def _cell(item: str, row: str, column: str) -> Cell:
 
 def _difference(item: str, row: str, column: str, other_row: str, other_column: str) -> Contrast:
     first, second = _cell(item, row, column), _cell(item, other_row, other_column)
-    return experiments.gain(f"({row}) - ({other_row})", f"{column} - {other_column}", first, second)
+    rows, columns = (
+        a if a == b else f"({a}) - ({b})" for a, b in ((row, other_row), (column, other_column))
+    )
+    return experiments.gain(rows, columns, first, second)
 
 
 def _smaller_gains_more() -> Iterable[Contrast]:

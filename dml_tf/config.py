@@ -371,7 +371,7 @@ def flags_of(dataset: str, scale: str) -> list[str]:
     """
     files = (FLAG_FILES / f"{dataset}.flags", FLAG_FILES / scale / f"{dataset}.flags")
     lines = [line for f in files if f.exists() for line in f.read_text("utf-8").splitlines()]
-    return [line for line in lines if line.startswith("--")]
+    return [line for line in lines if line.startswith("--") and not line.startswith("--scale=")]
 
 
 # Tables and figures ask for the same few settings thousands of times.

@@ -110,8 +110,10 @@ def difference(line, places: int) -> str:
         places: Decimals.
 
     Returns:
-        Such as `+1.20 [+0.30, +2.10]`.
+        Such as `+1.20 [+0.30, +2.10]`; nothing where nothing was measured.
     """
+    if math.isnan(line.measured):
+        return ""
     if math.isnan(line.low):
         return signed(line.measured, places)
     ends = f"[{signed(line.low, places)}, {signed(line.high, places)}]"

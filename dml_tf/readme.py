@@ -95,7 +95,9 @@ def digits() -> str:
 
 def claims() -> str:
     """The paper's claims, and what the records on photographs say of them."""
-    lines = tables.verdicts(SCALES["cpu"], RESULTS / "cpu", tuple(experiments.ITEMS))
+    lines = tables.verdicts(
+        SCALES["cpu"].available(RESULTS / "cpu"), RESULTS / "cpu", tuple(experiments.ITEMS)
+    )
     rows, not_run = [], []
     for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
         run = compared[compared.seeds > 0]

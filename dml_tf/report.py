@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         )
         return 1
     try:
-        written = write(scales.SCALES[options.scale], folder)
+        written = write(scales.SCALES[options.scale].available(folder), folder)
     except records.RecordMismatch as error:
         print(f"report: {error}", file=sys.stderr)
         return 1

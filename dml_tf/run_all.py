@@ -30,8 +30,8 @@ def main(argv: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _parse(argv)
-    scale = scales.SCALES[options.scale]
-    folder = Path(options.results_dir or config.ROOT / "results" / scale.name)
+    folder = Path(options.results_dir or config.ROOT / "results" / options.scale)
+    scale = scales.SCALES[options.scale].available(folder, options.data_dir)
     try:
         runs = experiments.runs(
             scale,

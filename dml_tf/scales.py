@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 # The paper's networks and data sets, by the names that it prints.
 NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
@@ -22,6 +23,8 @@ class Data:
         pretrained: Value of `--pretrained` for networks that start from ImageNet's weights.
         entropy_sgd: Flags that `--optimizer=entropy_sgd` needs in place of the data set's.
         identities: How many training identities there are.
+        optional: Pattern of a file or folder in `--data_dir` without which the scale does without
+            the data set; '' for one that it needs.
     """
 
     dataset: str
@@ -31,6 +34,7 @@ class Data:
     pretrained: str = ""
     entropy_sgd: Mapping[str, object] = dataclasses.field(default_factory=dict)
     identities: int = MARKET_IDENTITIES
+    optional: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +47,14 @@ class Scale:
         seeds: Item -> how many seeds its runs have, where that is not its data's number.
         moved: Item and data set -> the paper's data set whose stand-in it runs on here, where that
             is not its own.
+        without: The same, where nothing stands in the data set's own place.
     """
 
     name: str
     data: Mapping[str, Data]
     seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    without: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_paper(self) -> bool:
@@ -65,7 +71,29 @@ class Scale:
         Returns:
             Its stand-in; None where there is none.
         """
-        return self.data.get(self.moved.get((item, dataset), dataset))
+        at = (item, dataset)
+        own = self.data.get(self.moved.get(at, dataset))
+        return own or self.data.get(self.without.get(at, ""))
+
+    def available(self, folder: Path, data_dir: str = "") -> "Scale":
+        """The scale without the optional data sets that are not to be had.
+
+        Args:
+            folder: Results folder; what has records in its `runs/` is there.
+            data_dir: Value of `--data_dir`.
+
+        Returns:
+            A scale of the same name.
+        """
+        places = [(folder / "runs", "{dataset}-*.json")]
+        if data_dir:
+            places.append((Path(data_dir), "{optional}"))
+
+        def there(data: Data) -> bool:
+            patterns = ((place, p.format(**dataclasses.asdict(data))) for place, p in places)
+            return not data.optional or any(any(p.glob(pattern)) for p, pattern in patterns)
+
+        return dataclasses.replace(self, data={k: d for k, d in self.data.items() if there(d)})
 
 
 PAPER_NETWORKS = dict(
@@ -88,11 +116,11 @@ _TWO_STEPS = {"steps": 2, "batch_size": 8}
 _ENTROPY_SGD = {"learning_rate": 1.0, "momentum": 0.9}
 # Photographs and digits say more of a classifier's cohorts than generated pedestrians would.
 _FIGURE_3 = {(item, MARKET): "CIFAR-10" for item in ("figure3a", "figure3b", "entropy")}
+# Table 2 and Sec. 3.1 have CIFAR-10 anyway.
 _WITHOUT_CIFAR_100 = {
     (item, "CIFAR-100"): "CIFAR-10"
     for item in ("table4", "entropy", "figure4a", "figure4b", "figure4c", "figure6a")
 }
-_WITHOUT_MARKET = {("figure5", MARKET): "CIFAR-10"}
 
 SCALES: Mapping[str, Scale] = {
     scale.name: scale
@@ -136,8 +164,20 @@ SCALES: Mapping[str, Scale] = {
         ),
         Scale(
             "cpu",
-            {"CIFAR-10": Data("cifar10", 3, _SMALL)},
-            moved=_FIGURE_3 | _WITHOUT_CIFAR_100 | _WITHOUT_MARKET,
+            {
+                "CIFAR-10": Data("cifar10", 3, _SMALL),
+                "CIFAR-100": Data("cifar100", 3, _SMALL, optional="cifar-100*"),
+                MARKET: Data(
+                    "pedestrians",
+                    3,
+                    _SMALL,
+                    pretrained="cifar10-independent-mobilenet_shortw0.5-seed0",
+                    entropy_sgd={**_ENTROPY_SGD, "langevin_rate": 0.3},
+                    identities=100,
+                ),
+            },
+            moved=_FIGURE_3 | {("figure5", MARKET): "CIFAR-10"},
+            without=_WITHOUT_CIFAR_100,
         ),
         Scale(
             "paper",

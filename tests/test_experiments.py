@@ -115,6 +115,23 @@ def test_small_scales_need_no_download(scale, tmp_path):
     }  # fmt: skip
 
 
+def test_a_scale_does_without_an_optional_data_set_that_is_not_to_be_had(tmp_path):
+    results, data = tmp_path / "results", tmp_path / "data"
+    data.mkdir()
+
+    def place(item):
+        there = scales.SCALES["cpu"].available(results, str(data)).place(item, "CIFAR-100")
+        return there and there.dataset
+
+    assert (place("table2"), place("table4"), place("figure6a")) == (None, "cifar10", "cifar10")
+    (data / "cifar-100-binary.tar.gz").touch()
+    assert (place("table2"), place("table4"), place("figure6a")) == ("cifar100",) * 3
+    (data / "cifar-100-binary.tar.gz").unlink()
+    (results / "runs").mkdir(parents=True)
+    (results / "runs" / "cifar100-independent-resnet8w16-seed0.json").touch()
+    assert place("table4") == "cifar100"
+
+
 def test_first_seeds_come_first(tmp_path):
     seeds = [r.seed for r in experiments.runs(scales.SCALES["cpu"], results_dir=str(tmp_path))]
     assert seeds == sorted(seeds)
