@@ -10,7 +10,7 @@ from dml_tf.config import Config
 
 # What `python -m benchmarks.step_times` measured: one thread's CPU time, and on which machine.
 MEASURED = config.ROOT / "results" / "benchmarks" / "step_times.json"
-_START_S = 10.0  # a run's own: reading data, building and tracing the networks, testing them
+_START_S = 5.0  # a run's own: reading data, building and tracing the networks, testing them
 # Training images where --train_images does not say.
 _IMAGES = {
     "cifar10": 50_000,

@@ -104,12 +104,13 @@ def claims() -> str:
         if run.empty:
             not_run.append(f"{claim} ({markup.short(item)})")
             continue
+        where = ", ".join(dict.fromkeys((f"Sec. {section}", markup.short(item))))
         unit = markup.unit(run.metric.iloc[0])
         factor = 1 if unit[0] == "nats" else 100
         counts = run.verdict.map(lambda verdict: markup.SAID[verdict][0]).value_counts(sort=False)
         rows.append(
             {
-                "the paper says": f"{claim} (Sec. {section}, {markup.short(item)})",
+                "the paper says": f"{claim} ({where})",
                 "here": f"**{judge(run.verdict)[0]}**",
                 "comparisons": ", ".join(f"{n} {said}" for said, n in counts.items()),
                 "differences, points or nats": (
