@@ -380,7 +380,8 @@ _parse_once = functools.cache(parse)
 
 def flag_help() -> str:
     """Help on every flag, for `--help`."""
-    return _define_flags().get_help()
+    note = "Defaults are those without flags/DATASET.flags, which --dataset=DATASET reads first."
+    return f"{note}\n{_define_flags().get_help()}"
 
 
 def to_flag(name: str, value) -> str:

@@ -211,11 +211,16 @@ class Page:
                 f"{markup.count(line.seeds, 'seed')}; {names}"
             )
         counts = collections.Counter(lines.verdict.map(lambda verdict: SAID[verdict][0]))
-        ends = [markup.signed(value, places) for value in (run.measured.min(), run.measured.max())]
         said = ", ".join(f"{count} {words}" for words, count in counts.items())
+        least, most = run.measured.min(), run.measured.max()
+        if threshold := -lines.constant.iloc[0]:
+            low, high = (f"{value + threshold:.{places}f}" for value in (least, most))
+            what = f"{low} to {high}, against {threshold:g}"
+        else:
+            ends = dict.fromkeys(markup.signed(value, places) for value in (least, most))
+            what = f"differences of {' to '.join(ends)} {unit}"
         return (
-            f"Of {len(lines)} comparisons, {said}; differences of "
-            f"{' to '.join(dict.fromkeys(ends))} {unit}; seeds: {markup.span(run.seeds)}; {names}"
+            f"Of {len(lines)} comparisons, {said}; {what}; seeds: {markup.span(run.seeds)}; {names}"
         )
 
     def _item(self, item: str) -> str:

@@ -102,26 +102,24 @@ def claims() -> str:
     for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
         run = compared[compared.seeds > 0]
         if run.empty:
-            not_run.append(f"{claim} ({markup.short(item)})")
+            not_run.append(markup.short(item))
             continue
         where = ", ".join(dict.fromkeys((f"Sec. {section}", markup.short(item))))
         unit = markup.unit(run.metric.iloc[0])
         factor = 1 if unit[0] == "nats" else 100
-        counts = run.verdict.map(lambda verdict: markup.SAID[verdict][0]).value_counts(sort=False)
+        counts = compared.verdict.map(lambda verdict: markup.SAID[verdict][0])
         rows.append(
             {
                 "the paper says": f"{claim} ({where})",
                 "here": f"**{judge(run.verdict)[0]}**",
-                "comparisons": ", ".join(f"{n} {said}" for said, n in counts.items()),
-                "differences, points or nats": (
-                    _interval(run.iloc[0], factor)
-                    if len(run) == 1
-                    else f"{_signed(run.measured.min(), factor)} to "
-                    f"{_signed(run.measured.max(), factor)}"
+                "comparisons": ", ".join(
+                    f"{n} {said}" for said, n in counts.value_counts(sort=False).items()
                 ),
+                "differences, points or nats": _differences(run, factor),
             }
         )
-    rest = f"\n\nNot run on photographs: {'; '.join(not_run)}." if not_run else ""
+    names = ", ".join(dict.fromkeys(not_run))
+    rest = f"\n\nNot run on photographs: what the paper claims of {names}." if names else ""
     return _markdown(rows) + rest
 
 
@@ -163,6 +161,27 @@ def selection() -> str:
     return _markdown(rows)
 
 
+def setting() -> str:
+    """What the cpu scale's setting was chosen by, of six that take as many images."""
+    rows = []
+    for file in sorted((RESULTS / "cpu" / "selection" / "runs").glob("*.json")):
+        record = records.read(file)
+        run = record["config"]
+        train, validation = (
+            100 * _mean(record, (part, "accuracy")) for part in ("train", "validation")
+        )
+        rows.append(
+            {
+                "images": run["train_images"],
+                "epochs": run["epochs"],
+                "augmentation": run["augment"],
+                "training accuracy, %": f"{train:.2f}",
+                "validation accuracy, %": f"{validation:.2f}",
+            }
+        )
+    return _markdown(sorted(rows, key=lambda row: tuple(map(str, row.values()))))
+
+
 def step() -> str:
     """The cost of a training step against its bound."""
     measured = records.read(RESULTS / "benchmarks" / "step.json")
@@ -179,7 +198,7 @@ def step() -> str:
             "step": names[row["contender"]],
             "CPU, ms": f"{1000 * row['cpu_s']:.0f}",
             "wall-clock, ms": f"{1000 * row['wall_s']:.0f}",
-            "CPU / independent": f"{row['cpu_ratio']:.3f}",
+            "CPU / independent, paired": f"{row['cpu_ratio']:.3f}",
             "bound": f"{row['bound']:.3f}" if row["contender"] != "literal" else "",
             "ratio / bound": (
                 f"{row['cpu_ratio_over_bound']:.3f}" if row["contender"] != "literal" else ""
@@ -209,7 +228,6 @@ def pedestrians() -> str:
                 "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
                 "DML, mean of both peers": f"{dml.measured:.2f} ± {dml['std']:.2f}",
                 "difference [95% interval]": _interval(gain, 100),
-                "paper": f"{gain.paper:+.2f}",
                 "seeds": int(gain.seeds),
             }
         )
@@ -225,7 +243,7 @@ def protocol() -> str:
             "features": row["features"],
             "method": row["method"],
             "CPU, s": f"{row['cpu_s']:.2f}",
-            "less the product, s": f"{row['cpu_s_less_product']:.2f}",
+            "minus the product, s": f"{row['cpu_s_less_product']:.2f}",
             "peak memory, MB": f"{row['peak_mb']:.0f}",
         }
         for row in measured["rows"]
@@ -240,6 +258,7 @@ FIGURES = {
     "photographs": photographs,
     "claims": claims,
     "augmented": augmented,
+    "setting": setting,
     "selection": selection,
     "digits": digits,
     "pedestrians": pedestrians,
@@ -252,6 +271,7 @@ def _gains(scale: str) -> str:
     """Table 2's gains on what stands in CIFAR-10's place, of the pairs that were run."""
     table = pd.read_csv(RESULTS / scale / "table2.csv")
     table = table[(table.dataset == "CIFAR-10") & (table.seeds > 0)]
+    here = SCALES[scale].data["CIFAR-10"].networks
     rows = []
     for (pair, column), line in table.set_index(["row", "column"]).iterrows():
         if not column.startswith("DML-Ind"):
@@ -259,14 +279,14 @@ def _gains(scale: str) -> str:
         net = column.removeprefix("DML-Ind ")
         alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
                       for m in ("Independent", "DML"))  # fmt: skip
+        networks = pair.split(" + ")
         rows.append(
             {
-                "pair": pair,
-                "network": net,
+                "in the place of": pair,
+                "network": f"`{here[networks[int(net[-1]) - 1]]}`, {net}",
                 "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
                 "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
                 "difference [95% interval]": _interval(line, 100),
-                "paper": f"{line.paper:+.2f}",
                 "seeds": int(line.seeds),
             }
         )
@@ -305,6 +325,17 @@ def _interval(line: Mapping, factor: int) -> str:
     if np.isnan(line["low"]):
         return f"{shown} [too few seeds]"
     return f"{shown} [{_signed(line['low'], factor)}, {_signed(line['high'], factor)}]"
+
+
+def _differences(run: pd.DataFrame, factor: int) -> str:
+    """The range of some comparisons' differences; of values against a threshold, the values."""
+    ends = run.measured.min(), run.measured.max()
+    if threshold := -run.constant.iloc[0]:
+        low, high = (f"{value + threshold:.2f}" for value in ends)
+        return f"none: {low} to {high}, against {threshold:g}"
+    if len(run) == 1:
+        return _interval(run.iloc[0], factor)
+    return " to ".join(_signed(value, factor) for value in ends)
 
 
 def _signed(value: float, factor: int) -> str:

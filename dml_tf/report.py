@@ -41,8 +41,8 @@ def main(argv: Sequence[str]) -> int:
         argv: Command-line arguments.
 
     Returns:
-        Exit status: 0 done; 1 no such folder, or a record is refused; 2 (by argparse) bad
-        arguments.
+        Exit status: 0 done; 1 no such folder, no run in it, or a record is refused; 2 (by argparse)
+        bad arguments.
     """
     parser = argparse.ArgumentParser(prog="python -m dml_tf.report", description=__doc__)
     parser.add_argument("--scale", choices=scales.SCALES, default="mini")
@@ -54,6 +54,9 @@ def main(argv: Sequence[str]) -> int:
             f"report: there is no folder {folder}; give run_all.sh's --results_dir.",
             file=sys.stderr,
         )
+        return 1
+    if not any((folder / "runs").glob("*.json")):
+        print(f"report: no run has finished in {folder / 'runs'}.", file=sys.stderr)
         return 1
     try:
         written = write(scales.SCALES[options.scale].available(folder), folder)

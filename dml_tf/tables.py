@@ -80,7 +80,7 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         One line for each contrast of each claim: `item`, `section`, `claim`, `row`, `column`,
-        `metric`, `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
+        `metric`, `constant`, `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
     """
     lines = []
     for claim in claims.claims():
@@ -97,6 +97,7 @@ def verdicts(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
                     "row": compared.row,
                     "column": compared.column,
                     "metric": compared.terms[0][0].metric,
+                    "constant": compared.constant,
                     **measured,
                     "verdict": _verdict(measured, [claim]),
                     "data": _data(compared.terms[0][0], scale),

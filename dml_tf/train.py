@@ -259,6 +259,12 @@ def make_record(
         "config": config.comparable(),
         "data": splits.name,
         "images": images,
+        "input": {
+            "shape": list(splits.train.images.shape[1:]),
+            "mean": splits.mean.tolist(),
+            "std": splits.std.tolist(),
+        },
+        "classes": list(map(str, splits.class_names)),
         "versions": _versions(),
         "machine": machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -225,6 +225,20 @@ def test_batch_norm_settles_at_the_statistics_of_the_batches():
     assert networks[0].get_weights()[2].tolist() == [0, 0]
 
 
+def test_a_record_says_how_to_prepare_a_new_picture(tmp_path):
+    asked = settings(tmp_path)
+    record = train.run(asked, verbose=0)
+    test = train.load_data(asked).test
+    assert list(test.images.shape[1:]) == record["input"]["shape"]
+    images = (test.images / 255 - record["input"]["mean"]) / record["input"]["std"]
+    cohort = keras.saving.load_model(train.model_path(asked))
+    for name, posteriors in cohort.predict(images.astype("float32"), verbose=0).items():
+        if name in record["test"]["peers"]:
+            right = np.mean(posteriors.argmax(1) == test.labels)
+            assert right == pytest.approx(record["test"]["peers"][name]["accuracy"], abs=2e-3)
+    assert record["classes"] == list("0123456789")
+
+
 # Interruption
 
 RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_flip",
