@@ -43,7 +43,7 @@ def connect(address: str, *, cpus: int = 1, gpus: float = 0) -> Iterator[Executo
     """
     environment = {
         "working_dir": str(ROOT),
-        "excludes": ["/*", "!/dml_tf", "!/flags"],
+        "excludes": ["/*", "!/.", "!/dml_tf", "!/flags"],
         "env_vars": {
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first task on a shared GPU takes it all
