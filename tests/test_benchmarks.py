@@ -56,7 +56,7 @@ def test_the_step_has_a_row_for_each_kind(tmp_path, capsys):
 
 def test_throughput_compares_a_pair_with_two_alone(tmp_path, capsys):
     (row,) = run(throughput, [*TINY, "--nets=resnet8:4"], tmp_path)["rows"]
-    assert row["net"] == "resnet8:4" and row["parameters"] == 5_484
+    assert row["net"] == "resnet8:4" and row["parameters"] == 6_536
     assert row["independent_images_per_s"] > 0 and row["pair_images_per_s"] > 0
     assert row["cpu_ratio_over_bound"] == pytest.approx(row["cpu_ratio"] * 6 / 7)
 
@@ -65,8 +65,8 @@ def test_memory_grows_in_a_process_of_its_own(tmp_path, capsys):
     flags = ["--batch_size=4", "--image_size=8", "--repeats=1", "--steps=1", "--net=resnet8:4"]
     record = run(memory, [*flags, "--cohorts=1", "--kinds=sequential"], tmp_path)
     (row,) = record["rows"]
-    assert row["growth_bytes"] > 2 * 4 * 5_484  # weights and momenta at the least
-    assert row["parameter_bytes"] == 4 * 5_484 and row["growth_over_bound"] == 1
+    assert row["growth_bytes"] > 2 * 4 * 6_536  # weights and momenta at the least
+    assert row["parameter_bytes"] == 4 * 6_536 and row["growth_over_bound"] == 1
 
 
 def test_memory_is_compared_with_as_many_single_peers():
