@@ -8,12 +8,16 @@ over interleaved repeats, on one thread.
 """
 
 import argparse
-import time
+import sys
+from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import harness
+from dml_tf import startup
 from dml_tf.data import Split, Splits, epoch_draws, train_batches
 from dml_tf.data.draws import AUGMENTATIONS
 from dml_tf.train import machine
@@ -45,22 +49,19 @@ def one_by_one(splits: Splits) -> tf.data.Dataset:
     return places.repeat().map(augmented).batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def measure(stream, batches: int) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of the next batches."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def draw(stream, batches: int) -> None:
+    """Takes the next batches."""
     for _ in range(batches):
         next(stream)
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=200, help="batches in each repeat")
-    arguments = parser.parse_args()
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    parser.add_argument("--repeats", type=harness.positive, default=7)
+    parser.add_argument("--batches", type=harness.positive, default=200, help="in each repeat")
+    arguments = parser.parse_args(argv)
+    startup.import_tensorflow(threads=1)
     splits = made_up_splits()
     datasets = {
         augment: train_batches(splits, SimpleNamespace(batch_size=BATCH, augment=augment, seed=0))
@@ -70,19 +71,16 @@ def main() -> None:
     first = [next(iter(datasets[name]))[0] for name in ("crop_flip", "crop_flip, image by image")]
     np.testing.assert_allclose(*first, atol=1e-5)  # Both do the same work.
     streams = {name: iter(dataset) for name, dataset in datasets.items()}
-    times = {name: [] for name in streams}
-    for stream in streams.values():
-        measure(stream, 10)
-    for _ in range(arguments.repeats):
-        for name, stream in streams.items():
-            times[name].append(measure(stream, arguments.batches))
+    calls = {name: partial(draw, stream, arguments.batches) for name, stream in streams.items()}
+    contenders = {name: partial(harness.timed, call) for name, call in calls.items()}
+    times = harness.in_turns(contenders, arguments.repeats)
     print(f"{machine()}, one thread, TensorFlow {tf.__version__}.\n")
-    print("| augmentation | images/s | CPU ms a batch of 64 |")
-    print("|---|---|---|")
-    for name, measured in times.items():
-        wall, cpu = np.median(measured, axis=0) / arguments.batches
-        print(f"| {name} | {BATCH / wall:,.0f} | {1000 * cpu:.2f} |")
+    rows = []
+    for name in streams:
+        cpu, wall = (harness.median(clock[name]) / arguments.batches for clock in times)
+        rows.append((name, f"{BATCH / wall:,.0f}", f"{1000 * cpu:.2f}"))
+    print(harness.table(("augmentation", "images/s", f"CPU ms a batch of {BATCH}"), rows))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,14 +12,16 @@ it, without the features themselves.
 import argparse
 import itertools
 import platform
-import time
+import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import threadpoolctl
 
+from benchmarks import harness
 from dml_tf import records, reid
 
 DIMENSIONS = (128, 1024)
@@ -78,18 +80,15 @@ def product(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
 
 def measure(repeats: int, functions: dict[str, Callable], arguments: tuple) -> dict[str, tuple]:
     """Median CPU and wall-clock seconds, peak bytes and the result of each function."""
-    times = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            function(*arguments)
-            times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
+    calls = {name: partial(function, *arguments) for name, function in functions.items()}
+    cpu, wall = harness.in_turns({n: partial(harness.timed, c) for n, c in calls.items()}, repeats)
     measured = {}
-    for name, function in functions.items():
+    for name, call in calls.items():
         tracemalloc.start()
-        result = function(*arguments)
+        result = call()
         measured[name] = (
-            *np.median(times[name], axis=0),
+            harness.median(cpu[name]),
+            harness.median(wall[name]),
             tracemalloc.get_traced_memory()[1],
             result,
         )
@@ -105,12 +104,12 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, one thread, NumPy {np.__version__}"
 
 
-def main():
+def main(argv: Sequence[str]):
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     print(f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine()}; "
           f"medians of {options.repeats}.\n")  # fmt: skip
     print("| dim | features | mAP | method | CPU s | less the product | wall s | peak MB |")
@@ -155,4 +154,4 @@ def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
 
 if __name__ == "__main__":
     with threadpoolctl.threadpool_limits(1):
-        main()
+        main(sys.argv[1:])

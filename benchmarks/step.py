@@ -9,18 +9,17 @@ that of all threads of this process, user and system.
 """
 
 import argparse
-import shlex
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dml_tf import Cohort, config, losses, networks, optimizers, records, startup, train
+from benchmarks import harness
+from benchmarks.harness import Call, Samples
+from dml_tf import Cohort, config, losses, networks, optimizers, startup
 
 CLASSES = 100
 TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
@@ -59,9 +58,6 @@ PART_COLUMNS = {
     "above_bound_rest": "rest",
 }
 
-Call = Callable[[], object]
-Samples = dict[str, list[float]]
-
 
 class Literal(Cohort):
     """Algorithm 1 as printed: a forward pass for each prediction, another for each gradient."""
@@ -90,33 +86,29 @@ def main(argv: Sequence[str]):
     args = parse(argv)
     startup.import_tensorflow(args.threads)
     samples = {peers: measure(args, peers) for peers in args.cohorts}
-    record = {
-        "command": shlex.join(["python", "-m", "benchmarks.step", *argv]),
-        "machine": train.machine(),
-        "versions": train._versions(),
-        "settings": {key: value for key, value in vars(args).items() if key != "out"},
-        "rows": [row for peers in samples for row in compare(peers, *samples[peers])],
-        "breakdown": [explain(peers, samples[peers][0]) for peers in samples if args.breakdown],
-        "samples": [
+    record = harness.record(
+        "step",
+        argv,
+        args,
+        rows=[row for peers in samples for row in compare(peers, *samples[peers])],
+        breakdown=[explain(peers, samples[peers][0]) for peers in samples if args.breakdown],
+        samples=[
             {"peers": peers, "cpu_s": cpu, "wall_s": wall} for peers, (cpu, wall) in samples.items()
         ],
-    }
-    print(markdown(record))
-    if args.out:
-        records.write(record, args.out)
+    )
+    tables = [harness.table(STEP_COLUMNS, map(_step_cells, record["rows"]))]
+    if args.breakdown:
+        columns = ["K", *PART_COLUMNS.values()]
+        tables.append(harness.table(columns, map(_part_cells, record["breakdown"])))
+    harness.finish(record, f"Training step of {args.net}", tables, args.out)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__)
+    parser = harness.parser("step", __doc__, repeats=16)
     parser.add_argument("--net", default="resnet32", help=networks.NAMES)
-    parser.add_argument("--batch_size", type=_positive, default=64, help="images")
-    parser.add_argument("--image_size", type=_positive, default=32, help="side in pixels")
-    parser.add_argument("--cohorts", type=_sizes, default="1,2,4", help="numbers of peers K")
-    parser.add_argument("--repeats", type=_positive, default=16, help="timed steps of each kind")
-    parser.add_argument("--threads", type=_positive, default=1, help="TensorFlow's, of each kind")
+    parser.add_argument("--cohorts", type=harness.sizes, default="1,2,4", help="numbers of peers K")
     parser.add_argument("--breakdown", action="store_true", help="time the parts of a step, too")
-    parser.add_argument("--out", type=Path, help="JSON file for the record")
     args = parser.parse_args(argv)
     try:
         networks.parse(args.net)
@@ -125,45 +117,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _sizes(text: str) -> list[int]:
-    return [_positive(size) for size in text.split(",")]
-
-
 def measure(args: argparse.Namespace, peers: int) -> tuple[Samples, Samples]:
-    """Times every contender once in each repeat, so that other load meets all alike.
-
-    Returns CPU time and wall-clock: for each contender and part, seconds in each repeat.
-    """
+    """CPU time and wall-clock of every contender and part, seconds in each repeat."""
     batch = make_batch(args)
-    calls = contenders(args, peers, batch)
+    calls = {name: contender(args, peers, batch, name) for name in CONTENDERS}
     if args.breakdown:
         calls |= parts(args, batch)
-    for call in calls.values():
-        timed(call)  # traces, and fills caches
-    names, times = list(calls), {name: [] for name in calls}
-    for repeat in range(args.repeats):
-        first = repeat % len(names)  # another one each time: no place in the round helps anyone
-        for name in names[first:] + names[:first]:
-            times[name].append(timed(calls[name]))
-    cpu, wall = (
-        {name: [round(sample[clock], 6) for sample in times[name]] for name in names}
-        for clock in (0, 1)
-    )
-    return cpu, wall
+    return harness.in_turns({name: timed(call) for name, call in calls.items()}, args.repeats)
 
 
-def timed(call: Call) -> tuple[float, float]:
-    """CPU time of all threads and wall-clock of one call, in seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    call()
-    tf.test.experimental.sync_devices()  # an accelerator may still be at work
-    return time.process_time() - cpu, time.perf_counter() - wall
+def timed(call: Call) -> partial:
+    """What measures a call; an accelerator may still be at work when it returns."""
+    return partial(harness.timed, call, tf.test.experimental.sync_devices)
 
 
 def make_batch(args: argparse.Namespace) -> tuple[tf.Tensor, tf.Tensor]:
@@ -194,23 +159,20 @@ def build(
     return cohort
 
 
-def contenders(args: argparse.Namespace, peers: int, batch) -> dict[str, Call]:
-    """What is compared: name -> a call that makes one step of all peers."""
-
-    def step(*options, **named) -> Call:
-        cohort = build(args, *options, **named)
-        return partial(
-            tf.function(cohort.train_step, autograph=False).get_concrete_function(batch), batch
-        )
-
-    alone = [step(1) for _ in range(peers)]
-    return {
-        "independent": step(peers, mimicry="none"),
-        "separate": lambda: [call() for call in alone],
-        "simultaneous": step(peers, update="simultaneous"),
-        "sequential": step(peers, update="sequential"),
-        "literal": step(peers, Literal),
+def contender(args: argparse.Namespace, peers: int, batch, name: str) -> Call:
+    """What makes one step of all peers, by the name of its kind."""
+    if name == "separate":
+        alone = [contender(args, 1, batch, "independent") for _ in range(peers)]
+        return lambda: [call() for call in alone]
+    options = {
+        "independent": {"mimicry": "none"},
+        "simultaneous": {"update": "simultaneous"},
+        "sequential": {"update": "sequential"},
+        "literal": {"cohort_class": Literal},
     }
+    cohort = build(args, peers, **options[name])
+    step = tf.function(cohort.train_step, autograph=False).get_concrete_function(batch)
+    return lambda: step(batch)
 
 
 def parts(args: argparse.Namespace, batch) -> dict[str, Call]:
@@ -238,19 +200,19 @@ def compare(peers: int, cpu: Samples, wall: Samples) -> list[dict]:
     """Rows of the table for one cohort size; a ratio is the median of those within a repeat."""
     rows = []
     for name, (_, passes) in CONTENDERS.items():
-        ratios, bound = _ratios(cpu, name, "independent"), passes(peers) / (3 * peers)
+        ratios, bound = harness.ratios(cpu, name, "independent"), passes(peers) / (3 * peers)
         rows.append(
             {
                 "peers": peers,
                 "contender": name,
-                "cpu_s": _median(cpu[name]),
-                "wall_s": _median(wall[name]),
-                "cpu_ratio": _median(ratios),
+                "cpu_s": harness.median(cpu[name]),
+                "wall_s": harness.median(wall[name]),
+                "cpu_ratio": harness.median(ratios),
                 "cpu_ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
-                "cpu_ratio_to_separate": _median(_ratios(cpu, name, "separate")),
-                "wall_ratio": _median(_ratios(wall, name, "independent")),
+                "cpu_ratio_to_separate": harness.median(harness.ratios(cpu, name, "separate")),
+                "wall_ratio": harness.median(harness.ratios(wall, name, "independent")),
                 "bound": bound,
-                "cpu_ratio_over_bound": _median(ratios) / bound,
+                "cpu_ratio_over_bound": harness.median(ratios) / bound,
             }
         )
     return rows
@@ -262,12 +224,14 @@ def explain(peers: int, cpu: Samples) -> dict:
     Returns shares of one peer's independent step, then the terms whose sum is `above_bound`.
     """
     share = {
-        part: peers * _median(_ratios(cpu, part, "independent"))
+        part: peers * harness.median(harness.ratios(cpu, part, "independent"))
         for part in ("refresh", "forward", "gradient")
     }
-    above = _median(_ratios(cpu, "sequential", "independent")) - (4 * peers - 1) / (3 * peers)
+    above = harness.median(harness.ratios(cpu, "sequential", "independent")) - (4 * peers - 1) / (
+        3 * peers
+    )
     dear_refresh = (peers - 1) / peers * (share["refresh"] - 1 / 3)
-    mimicry = _median(_ratios(cpu, "simultaneous", "independent")) - 1
+    mimicry = harness.median(harness.ratios(cpu, "simultaneous", "independent")) - 1
     return {
         "peers": peers,
         "forward": share["forward"],
@@ -279,22 +243,6 @@ def explain(peers: int, cpu: Samples) -> dict:
         "above_bound_mimicry": mimicry,
         "above_bound_rest": above - dear_refresh - mimicry,
     }
-
-
-def markdown(record: dict) -> str:
-    """The tables of a record, with the machine, the versions and the command."""
-    settings = record["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    head = (
-        f"Training step of {settings['net']}, batch {settings['batch_size']}, "
-        f"{settings['image_size']}x{settings['image_size']}, threads: {settings['threads']}; "
-        f"medians of {settings['repeats']} interleaved repeats.\n\n"
-        f"{record['machine']}; {versions}.\n\n`{record['command']}`\n"
-    )
-    tables = [_table(STEP_COLUMNS, map(_step_cells, record["rows"]))]
-    if record["breakdown"]:
-        tables.append(_table(["K", *PART_COLUMNS.values()], map(_part_cells, record["breakdown"])))
-    return "\n".join([head, *tables])
 
 
 def _step_cells(row: dict) -> list[str]:
@@ -314,19 +262,6 @@ def _step_cells(row: dict) -> list[str]:
 
 def _part_cells(row: dict) -> list[str]:
     return [str(row["peers"]), *(f"{100 * row[part]:z.1f}" for part in PART_COLUMNS)]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---:"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _median(values) -> float:
-    return float(np.median(values))
-
-
-def _ratios(samples: Samples, name: str, base: str) -> np.ndarray:
-    return np.divide(samples[name], samples[base])
 
 
 if __name__ == "__main__":

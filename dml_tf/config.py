@@ -200,6 +200,14 @@ class Config:
                 identity[name] = getattr(self, name)
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in identity.items())])
 
+    @property
+    def default_teacher(self) -> "Config":
+        """The independent run of the first network with the same settings and seed."""
+        return self.replace(
+            net=self.net[:1], cohort=1, method="independent", mimicry="kl", overwrite=False,
+            mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
+        )  # fmt: skip
+
     def replace(self, **changes) -> "Config":
         """A copy with some fields changed, checked anew.
 

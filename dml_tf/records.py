@@ -24,6 +24,49 @@ def path(config: Config) -> Path:
     return Path(config.results_dir) / "runs" / f"{config.run_id}.json"
 
 
+def model_path(config: Config) -> Path:
+    """Where the trained cohort of a run belongs.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        `<results_dir>/models/<run_id>.keras`.
+    """
+    return weights(config, config.run_id)
+
+
+def weights(config: Config, source: str) -> Path:
+    """Where the trained weights are that a flag of a run names.
+
+    Args:
+        config: The run's settings.
+        source: A `.keras` or `.h5` file, or the id of a run in the same results folder.
+
+    Returns:
+        The file.
+    """
+    if source.endswith((".keras", ".h5")):
+        return Path(source).expanduser()
+    return Path(config.results_dir) / "models" / f"{source}.keras"
+
+
+def needed_weights(config: Config) -> list[Path]:
+    """Trained weights that a run starts from or learns from.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        Files; where the default teacher's is absent, the run trains it.
+    """
+    named = [source for source in (config.teacher, config.pretrained) if source]
+    files = [weights(config, source) for source in named if source != "imagenet"]
+    if config.method == "distill" and not config.teacher:
+        files.append(model_path(config.default_teacher))
+    return files
+
+
 def find(config: Config) -> dict | None:
     """The record of a finished run.
 

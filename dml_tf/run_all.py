@@ -1,13 +1,14 @@
 """Everything in the paper at one scale: `python -m dml_tf.run_all --scale=mini`."""
 
 import argparse
+import contextlib
 import functools
 import itertools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from dml_tf import config, experiments, records, scales, state, tables
 from dml_tf.config import Config
 from dml_tf.estimate import Estimate
 from dml_tf.report import write as write_report
-from dml_tf.workers import Task, run_tasks
+from dml_tf.workers import Executor, ExecutorError, Task, run_tasks
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,14 +31,16 @@ def main(argv: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = _parse(argv)
-    folder = Path(options.results_dir or config.ROOT / "results" / options.scale)
-    scale = scales.SCALES[options.scale].available(folder, options.data_dir)
+    # Whole paths: a worker may be at home elsewhere.
+    folder = Path(options.results_dir or config.ROOT / "results" / options.scale).absolute()
+    data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
+    scale = scales.SCALES[options.scale].available(folder, data_dir)
     try:
         runs = experiments.runs(
             scale,
             options.only,
             results_dir=str(folder),
-            data_dir=options.data_dir,
+            data_dir=data_dir,
             seeds=options.seeds,
         )
         index, count = options.shard
@@ -56,9 +59,10 @@ def main(argv: Sequence[str]) -> int:
     )
     try:
         with state.hold(folder / "locks" / "run_all", busy):
-            failures = _train(folder, todo, len(runs), estimate, options)
+            with _executor(options) as executor:
+                failures = _train(folder, todo, len(runs), estimate, options.only, executor)
             written = write_report(scale, folder, _measured(scale, folder, options.only))
-    except (BlockingIOError, KeyboardInterrupt, records.RecordMismatch) as error:
+    except (BlockingIOError, ExecutorError, KeyboardInterrupt, records.RecordMismatch) as error:
         reason = str(error) or "interrupted; the same command goes on where it was."
         print(f"run_all: {reason}", file=sys.stderr)
         return 1
@@ -104,32 +108,53 @@ def count_parameters(report: Callable[[str], None], file: Path):
     records.write(counts, file)
 
 
+@contextlib.contextmanager
+def _executor(options: argparse.Namespace) -> Iterator[Executor]:
+    if options.executor == "local":
+        yield Executor(options.jobs, functools.partial(run_tasks, jobs=options.jobs, threads=1))
+        return
+    try:
+        from dml_tf import ray_executor
+    except ModuleNotFoundError as error:
+        raise ExecutorError(
+            f"--executor=ray: {error}. Install Ray here and on every machine of the cluster: "
+            "python -m pip install -r requirements-cluster.txt"
+        ) from None
+    resources = {"cpus": options.task_cpus, "gpus": options.task_gpus}
+    with ray_executor.connect(options.ray_address, **resources) as executor:
+        yield executor
+
+
+def _task(folder: Path, run: Config) -> Task:
+    own = (records.path(run), records.model_path(run))
+    reads = (*records.needed_weights(run), *own)  # its own, if they lack but the analysis
+    log = folder / "logs" / f"{run.run_id}.log"
+    return Task(run.run_id, train_one, (run,), log, reads, own)
+
+
 def _train(
     folder: Path,
     todo: Sequence[Config],
     planned: int,
     estimate: Estimate,
-    options: argparse.Namespace,
+    items: Sequence[str],
+    executor: Executor,
 ) -> list[tuple[Task, str]]:
     """Does what is left to do and returns what failed, with the reasons."""
-    logs = folder / "logs"
-    waves = [
-        [Task(run.run_id, train_one, (run,), logs / f"{run.run_id}.log") for run in wave]
-        for wave in experiments.waves(todo) or [[]]
-    ]
+    waves = [[_task(folder, run) for run in wave] for wave in experiments.waves(todo) or [[]]]
     sizes = folder / tables.PARAMETERS
-    if "table1" in options.only and not sizes.exists():
-        waves[0].insert(0, Task("table 1", count_parameters, (sizes,), logs / "table1.log"))
+    if "table1" in items and not sizes.exists():
+        log = folder / "logs" / "table1.log"
+        waves[0].insert(0, Task("table 1", count_parameters, (sizes,), log, writes=(sizes,)))
     print(
-        f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {options.jobs} at a time"
+        f"{planned} runs: {planned - len(todo)} done, {len(todo)} to do, {executor.slots} at a time"
     )
     expected = {run.run_id: seconds for run in todo if (seconds := estimate.seconds(run))}
     failures, started = [], {}
-    clock = _Clock([task.name for wave in waves for task in wave], expected, options.jobs)
+    names = [task.name for wave in waves for task in wave]
+    clock = _Clock(names, expected, max(executor.slots, 1))
     line = functools.partial(tqdm, disable=not sys.stdout.isatty(), dynamic_ncols=True)
-    events = itertools.chain.from_iterable(
-        run_tasks(wave, options.jobs, threads=1) for wave in waves
-    )
+    events = itertools.chain.from_iterable(map(executor.run, waves))
     with (
         line(total=clock.total, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar,
         line(bar_format="{desc}", leave=False) as running,
@@ -241,11 +266,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data_dir", default="", help="folder or archive with the data")
     parser.add_argument("--results_dir", default="", help="default: results/<scale>")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where")
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    parser.add_argument("--ray_address", default=address, help="HOST:PORT of the cluster's head")
+    parser.add_argument("--task_cpus", type=int, default=1, help="ray: processors for each run")
+    parser.add_argument("--task_gpus", type=float, default=0, help="ray: GPUs for each run")
     parser.add_argument("--shard", type=_shard, default=(0, 1), help="i/n: every n-th run from i")
     parser.add_argument("--dry_run", action="store_true", help="list the runs and stop")
     options = parser.parse_args(argv)
     if options.jobs < 1 or options.seeds < 0:
         parser.error("--jobs must be at least 1 and --seeds at least 0")
+    if options.task_cpus < 1 or options.task_gpus < 0:
+        parser.error("--task_cpus must be at least 1 and --task_gpus at least 0")
     return options
 
 

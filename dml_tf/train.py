@@ -20,6 +20,7 @@ from dml_tf.cohort import Cohort
 from dml_tf.config import Config, FlagError
 from dml_tf.data.pictures import UNREADABLE
 from dml_tf.networks import pretrained
+from dml_tf.records import model_path
 from dml_tf.version import __version__
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # else the flag's
@@ -152,8 +153,8 @@ def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
         seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
     )
     if source := config.pretrained:
-        if source != "imagenet" and not Path(source).suffix:  # a run
-            source = str(_folder(config, "models") / f"{source}.keras")
+        if source != "imagenet":
+            source = str(records.weights(config, source))
         try:
             pretrained.load(network, config.net[k], source)
         except ValueError as error:
@@ -314,11 +315,10 @@ def load_teacher(config: Config, splits: data.Splits) -> keras.Model:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
     """
-    file = Path(config.teacher)
-    if not config.teacher:
-        file = _independent_teacher(config)
-    elif not file.suffix == ".keras":
-        file = _folder(config, "models") / f"{config.teacher}.keras"
+    if config.teacher:
+        file = records.weights(config, config.teacher)
+    else:
+        file = _independent_teacher(config.default_teacher)
     if not file.exists():
         raise FileNotFoundError(
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
@@ -350,18 +350,6 @@ def save_model(cohort: Cohort, file: Path):
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-
-
-def model_path(config: Config) -> Path:
-    """Where the trained cohort of a run belongs.
-
-    Args:
-        config: The run's settings.
-
-    Returns:
-        `<results_dir>/models/<run_id>.keras`.
-    """
-    return _folder(config, "models") / f"{config.run_id}.keras"
 
 
 def summary(record: dict) -> str:
@@ -486,11 +474,7 @@ def _check_networks(config: Config):
             raise FlagError(f"--net: {error}") from None
 
 
-def _independent_teacher(config: Config) -> Path:
-    alone = config.replace(
-        net=config.net[:1], cohort=1, method="independent", mimicry="kl", overwrite=False,
-        mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
-    )  # fmt: skip
+def _independent_teacher(alone: Config) -> Path:
     if not model_path(alone).exists():
         run(alone.replace(overwrite=True))
     return model_path(alone)

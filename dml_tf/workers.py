@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -24,12 +25,17 @@ class Task(NamedTuple):
             and `arguments`. What it raises is its failure.
         arguments: Anything that pickles.
         log: File for what it prints, and the traceback of its failure.
+        reads: Files that it takes up where they are there.
+        writes: Files that it leaves. A worker whose disk is not ours gets the former and gives
+            back the latter; paths are the same everywhere.
     """
 
     name: str
     function: Callable
     arguments: tuple
     log: Path
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
 
 
 class Event(NamedTuple):
@@ -44,6 +50,23 @@ class Event(NamedTuple):
     kind: str
     task: Task
     text: str = ""
+
+
+class Executor(NamedTuple):
+    """What runs tasks.
+
+    Attributes:
+        slots: How many it runs side by side.
+        run: Takes tasks and yields events; for each task a `started` first, and a `done` or a
+            `failed` last.
+    """
+
+    slots: int
+    run: Callable[[Sequence[Task]], Iterator[Event]]
+
+
+class ExecutorError(RuntimeError):
+    """There is nothing to run tasks on; the message says what to do."""
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]:
@@ -75,7 +98,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
             while idle and waiting:
                 connection, process = idle.pop()
                 task = waiting.popleft()
-                connection.send((task.function, task.arguments, task.log))
+                connection.send(task)
                 busy[connection] = (process, task)
                 yield Event("started", task)
             for connection in wait(list(busy)):
@@ -99,23 +122,35 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
             process.terminate()
 
 
+def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
+    """Does a task in this process; its log gets what it prints.
+
+    Args:
+        task: What to do.
+        report: Takes its progress.
+
+    Returns:
+        Kind and text of its last event.
+    """
+    with _output_to(task.log):
+        try:
+            task.function(report, *task.arguments)
+        except Exception as error:  # whatever a run raises is that run's failure
+            traceback.print_exc()
+            return "failed", str(error) or type(error).__name__
+    return "done", ""
+
+
 def _work(connection: Connection, threads: int):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     startup.import_tensorflow(threads)
     while True:
         try:
-            function, arguments, log = connection.recv()
+            task = connection.recv()
         except EOFError:
             return
-        with _output_to(log):
-            try:
-                function(lambda text: connection.send(("progress", text)), *arguments)
-                outcome = ("done", "")
-            except Exception as error:  # whatever a run raises is that run's failure
-                traceback.print_exc()
-                outcome = ("failed", str(error) or type(error).__name__)
-        connection.send(outcome)
+        connection.send(perform(task, lambda text: connection.send(("progress", text))))
 
 
 def _end_with_parent():
@@ -135,6 +170,7 @@ def _output_to(log: Path) -> Iterator[Any]:
     try:
         yield
     finally:
+        sys.stdout.flush()
         for stream_number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, stream_number)
             os.close(descriptor)

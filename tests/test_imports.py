@@ -56,6 +56,7 @@ ALLOWED = {
     },
     "report": {"config", "experiments", "figures", "page", "records", "scales", "tables"},
     "workers": {"startup"},
+    "ray_executor": {"config", "workers"},
 }
 
 
@@ -77,6 +78,15 @@ def test_imports_point_one_way(module):
     names = [name for file in files_of(module) for name in imported_by(file)]
     ours = {name.split(".")[1] for name in names if name.startswith("dml_tf.")}
     assert ours <= ALLOWED[module] | {module}
+
+
+def test_only_the_executor_needs_ray():
+    users = [
+        file.relative_to(ROOT).as_posix()
+        for file in ROOT.rglob("*.py")
+        if any(name.split(".")[0] == "ray" for name in imported_by(file))
+    ]
+    assert users == ["ray_executor.py"]
 
 
 def test_only_config_reads_flags():

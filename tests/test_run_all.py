@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dml_tf import run_all, state
+from dml_tf import config, records, run_all, state
 from dml_tf.workers import Task, run_tasks
 
 
@@ -119,6 +119,7 @@ def test_shards_are_a_partition_of_the_runs(tmp_path, capsys):
         (["--only=table9"], "no item 'table9'; there are section31, table1"),
         (["--shard=2/2"], "is not i/n"),
         (["--jobs=0"], "--jobs must be at least 1"),
+        (["--task_cpus=0"], "--task_cpus must be at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(flags, message, capsys):
@@ -132,6 +133,34 @@ def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
     with state.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
         assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
     assert "another one is at work" in capsys.readouterr().err
+
+
+def test_without_ray_it_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "dml_tf.ray_executor", raising=False)
+    monkeypatch.delattr("dml_tf.ray_executor", raising=False)
+    flags = [f"--results_dir={tmp_path}", "--only=table1", "--executor=ray"]
+    assert run_all.main(flags) == 1
+    assert "pip install -r requirements-cluster.txt" in capsys.readouterr().err
+
+
+def test_a_task_names_the_weights_that_it_needs_and_leaves(tmp_path):
+    teacher, distilled = (
+        config.load(dataset="digits", results_dir=str(tmp_path), **flags)
+        for flags in (
+            {"net": ("resnet8:4",)},
+            {"net": ("resnet8:4", "resnet8:2"), "method": "distill"},
+        )
+    )
+    started = teacher.replace(pretrained="digits-independent-mobilenet_shortw0.5-seed0")
+    weights = tmp_path / "models"
+    task = run_all._task(tmp_path, distilled)
+    assert task.reads[0] == weights / f"{teacher.run_id}.keras"
+    assert task.writes == (records.path(distilled), weights / f"{distilled.run_id}.keras")
+    assert run_all._task(tmp_path, started).reads[0] == weights / f"{started.pretrained}.keras"
+    assert records.needed_weights(teacher.replace(pretrained="imagenet")) == []
+    own = tmp_path / "own.keras"
+    assert records.needed_weights(teacher.replace(pretrained=str(own))) == [own]
 
 
 def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, monkeypatch):

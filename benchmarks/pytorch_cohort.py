@@ -1,0 +1,176 @@
+"""Deep mutual learning as one would write it in PyTorch: the other side of `pytorch_step`.
+
+ResNet and MobileNet for small images, with `dml_tf.networks`' layers and number of parameters, and
+a step of K peers with the paper's settings for CIFAR-100 (Sec. 4.1). Nothing here is imported
+without PyTorch.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.harness import Call
+
+Peers = Sequence[tuple[nn.Module, torch.optim.Optimizer]]
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut without parameters (He et al. 2016, option A)."""
+
+    def __init__(self, channels: int, filters: int, stride: int):
+        super().__init__()
+        self.new, self.stride = filters - channels, stride
+        self.first = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(filters)
+        self.second = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `(batch, channels, height, width)` to the next ones."""
+        residual = F.relu(self.first_norm(self.first(x)))
+        residual = self.second_norm(self.second(residual))
+        if self.stride > 1:
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
+        return F.relu(x + residual)
+
+
+def resnet(depth: int, width: int, classes: int) -> nn.Sequential:
+    """ResNet of depth 6n + 2."""
+    layers = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    channels = width
+    for stage in range(3):
+        for block in range((depth - 2) // 6):
+            filters = width * 2**stage
+            layers.append(Block(channels, filters, stride=2 if stage and not block else 1))
+            channels = filters
+    return _classified(layers, channels, classes)
+
+
+def mobilenet(width: float, classes: int) -> nn.Sequential:
+    """MobileNet with the strides of `dml_tf.networks` for small images."""
+    blocks = [(64, 1), (128, 1), (128, 1), (256, 2), (256, 1), (512, 2)]
+    blocks += [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+
+    def scaled(filters: int) -> int:
+        return max(8, int(filters * width))
+
+    def normed(convolution: nn.Conv2d) -> list[nn.Module]:
+        return [convolution, nn.BatchNorm2d(convolution.out_channels, eps=1e-3), nn.ReLU6()]
+
+    channels = scaled(32)
+    layers = normed(nn.Conv2d(3, channels, 3, padding=1, bias=False))
+    for filters, stride in blocks:
+        depthwise = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
+        layers += normed(depthwise)
+        layers += normed(nn.Conv2d(channels, scaled(filters), 1, bias=False))
+        channels = scaled(filters)
+    return _classified(layers, channels, classes)
+
+
+def _classified(layers: list[nn.Module], channels: int, classes: int) -> nn.Sequential:
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    return nn.Sequential(*layers, *head)
+
+
+def build(name: str, classes: int) -> nn.Sequential:
+    """A network by its name in `dml_tf.networks`: `resnet32`, `resnet8:4`, `mobilenet:0.5`."""
+    label, _, width = name.partition(":")
+    if label == "mobilenet":
+        return mobilenet(float(width or 1), classes)
+    return resnet(int(label.removeprefix("resnet")), int(width or 16), classes)
+
+
+def sgd(network: nn.Module) -> torch.optim.SGD:
+    """Nesterov SGD; weight decay on convolution and dense kernels only."""
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim == 1]
+    groups = [{"params": kernels, "weight_decay": 5e-4}, {"params": others}]
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+
+
+def loss(logits: Tensor, peers: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Cross-entropy, and the mean of the peers' divergences (Eq. 10) where there are any."""
+    value = F.cross_entropy(logits, labels)
+    if peers:
+        log_q = F.log_softmax(logits, dim=1)
+        log_ps = [F.log_softmax(peer, dim=1) for peer in peers]
+        kls = [F.kl_div(log_q, p, reduction="batchmean", log_target=True) for p in log_ps]
+        value = value + sum(kls) / len(kls)
+    return value
+
+
+def independent(peers: Peers, images: Tensor, labels: Tensor):
+    """A step of every peer by itself."""
+    for network, optimizer in peers:
+        _update(optimizer, loss(network(images), [], labels))
+
+
+def plain(peers: Peers, images: Tensor, labels: Tensor):
+    """Algorithm 1 the obvious way: each student's turn runs it and all its peers anew."""
+    for k, (network, optimizer) in enumerate(peers):
+        logits = network(images)
+        with torch.no_grad():
+            others = [other(images) for other, _ in (*peers[:k], *peers[k + 1 :])]
+        _update(optimizer, loss(logits, others, labels))
+
+
+def cheap(peers: Peers, images: Tensor, labels: Tensor):
+    """Algorithm 1 as `dml_tf.Cohort` does it: recorded passes, and a refresh after each update."""
+    recorded = [network(images) for network, _ in peers]
+    current = [logits.detach() for logits in recorded]
+    for k, (network, optimizer) in enumerate(peers):
+        _update(optimizer, loss(recorded[k], current[:k] + current[k + 1 :], labels))
+        if k + 1 < len(peers):
+            with torch.no_grad(), _averages_kept(network):
+                current[k] = network(images)
+
+
+def _update(optimizer: torch.optim.Optimizer, value: Tensor):
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+
+
+@contextlib.contextmanager
+def _averages_kept(network: nn.Module) -> Iterator[None]:
+    """Batch statistics that leave BatchNorm's running averages where they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+STEPS: dict[str, Callable[[Peers, Tensor, Tensor], None]] = {
+    "independent": independent,
+    "cheap": cheap,
+    "plain": plain,
+}
+
+
+def prepare(
+    name: str, *, peers: int, batch_size: int, image_size: int, classes: int, threads: int
+) -> tuple[int, dict[str, Call]]:
+    """Parameters of a network, and what makes one step of each kind, in both memory formats."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    labels = torch.randint(classes, (batch_size,))
+    calls = {}
+    for suffix, layout in (("", torch.contiguous_format), ("_nhwc", torch.channels_last)):
+        images = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=layout)
+        for kind, step in STEPS.items():
+            nets = [build(name, classes).to(memory_format=layout) for _ in range(peers)]
+            pairs = [(net, sgd(net)) for net in nets]
+            calls[f"torch_{kind}{suffix}"] = _call(step, pairs, images, labels)
+    return sum(p.numel() for p in nets[0].parameters()), calls
+
+
+def _call(step: Callable, pairs: Peers, images: Tensor, labels: Tensor) -> Call:
+    return lambda: step(pairs, images, labels)

@@ -1,0 +1,175 @@
+"""Times the training step of mutual learning here and in PyTorch, side by side.
+
+From the repository's root: `python -m benchmarks.pytorch_step`; needs PyTorch, a CPU build of which
+will do (`requirements-benchmarks.txt`).
+
+Same networks, batch, threads and optimizer, on noise. Each library has a process of its own, which
+waits while the other one is timed; they take turns in each repeat. PyTorch's step is written in the
+same cheap form as ours, and plainly, with a pass for every prediction and every gradient; each in
+both of its memory formats.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from benchmarks import harness
+
+CLASSES = 100
+OURS = "tf_sequential"
+_TORCH_KINDS = {
+    "independent": "PyTorch, independent",
+    "cheap": "PyTorch, Algorithm 1, recorded passes",
+    "plain": "PyTorch, Algorithm 1, plainly",
+}
+# Name in the record -> row of the table.
+CONTENDERS = {
+    "tf_independent": "dml_tf, independent",
+    OURS: "dml_tf, Algorithm 1",
+    **{f"torch_{kind}": title for kind, title in _TORCH_KINDS.items()},
+    **{f"torch_{kind}_nhwc": f"{title}, channels last" for kind, title in _TORCH_KINDS.items()},
+}
+COLUMNS = ("network", "K", "step", "CPU, ms", "wall-clock, ms", "dml_tf / it, CPU", "wall-clock")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures, prints the table and writes the record; 1 without PyTorch."""
+    args = parse(argv)
+    if importlib.util.find_spec("torch") is None:
+        print(
+            "PyTorch is not installed: python -m pip install -r requirements-benchmarks.txt",
+            file=sys.stderr,
+        )
+        return 1
+    samples = {net: measure(args, net) for net in args.nets}
+    record = harness.record(
+        "pytorch_step",
+        argv,
+        args,
+        versions={"torch": importlib.metadata.version("torch")},
+        rows=[row for net in samples for row in compare(net, args.peers, *samples[net])],
+        samples=[{"net": n, "cpu_s": cpu, "wall_s": wall} for n, (cpu, wall) in samples.items()],
+    )
+    table = harness.table(COLUMNS, map(_cells, record["rows"]))
+    harness.finish(record, "The same step in TensorFlow and PyTorch", [table], args.out)
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = harness.parser("pytorch_step", __doc__, repeats=16)
+    parser.add_argument("--nets", type=_nets, default="resnet32,mobilenet", help="both have these")
+    parser.add_argument("--peers", type=harness.positive, default=2, help="K")
+    return parser.parse_args(argv)
+
+
+def _nets(text: str) -> list[str]:
+    nets = harness.names(text)
+    for net in nets:
+        if not re.fullmatch(r"resnet\d+(:\d+)?|mobilenet(:[\d.]+)?", net):
+            raise argparse.ArgumentTypeError(f"{net!r} is no resnet<6n+2> and no mobilenet")
+    return nets
+
+
+def measure(args: argparse.Namespace, net: str) -> tuple[harness.Samples, harness.Samples]:
+    """CPU time and wall-clock of every contender on one network, seconds in each repeat."""
+    with _library("tf", args, net) as ours, _library("torch", args, net) as theirs:
+        sides = {"tf": ours, "torch": theirs}
+        sizes = [side.submit(_parameters).result() for side in sides.values()]
+        if sizes[0] != sizes[1]:
+            raise RuntimeError(f"{net} has {sizes[0]} parameters here, {sizes[1]} in PyTorch.")
+        ask = {name: sides[name.partition("_")[0]] for name in CONTENDERS}
+        contenders = {name: partial(_ask, side, name) for name, side in ask.items()}
+        return harness.in_turns(contenders, args.repeats)
+
+
+def _library(library: str, args: argparse.Namespace, net: str) -> ProcessPoolExecutor:
+    """A process of its own for one library."""
+    spawn = multiprocessing.get_context("spawn")
+    prepare = {"tf": _prepare_tf, "torch": _prepare_torch}[library]
+    return ProcessPoolExecutor(1, spawn, initializer=prepare, initargs=(args, net))
+
+
+def _ask(side: ProcessPoolExecutor, name: str) -> tuple[float, float]:
+    return side.submit(_time, name).result()
+
+
+_prepared: dict = {}  # in a library's process: its steps, and its networks' size
+
+
+def _prepare_torch(args: argparse.Namespace, net: str):
+    from benchmarks import pytorch_cohort
+
+    _prepared["parameters"], _prepared["calls"] = pytorch_cohort.prepare(
+        net,
+        peers=args.peers,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        classes=CLASSES,
+        threads=args.threads,
+    )
+
+
+def _prepare_tf(args: argparse.Namespace, net: str):
+    from benchmarks import step
+    from dml_tf import networks, startup
+
+    startup.import_tensorflow(args.threads)
+    args.net = net
+    batch = step.make_batch(args)
+    _prepared["parameters"] = networks.count_parameters(step.build(args, 1).networks[0])
+    _prepared["calls"] = {
+        f"tf_{kind}": step.contender(args, args.peers, batch, kind)
+        for kind in ("independent", "sequential")
+    }
+
+
+def _parameters() -> int:
+    return _prepared["parameters"]
+
+
+def _time(name: str) -> tuple[float, float]:
+    return harness.timed(_prepared["calls"][name])
+
+
+def compare(net: str, peers: int, cpu: harness.Samples, wall: harness.Samples) -> list[dict]:
+    """Rows of the table for one network; a ratio is the median of those within a repeat."""
+    return [
+        {
+            "net": net,
+            "peers": peers,
+            "contender": name,
+            "cpu_s": harness.median(cpu[name]),
+            "wall_s": harness.median(wall[name]),
+            "ours_cpu_ratio": harness.median(harness.ratios(cpu, _ours(name), name)),
+            "ours_wall_ratio": harness.median(harness.ratios(wall, _ours(name), name)),
+        }
+        for name in CONTENDERS
+    ]
+
+
+def _ours(name: str) -> str:
+    """Our step that does what a contender does."""
+    return "tf_independent" if "independent" in name else OURS
+
+
+def _cells(row: dict) -> list[str]:
+    return [
+        row["net"],
+        str(row["peers"]),
+        CONTENDERS[row["contender"]],
+        f"{1000 * row['cpu_s']:.1f}",
+        f"{1000 * row['wall_s']:.1f}",
+        f"{row['ours_cpu_ratio']:.3f}",
+        f"{row['ours_wall_ratio']:.3f}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,189 @@
+"""The benchmarks go through on tiny settings; what they measure is not looked at here."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import harness, input_pipeline, memory, pytorch_step, reid, step, throughput
+from dml_tf import startup
+
+TINY = ["--batch_size=4", "--image_size=8", "--repeats=2"]
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: python -m pip install -r requirements-benchmarks.txt",
+)
+
+
+@pytest.fixture(autouse=True)
+def tensorflow_as_it_is(monkeypatch):
+    monkeypatch.setattr(startup, "import_tensorflow", lambda threads: None)
+
+
+def run(benchmark, flags, tmp_path):
+    out = tmp_path / "record.json"
+    assert not benchmark.main([*flags, f"--out={out}"])
+    record = json.loads(out.read_text())
+    assert record["command"].startswith("python -m benchmarks.") and record["machine"]
+    return record
+
+
+def test_contenders_take_turns_from_another_place_each_time():
+    order = []
+
+    def contender(name, seconds):
+        def measure():
+            order.append(name)
+            return seconds, 2 * seconds
+
+        return measure
+
+    cpu, wall = harness.in_turns({"a": contender("a", 1.0), "b": contender("b", 3.0)}, 2)
+    assert order == ["a", "b", "a", "b", "b", "a"]
+    assert cpu == {"a": [1, 1], "b": [3, 3]} and wall == {"a": [2, 2], "b": [6, 6]}
+    assert harness.ratios(cpu, "b", "a").tolist() == [3, 3]
+
+
+def test_the_step_has_a_row_for_each_kind(tmp_path, capsys):
+    flags = [*TINY, "--net=resnet8:4", "--cohorts=2", "--breakdown"]
+    record = run(step, flags, tmp_path)
+    assert [row["contender"] for row in record["rows"]] == list(step.CONTENDERS)
+    assert [row["bound"] for row in record["rows"]] == [1, 1, 1, 7 / 6, 8 / 6]
+    assert record["rows"][0]["cpu_ratio"] == 1
+    assert "| 2 | sequential (Algorithm 1) |" in capsys.readouterr().out
+
+
+def test_throughput_compares_a_pair_with_two_alone(tmp_path, capsys):
+    (row,) = run(throughput, [*TINY, "--nets=resnet8:4"], tmp_path)["rows"]
+    assert row["net"] == "resnet8:4" and row["parameters"] == 6_536
+    assert row["independent_images_per_s"] > 0 and row["pair_images_per_s"] > 0
+    assert row["cpu_ratio_over_bound"] == pytest.approx(row["cpu_ratio"] * 6 / 7)
+
+
+def test_memory_grows_in_a_process_of_its_own(tmp_path, capsys):
+    flags = ["--batch_size=4", "--image_size=8", "--repeats=1", "--steps=1", "--net=resnet8:4"]
+    record = run(memory, [*flags, "--cohorts=1", "--kinds=sequential"], tmp_path)
+    (row,) = record["rows"]
+    assert row["growth_bytes"] > 2 * 4 * 6_536  # weights and momenta at the least
+    assert row["parameter_bytes"] == 4 * 6_536 and row["growth_over_bound"] == 1
+
+
+def test_memory_is_compared_with_as_many_single_peers():
+    samples = [
+        {"peers": k, "contender": "literal", "parameter_bytes": k, "growth_bytes": sizes}
+        for k, sizes in ((1, [90, 100, 130]), (3, [240, 250, 200]))
+    ]
+    one, three = memory.compare(samples)
+    assert (one["growth_bytes"], one["growth_over_bound"]) == (100, 1)
+    assert three["growth_bytes_range"] == [200, 250] and three["growth_over_bound"] == 0.8
+
+
+def test_memory_without_a_single_peer_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        memory.main(["--cohorts=2"])
+    assert "must have 1 among them" in capsys.readouterr().err
+
+
+def test_the_input_pipeline_goes_through(monkeypatch, capsys):
+    monkeypatch.setattr(input_pipeline, "IMAGES", 128)
+    input_pipeline.main(["--repeats=1", "--batches=1"])
+    assert "| crop_flip, image by image |" in capsys.readouterr().out
+
+
+def test_the_protocol_goes_through(monkeypatch, tmp_path, capsys):
+    sizes = {"QUERIES": 20, "IDENTITIES": 10, "GALLERY": 300, "DISTRACTORS": 30, "JUNK": 30}
+    for name, size in {**sizes, "DIMENSIONS": (8,)}.items():
+        monkeypatch.setattr(reid, name, size)
+    rows = run(reid, ["--repeats=1"], tmp_path)["rows"]
+    assert [row["features"] for row in rows] == 3 * ["good"] + 3 * ["poor"]
+
+
+def test_without_pytorch_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert pytorch_step.main([]) == 1
+    assert "-r requirements-benchmarks.txt" in capsys.readouterr().err
+
+
+def test_networks_that_pytorch_has_not_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        pytorch_step.main(["--nets=resnet8,wrn-10-1"])
+    assert "'wrn-10-1' is no resnet<6n+2>" in capsys.readouterr().err
+
+
+@needs_torch
+def test_both_libraries_are_timed_on_the_same_networks(tmp_path, capfd):
+    record = run(pytorch_step, [*TINY, "--nets=resnet8:4"], tmp_path)
+    assert [row["contender"] for row in record["rows"]] == list(pytorch_step.CONTENDERS)
+    ours = {row["contender"]: row["ours_cpu_ratio"] for row in record["rows"]}
+    assert ours["tf_independent"] == ours["tf_sequential"] == 1 and record["versions"]["torch"]
+
+
+@needs_torch
+def test_mobilenet_has_our_parameters_in_pytorch():
+    from benchmarks import pytorch_cohort
+    from dml_tf import networks
+
+    ours = networks.build("mobilenet:0.25", num_classes=100, input_shape=(32, 32, 3))
+    theirs = pytorch_cohort.build("mobilenet:0.25", 100)
+    assert sum(p.numel() for p in theirs.parameters()) == networks.count_parameters(ours)
+
+
+@needs_torch
+def test_a_step_of_mutual_learning_in_pytorch_is_ours():
+    import torch
+
+    from benchmarks import pytorch_cohort
+    from dml_tf import Cohort, config, networks, optimizers
+
+    settings = config.load(dataset="cifar100", net=("resnet8:4",))
+    nets = [
+        networks.build(
+            "resnet8:4", num_classes=5, input_shape=(8, 8, 3),
+            weight_decay=settings.weight_decay, seed=k,
+        )
+        for k in range(2)
+    ]  # fmt: skip
+    theirs = [pytorch_cohort.build("resnet8:4", 5) for _ in nets]
+    for ours, network in zip(nets, theirs, strict=True):
+        with torch.no_grad():
+            parameters = zip(network.parameters(), ours.trainable_weights, strict=True)
+            for parameter, weight in parameters:
+                parameter.copy_(as_torch(weight))
+    cohort = Cohort(nets)
+    cohort.compile([optimizers.build(settings, 100) for _ in nets])
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(6, 8, 8, 3)).astype("float32"), rng.integers(5, size=6)
+    cohort.fit(images, labels, batch_size=6, shuffle=False, verbose=0)
+    peers = [(network, pytorch_cohort.sgd(network)) for network in theirs]
+    batch = torch.from_numpy(images.transpose(0, 3, 1, 2)), torch.from_numpy(labels)
+    pytorch_cohort.cheap(peers, *batch)
+    for ours, network in zip(nets, theirs, strict=True):
+        parameters = zip(network.parameters(), ours.trainable_weights, strict=True)
+        for parameter, weight in parameters:
+            np.testing.assert_allclose(parameter.detach(), as_torch(weight), atol=1e-5)
+
+
+@needs_torch
+def test_pytorchs_cheap_and_plain_steps_end_with_the_same_weights():
+    import torch
+
+    from benchmarks import pytorch_cohort
+
+    images, labels = torch.randn(6, 3, 8, 8), torch.randint(5, (6,))
+    ends = []
+    for step_of in (pytorch_cohort.cheap, pytorch_cohort.plain):
+        torch.manual_seed(0)
+        nets = [pytorch_cohort.build("resnet8:4", 5) for _ in range(3)]
+        step_of([(net, pytorch_cohort.sgd(net)) for net in nets], images, labels)
+        ends.append([p.detach() for net in nets for p in net.parameters()])
+    for first, second in zip(*ends, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def as_torch(weight):
+    """A Keras weight in the order of PyTorch's axes."""
+    import torch
+
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[len(weight.shape)]
+    return torch.from_numpy(np.ascontiguousarray(weight.numpy().transpose(axes)))
