@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-
 _WANTED = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 
 

@@ -331,6 +331,7 @@ def _collect(
 
 def _finish_weights(cohort: Cohort, config: Config, splits: data.Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
+    cohort.steps_per_execution = 1  # what is measured from here on comes in single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
         optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
     if config.optimizer == "entropy_sgd":
