@@ -280,8 +280,10 @@ def _fit_over_processes(cohort: Cohort, config: Config, splits: data.Splits, **o
         part = (context.input_pipeline_id, context.num_input_pipelines)
         first = options["initial_epoch"]
         made = data.train_batches(splits, config, initial_epoch=first, part=part)
-        replicas = context.num_replicas_in_sync
-        return made.rebatch(config.batch_size // replicas) if replicas > part[1] else made
+        if context.num_replicas_in_sync > part[1]:
+            made = made.rebatch(config.batch_size // context.num_replicas_in_sync)
+        # Else the processes would ask each other in every step whether there is a next one.
+        return made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     validation = splits.validation
     distribute.fit(
