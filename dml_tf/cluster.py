@@ -5,6 +5,7 @@ the environment variable TF_CONFIG, and what the processes tell each other are g
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -52,6 +53,7 @@ class Cluster:
         self.rank, self.size = rank, len(addresses)
         self._addresses = tuple(addresses)
         self._key = 0
+        self._strategy = None
 
     @property
     def is_chief(self) -> bool:
@@ -61,23 +63,28 @@ class Cluster:
     def connect(self) -> tf.distribute.MultiWorkerMirroredStrategy:
         """Starts TensorFlow's server and waits for the others; before any other use of TensorFlow.
 
+        A process can do so once: further calls return the same.
+
         Returns:
             The strategy that mirrors variables over all processes.
 
         Raises:
             ConnectionError: TensorFlow's server cannot start, or the others do not come.
         """
+        if self._strategy:
+            return self._strategy
         others = ", ".join(a for i, a in enumerate(self._addresses) if i != self.rank)
         print(f"worker {self.rank} of {self.size}: waiting for {others}", flush=True)
         try:
             with startup.quiet():
-                return tf.distribute.MultiWorkerMirroredStrategy()
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise ConnectionError(
                 f"worker {self.rank} could not start at {self._addresses[self.rank]}, or its peers "
                 f"did not come ({error.message}). TF_CONFIG must list the same addresses in every "
                 "process, each free on its own host."
             ) from error
+        return self._strategy
 
     def gather(self, value: tf.Tensor) -> tf.Tensor:
         """The same quantity of every process.
@@ -178,6 +185,9 @@ def from_environment() -> Cluster:
         before = sum(len(jobs.get(job, ())) for job in _JOBS[: _JOBS.index(task["type"])])
         jobs[task["type"]][task["index"]]  # noqa: B018 (there must be such a process)
         addresses = [address for job in _JOBS for address in jobs.get(job, ())]
-        return Cluster(addresses, before + task["index"])
+        return _cluster(tuple(addresses), before + task["index"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None
+
+
+_cluster = functools.cache(Cluster)  # its count of gathers goes on from run to run

@@ -5,6 +5,7 @@ With one peer a device only posteriors travel (Secs. 3.2, 4.5); with mirrored pe
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -163,7 +164,7 @@ def arrange(config: Config) -> Placement:
                 "--placement=data splits batches over several devices, and there is only "
                 f"{devices[0]}. Leave it out, or start a process on every host with TF_CONFIG."
             )
-        strategy = tf.distribute.MirroredStrategy(devices) if mirrored else None
+        strategy = _mirrored(devices) if mirrored else None
         placement = Placement(config.placement, devices, processes, strategy)
     if config.batch_size % placement.replicas:
         raise FlagError(
@@ -177,6 +178,10 @@ def local_devices() -> tuple[str, ...]:
     """Names of this process's GPUs or, where there are none, of its logical CPUs."""
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tuple(device.name for device in found)
+
+
+# One for all runs of a process: a second one's collectives would be taken for the first one's.
+_mirrored = functools.cache(tf.distribute.MirroredStrategy)
 
 
 def _refuse(config: Config, processes: int):

@@ -90,7 +90,7 @@ def test_a_split_batch_gives_the_weights_and_history_of_a_whole_one(tmp_path, mo
 def test_batch_norm_sees_its_own_part_of_a_split_batch():
     """Statistics are of a replica's images; the averages kept are the first replica's."""
     parts = [[[1.0], [3.0]], [[5.0], [9.0]]], [[0, 1], [0, 1]]
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = arrange(settings(placement="data")).strategy
     with strategy.scope():
         norm = keras.layers.BatchNormalization(momentum=0.9)
         cohort = Cohort([keras.Sequential([keras.Input((1,)), norm, keras.layers.Dense(2)])])
