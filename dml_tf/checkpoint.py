@@ -7,6 +7,7 @@ cannot go on at all, and dropout goes on with other masks.
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -24,6 +25,8 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: Where the checkpoint of this run goes; nothing else may be there.
         config: The run's settings; a checkpoint made with others is refused.
+        agree: Of several processes, each with a checkpoint: from the epochs that this one has
+            finished, those that all have. They are at most one apart: the last two are kept.
 
     Attributes:
         history: Metric name -> one value for each finished epoch.
@@ -31,9 +34,11 @@ class Checkpoint(keras.callbacks.Callback):
         cpu_s: CPU seconds of this process spent in training, likewise.
     """
 
-    def __init__(self, folder: Path, config: Config):
+    def __init__(self, folder: Path, config: Config, agree: Callable[[int], int] | None = None):
         super().__init__()
         self._file = folder / "state.npz"
+        self._previous = folder / "previous.npz"
+        self._agree = agree
         self._config = config
         self._epoch = 0
         self.history: dict[str, list[float]] = {}
@@ -52,19 +57,34 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
-        if not self._file.exists():
+        found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        newest = found[0][0]["epoch"] if found else 0
+        epoch = self._agree(newest) if self._agree else newest
+        if not epoch:
             return 0
         try:
-            progress, arrays = state.load(self._file)
-        except ValueError as error:
-            raise records.RecordMismatch(str(error)) from error
-        records.refuse_mismatch(progress["config"], self._config, self._file)
+            progress, arrays = next(each for each in found if each[0]["epoch"] == epoch)
+        except StopIteration:
+            raise records.RecordMismatch(
+                f"{self._file.parent} has epoch {newest}, another process of the run epoch {epoch} "
+                "only: they are of different runs. Move the checkpoints of all processes away."
+            ) from None
+        if epoch != newest:  # the newest was not agreed on: this is now the one to fall back to
+            self._previous.replace(self._file)
         # The state of an exported step has its metrics' variables behind the cohort's.
         for variable, array in zip(variables(model), arrays, strict=False):
             variable.assign(array)
         self._epoch, self.history = progress["epoch"], progress["history"]
         self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
         return self._epoch
+
+    def _load(self, file: Path) -> tuple[dict, list]:
+        try:
+            progress, arrays = state.load(file)
+        except ValueError as error:
+            raise records.RecordMismatch(str(error)) from error
+        records.refuse_mismatch(progress["config"], self._config, file)
+        return progress, arrays
 
     def on_train_begin(self, logs=None):
         """Starts the clocks."""
@@ -97,6 +117,8 @@ class Checkpoint(keras.callbacks.Callback):
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
         }
+        if self._agree and self._file.exists():
+            self._file.replace(self._previous)
         state.save(self._file, progress, [v.numpy() for v in variables(self.model)])
 
 
@@ -110,3 +132,17 @@ def variables(model: keras.Model) -> list:
         Its weights, seed generators' states and optimizers' variables, in a fixed order.
     """
     return [*model.variables, *(v for optimizer in model.optimizers for v in optimizer.variables)]
+
+
+def peer_variables(cohort: keras.Model, k: int) -> list:
+    """What training changes of one student.
+
+    Args:
+        cohort: A compiled, built cohort.
+        k: Index of a peer that this process trains.
+
+    Returns:
+        Variables of its network, seed generators' included, and of its optimizer.
+    """
+    optimizer = cohort.optimizers[cohort.trained.index(k)]
+    return [*cohort.networks[k].variables, *optimizer.variables]

@@ -5,8 +5,10 @@ without mimicry); distillation is a cohort with a frozen member; DML_e and Eq. (
 mimicry losses; 'distributed' (Sec. 4.5) is the same step without the refresh.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import keras
 import tensorflow as tf
@@ -20,6 +22,42 @@ ENSEMBLE_AVERAGES = ("probability", "logit")
 
 Outputs = Mapping[str, tf.Tensor]
 MimicryLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class Elsewhere(keras.Model):
+    """Stands in a cohort for a peer that another process trains: a name, without outputs."""
+
+    def __init__(self, name: str):
+        super().__init__(name=name)
+        self.built = True
+
+    def call(self, inputs, training=False) -> dict:
+        """Nothing: the peer's outputs come by the placement's exchange."""
+        return {}
+
+
+class Placement(Protocol):
+    """Where the peers are; `dml_tf.placement` has the ones that differ from this."""
+
+    def on(self, k: int) -> contextlib.AbstractContextManager:
+        """Context in which peer k's variables are made and its work is done.
+
+        Args:
+            k: Index of the peer.
+        """
+        return contextlib.nullcontext()
+
+    def exchange(self, outputs: Sequence[Outputs]) -> list[Outputs]:
+        """Every peer's outputs.
+
+        Args:
+            outputs: What is known here, constants; empty for a peer that is elsewhere.
+        """
+        return list(outputs)
+
+
+class _Here(Placement):
+    """All peers in this process, wherever TensorFlow puts them."""
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
@@ -63,6 +101,8 @@ class Cohort(keras.Model):
             optimizer: `frozen=(0,)` with two networks is distillation.
         names: One name a peer, for metrics and predictions. Default: the networks' names,
             numbered where they repeat.
+        placement: Where the peers are. Default: all in this process, on the default device. It is
+            no part of what is saved.
 
     Raises:
         ValueError: For options out of range, or peers that share variables.
@@ -96,6 +136,7 @@ class Cohort(keras.Model):
         label_smoothing: float = 0.0,
         frozen: Sequence[int] = (),
         names: Sequence[str] | None = None,
+        placement: Placement | None = None,
         name: str = "cohort",
         **kwargs,
     ):
@@ -111,6 +152,7 @@ class Cohort(keras.Model):
         self.entropy_weight = entropy_weight
         self.label_smoothing = label_smoothing
         self.frozen = tuple(frozen)
+        self._placement = placement or _Here()
         self._check_options()
         self._check_networks()
         self.peer_names = tuple(names) if names is not None else _peer_names(self.networks)
@@ -123,6 +165,16 @@ class Cohort(keras.Model):
     def students(self) -> tuple[int, ...]:
         """Indices of the peers that learn, in the order of their updates."""
         return tuple(k for k in range(len(self.networks)) if k not in self.frozen)
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """Indices of the students that this process trains, one for each of `optimizers`."""
+        return tuple(k for k in self.students if not isinstance(self.networks[k], Elsewhere))
+
+    @property
+    def refreshes(self) -> int:
+        """Passes of a step that only renew a prediction; simultaneous updates have none."""
+        return sum(map(self._must_refresh, self.students))
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -153,7 +205,7 @@ class Cohort(keras.Model):
         Returns:
             Name -> probabilities, float32, `(batch, classes)`; `ensemble` is the peers' mean.
         """
-        logits = [self._outputs(k, inputs, training)["logits"] for k in range(len(self.networks))]
+        logits = [outputs["logits"] for outputs in self._all_outputs(inputs, training)]
         posteriors = {
             name: tf.exp(losses.log_posterior(z))
             for name, z in zip(self.peer_names, logits, strict=True)
@@ -171,8 +223,8 @@ class Cohort(keras.Model):
         """Gives each student its optimizer.
 
         Args:
-            optimizers: One for each student (frozen peers have none), in the networks' order; or
-                one, of which each student gets a copy.
+            optimizers: One for each of `trained` (frozen peers have none), in the networks' order;
+                or one, of which each gets a copy.
             jit_compile: Compile the step with XLA. Default: on a GPU only; XLA runs convolutions
                 at half speed on a CPU.
             run_eagerly: Run the step without a `tf.function`, to debug it.
@@ -191,9 +243,10 @@ class Cohort(keras.Model):
             steps_per_execution=steps_per_execution,
         )
         chosen = self._one_optimizer_a_student(optimizers)
-        for k, optimizer in zip(self.students, chosen, strict=True):
+        for k, optimizer in zip(self.trained, chosen, strict=True):
             if self.networks[k].built:
-                optimizer.build(self.networks[k].trainable_variables)
+                with self._placement.on(k):
+                    optimizer.build(self.networks[k].trainable_variables)
         self.optimizers = chosen
 
     # The step
@@ -208,27 +261,30 @@ class Cohort(keras.Model):
             The metrics' values so far.
         """
         images, labels = _unpack(data)
-        tapes = {k: tf.GradientTape() for k in self.students}
+        shares = _shares(labels)
+        tapes = {k: tf.GradientTape() for k in self.trained}
         recorded = []
         for k in range(len(self.networks)):
-            if k in tapes:
-                with tapes[k]:
-                    recorded.append(self._outputs(k, images, training=True))
-            else:
-                recorded.append(self._outputs(k, images, training=False))
-        self._track_ensemble(recorded, labels)
-        current = [{name: tf.stop_gradient(value) for name, value in o.items()} for o in recorded]
-        for k, optimizer in zip(self.students, self.optimizers, strict=True):
-            peers = current[:k] + current[k + 1 :]
-            variables = self.networks[k].trainable_variables
-            with tapes[k]:
-                loss = self._student_loss(k, recorded[k], peers, labels, optimizer.iterations)
+            with tapes.get(k, contextlib.nullcontext()), self._placement.on(k):
+                recorded.append(self._outputs(k, images, training=k in tapes))
+        current = self._exchange(recorded)
+        self._track_ensemble(current, labels)
+        optimizers = dict(zip(self.trained, self.optimizers, strict=True))
+        for k in self.students:
+            own, peers = recorded[k] or current[k], current[:k] + current[k + 1 :]
+            optimizer = optimizers.get(k, self.optimizers[0])
+            with self._placement.on(k), tapes.get(k, contextlib.nullcontext()):
+                loss = self._student_loss(k, own, peers, labels, optimizer.iterations, shares)
                 loss = optimizer.scale_loss(loss)
-            optimizer.apply(tapes[k].gradient(loss, variables), variables)
+            if k in tapes:
+                with self._placement.on(k):
+                    variables = self.networks[k].trainable_variables
+                    optimizer.apply(tapes[k].gradient(loss, variables), variables)
             if self._must_refresh(k):
                 # Batch statistics for the prediction; every state update is discarded.
-                with keras.StatelessScope():
+                with keras.StatelessScope(), self._placement.on(k):
                     current[k] = self._outputs(k, images, training=True)
+                current = self._exchange(current)
         return self.get_metrics_result()
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
@@ -241,30 +297,41 @@ class Cohort(keras.Model):
             The metrics' values so far.
         """
         images, labels = _unpack(data)
-        outputs = [self._outputs(k, images, training=False) for k in range(len(self.networks))]
+        outputs = self._all_outputs(images, training=False)
         self._track_ensemble(outputs, labels)
-        for i, k in enumerate(self.students):
-            step = self.optimizers[i].iterations if self.optimizers else tf.constant(0, tf.int64)
-            self._student_loss(k, outputs[k], outputs[:k] + outputs[k + 1 :], labels, step)
+        step = self.optimizers[0].iterations if self.optimizers else tf.constant(0, tf.int64)
+        for k in self.students:
+            with self._placement.on(k):
+                self._student_loss(k, outputs[k], outputs[:k] + outputs[k + 1 :], labels, step)
         return self.get_metrics_result()
 
     def _student_loss(
-        self, k: int, own: Outputs, peers: Sequence[Outputs], labels: tf.Tensor, step: tf.Tensor
+        self,
+        k: int,
+        own: Outputs,
+        peers: Sequence[Outputs],
+        labels: tf.Tensor,
+        step: tf.Tensor,
+        shares: tuple = (1.0, 1.0),
     ) -> tf.Tensor:
-        """Loss of student k on one batch, given its peers' outputs; updates its metrics."""
+        """Loss of student k on one batch, given its peers' outputs; updates its metrics.
+
+        `shares` are as `_shares` gives them: the loss is this replica's part of the batch's.
+        """
         log_q = losses.log_posterior(own["logits"])
         supervised = losses.supervised_loss(log_q, labels, self.label_smoothing)
         mimicry = tf.reduce_mean(
             self._mimicry_loss(own["logits"], [p["logits"] for p in peers], labels, step)
         )
         self._track(k, log_q, labels, supervised, mimicry)
-        loss = supervised + self.mimicry_weight * mimicry
+        labelled_share, share = shares
+        loss = labelled_share * supervised + share * self.mimicry_weight * mimicry
         if self.feature_weight and peers:
             distances = [losses.feature_distance(p["features"], own["features"]) for p in peers]
-            loss += self.feature_weight * tf.reduce_mean(self._reduce(distances))
+            loss += share * self.feature_weight * tf.reduce_mean(self._reduce(distances))
         if self.entropy_weight:
-            loss -= self.entropy_weight * tf.reduce_mean(losses.entropy(log_q))
-        return tf.add_n([loss, *(tf.cast(r, loss.dtype) for r in self.networks[k].losses)])
+            loss -= share * self.entropy_weight * tf.reduce_mean(losses.entropy(log_q))
+        return tf.add_n([loss, *(share * tf.cast(r, tf.float32) for r in self.networks[k].losses)])
 
     def _mimicry_loss(
         self,
@@ -305,17 +372,34 @@ class Cohort(keras.Model):
         outputs = self.networks[k](images, training=training)
         return dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
 
+    def _all_outputs(self, images: tf.Tensor, training: bool) -> list[Outputs]:
+        """What everybody may learn from, of all peers, wherever they are."""
+        outputs = []
+        for k in range(len(self.networks)):
+            with self._placement.on(k):
+                outputs.append(self._outputs(k, images, training))
+        return self._exchange(outputs)
+
+    def _exchange(self, outputs: Sequence[Outputs]) -> list[Outputs]:
+        """The peers' outputs as constants, with those of peers elsewhere filled in."""
+        heard = ("logits", "features") if self.feature_weight else ("logits",)
+        return self._placement.exchange(
+            [{name: tf.stop_gradient(o[name]) for name in heard if name in o} for o in outputs]
+        )
+
     # Metrics
 
     def _make_metrics(self) -> list[keras.metrics.Metric]:
-        names = [
-            f"{self.peer_names[k]}_{quantity}"
-            for k in self.students
-            for quantity in ("accuracy", "supervised_loss", "mimicry_loss")
-        ]
+        metrics = []
+        for k in self.students:
+            with self._placement.on(k):
+                metrics += [
+                    keras.metrics.Mean(name=f"{self.peer_names[k]}_{quantity}")
+                    for quantity in ("accuracy", "supervised_loss", "mimicry_loss")
+                ]
         if len(self.networks) > 1:
-            names.append("ensemble_accuracy")
-        return [keras.metrics.Mean(name=name) for name in names]
+            metrics.append(keras.metrics.Mean(name="ensemble_accuracy"))
+        return metrics
 
     def _track(self, k, log_q, labels, supervised, mimicry):
         peer, labelled = self.peer_names[k], tf.cast(labels >= 0, tf.float32)
@@ -467,10 +551,10 @@ class Cohort(keras.Model):
             chosen = [keras.optimizers.get(o) for o in optimizers]
         else:
             config = keras.optimizers.serialize(keras.optimizers.get(optimizers))
-            chosen = [keras.optimizers.deserialize(config) for _ in self.students]
-        if len(chosen) != len(self.students):
+            chosen = [keras.optimizers.deserialize(config) for _ in self.trained]
+        if len(chosen) != len(self.trained):
             raise ValueError(
-                f"compile() got {len(chosen)} optimizers for {len(self.students)} students; give "
+                f"compile() got {len(chosen)} optimizers for {len(self.trained)} students; give "
                 "one for each peer that is not frozen, or a single one to be copied for each."
             )
         if len({id(o) for o in chosen}) != len(chosen):
@@ -483,7 +567,7 @@ class Cohort(keras.Model):
             if self.networks[k].dtype_policy.name == "mixed_float16"
             and not isinstance(o, keras.optimizers.LossScaleOptimizer)
             else o
-            for k, o in zip(self.students, chosen, strict=True)
+            for k, o in zip(self.trained, chosen, strict=True)
         ]
 
 
@@ -496,6 +580,21 @@ def _peer_names(networks: Sequence[keras.Model]) -> tuple[str, ...]:
         names.append(f"{net.name}_{seen[net.name]}" if net.name in repeated else net.name)
         seen[net.name] += 1
     return tuple(names)
+
+
+def _shares(labels: tf.Tensor) -> tuple:
+    """This replica's part of the labelled images, and of all images, of a mirrored batch.
+
+    The parts of the replicas' losses add up to the whole batch's loss: each mean here times its
+    share, summed over the replicas, is the mean over the batch. 1 where nothing is mirrored.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return 1.0, 1.0
+    labelled = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+    counts = tf.stack([labelled, tf.cast(tf.size(labels), tf.float32)])
+    totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, counts)
+    return tuple(tf.unstack(counts / tf.maximum(totals, 1.0)))
 
 
 def _unpack(data) -> tuple[tf.Tensor, tf.Tensor]:

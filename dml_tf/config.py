@@ -32,7 +32,10 @@ SIGMAS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
 
 # What names a run, and what says where or how it is done, are no part of a run id's hash.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
-_WHEREABOUTS = ("data_dir", "results_dir", "features_out", "analyse", "overwrite")
+_WHEREABOUTS = (
+    "data_dir", "results_dir", "features_out", "analyse", "overwrite",
+    "jit_compile", "steps_per_execution",
+)  # fmt: skip
 
 
 class FlagError(ValueError):
@@ -146,6 +149,25 @@ class Config:
     unlabelled: str = _setting(
         "use", "Unlabelled images: mimicry loss only (DML-all), or left out.", ("use", "drop")
     )
+    placement: str = _setting(
+        "one",
+        "All on the first device; peer k on device k, or with TF_CONFIG in process k; or every "
+        "peer mirrored on all devices, with TF_CONFIG of all processes, and the batch split.",
+        ("one", "peers", "data"),
+    )
+    precision: str = _setting(
+        "float32",
+        "Of the networks; weights, logits and losses are float32 always.",
+        ("float32", "mixed_float16", "mixed_bfloat16"),
+    )
+    jit_compile: str = _setting(
+        "auto",
+        "Compile the step with XLA; auto: on a GPU that has all peers.",
+        ("auto", "true", "false"),
+    )
+    steps_per_execution: int = _setting(
+        1, "Steps in one call of TensorFlow, between two looks at the progress.", low=1
+    )
     seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
     results_dir: str = _setting("", "Where records and weights go; default results/<scale>.")
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
@@ -184,8 +206,12 @@ class Config:
         return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def comparable(self) -> dict:
-        """The settings that decide a run's outcome, as a record keeps them."""
+        """The settings that decide a run's outcome, as a record keeps them.
+
+        Peers learn the same wherever they are; a split batch has other BatchNorm statistics.
+        """
         settings = json.loads(json.dumps(dataclasses.asdict(self)))
+        settings["placement"] = "data" if self.placement == "data" else "one"
         return {key: settings[key] for key in settings if key not in _WHEREABOUTS}
 
     @property
@@ -194,10 +220,8 @@ class Config:
         identity = {"dataset": self.dataset, "net": self.net, "method": self.method}
         if self.scale != load(**identity).scale:
             identity["scale"] = self.scale
-        base = load(**identity)
-        for name in _FIELDS:
-            if name not in _WHEREABOUTS and getattr(self, name) != getattr(base, name):
-                identity[name] = getattr(self, name)
+        ours, base = self.comparable(), load(**identity).comparable()
+        identity |= {name: ours[name] for name in ours if ours[name] != base[name]}
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in identity.items())])
 
     @property
@@ -262,6 +286,16 @@ class Config:
             raise FlagError(
                 f"--watch_test and --validation_fraction={self.validation_fraction:g}: only one "
                 "set of images is measured after every epoch; leave out one of the two."
+            )
+        if self.jit_compile == "true" and self.placement != "one":
+            raise FlagError(
+                f"--jit_compile=true compiles a step for one device; with --placement="
+                f"{self.placement} leave it out."
+            )
+        if self.precision == "mixed_float16" and self.placement == "data":
+            raise FlagError(
+                "--precision=mixed_float16 needs one loss scale for all parts of a split batch, "
+                "which Keras does not keep: use mixed_bfloat16 with --placement=data."
             )
         if self.labelled_fraction == 0.0:
             raise FlagError("--labelled_fraction must be above 0: something must have labels.")

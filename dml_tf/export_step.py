@@ -108,6 +108,13 @@ def export(settings: config.Config, folder: Path) -> dict:
             f"--dataset={settings.dataset}: an exported step takes its images from memory, and "
             "these stay on disk; use train.py."
         )
+    for name in ("placement", "precision", "steps_per_execution", "jit_compile"):
+        default = getattr(config.Config, name)
+        if getattr(settings, name) != default:
+            raise config.FlagError(
+                f"--{name}={getattr(settings, name)}: an exported step is compiled for one device, "
+                f"in float32, by the machine that runs it; leave the flag at {default}."
+            )
     splits = train.load_data(settings)
     cohort = train.build_cohort(settings, splits)
     images, labels = splits.train.images, splits.train.labels

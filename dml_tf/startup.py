@@ -4,6 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+_WANTED = "TF_CPP_MIN_LOG_LEVEL" in os.environ
+
 
 def import_tensorflow(threads: int = 0):
     """Imports TensorFlow without the lines that its C++ code prints on every start.
@@ -14,13 +16,19 @@ def import_tensorflow(threads: int = 0):
         threads: Threads for one operation and for operations side by side; 0 leaves the choice to
             TensorFlow.
     """
-    with contextlib.nullcontext() if "TF_CPP_MIN_LOG_LEVEL" in os.environ else _silence():
+    with quiet():
         import tensorflow as tf
 
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.list_logical_devices()
+        if "TF_CONFIG" not in os.environ:  # else the cluster's server must be first
+            tf.config.list_logical_devices()
+
+
+def quiet() -> contextlib.AbstractContextManager[None]:
+    """Context without what TensorFlow's C++ code prints, unless it is wanted."""
+    return contextlib.nullcontext() if _WANTED else _silence()
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ NumPy only, so that a machine without TensorFlow can go on with a run, and hand 
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,9 +35,8 @@ def save(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".part{os.getpid()}.{file.name}")
     try:
-        named = {f"variable{i}": array for i, array in enumerate(arrays)}
         with part.open("wb") as stream:
-            np.savez(stream, state=json.dumps(progress), **named)
+            _write(stream, progress, arrays)
             stream.flush()
             os.fsync(stream.fileno())  # else a crash of the machine could leave an empty file
         part.replace(file)
@@ -43,6 +44,34 @@ def save(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
         raise OSError(error.errno, error.strerror, str(file)) from error  # names the file
     finally:
         part.unlink(missing_ok=True)
+
+
+def to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
+    """A state to send elsewhere.
+
+    Args:
+        progress: How far the run came; JSON's types.
+        arrays: Values of variables.
+
+    Returns:
+        What `from_bytes` reads.
+    """
+    stream = io.BytesIO()
+    _write(stream, progress, arrays)
+    return stream.getvalue()
+
+
+def from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
+    """Reads a state that was sent.
+
+    Args:
+        data: What `to_bytes` made.
+
+    Returns:
+        The progress and the variables' values.
+    """
+    with np.load(io.BytesIO(data)) as saved:
+        return _parts(dict(saved))
 
 
 def load(file: Path) -> tuple[dict, list[np.ndarray]]:
@@ -60,8 +89,7 @@ def load(file: Path) -> tuple[dict, list[np.ndarray]]:
     """
     saved = read_arrays(file)
     try:
-        progress = json.loads(str(saved["state"]))
-        return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+        return _parts(saved)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
 
@@ -104,3 +132,13 @@ def hold(file: Path, busy: Exception) -> Iterator[None]:
         except BlockingIOError:
             raise busy from None
         yield
+
+
+def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
+    named = {f"variable{i}": array for i, array in enumerate(arrays)}
+    np.savez(stream, state=json.dumps(progress), **named)
+
+
+def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
+    progress = json.loads(str(saved["state"]))
+    return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]

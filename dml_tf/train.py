@@ -14,12 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dml_tf import analysis, data, evaluate, networks, optimizers, records, state
-from dml_tf.checkpoint import Checkpoint
-from dml_tf.cohort import Cohort
+from dml_tf import analysis, data, distribute, evaluate, networks, optimizers, records, state
+from dml_tf.checkpoint import Checkpoint, peer_variables
+from dml_tf.cohort import Cohort, Elsewhere
 from dml_tf.config import Config, FlagError
 from dml_tf.data.pictures import UNREADABLE
 from dml_tf.networks import pretrained
+from dml_tf.placement import Placement, arrange
 from dml_tf.records import model_path
 from dml_tf.version import __version__
 
@@ -39,7 +40,8 @@ def run(
     """Trains and measures what the settings ask for, unless that is done already.
 
     An interrupted run goes on after its last finished epoch and ends with the same weights as if
-    it had never stopped.
+    it had never stopped. Where several processes train one run, each calls this with the same
+    settings; the first, the chief, measures, and writes record and model.
 
     Args:
         config: The run's settings.
@@ -56,21 +58,32 @@ def run(
         FileNotFoundError: Data or the teacher are missing.
         RecordMismatch: The results folder holds this run with other settings.
         RunFailed: Data are refused, the loss is not a number, or another process is at this run.
+        ConnectionError: Another of the run's processes has ended.
     """
     _check_networks(config)
-    with _lock(config):
-        if not config.overwrite and (record := records.find(config)):
+    place = arrange(config)
+    cluster = place.cluster
+    with cluster.watched(), _lock(config, place.process_name):
+        if record := cluster.from_chief(lambda: _finished(config)):
             return record
         splits = load_data(config)
-        if not config.overwrite and (record := _analyse_finished(config, splits)):
+        if record := cluster.from_chief(lambda: _analyse_finished(config, splits)):
             return record
-        cohort = build_cohort(config, splits)
-        checkpoint = Checkpoint(_folder(config, "checkpoints") / config.run_id, config)
+        cohort = build_cohort(config, splits, place)
+        placed = _describe(place, cohort, config, splits)
+        name = config.run_id + place.process_name
+        agree = cluster.least if cluster.size > 1 else None
+        checkpoint = Checkpoint(_folder(config, "checkpoints") / name, config, agree)
         with _unreadable_refused():
-            fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks)
-            record = make_record(config, splits, cohort, checkpoint)
-        save_model(cohort, model_path(config))
-        records.write(record, records.path(config))
+            trained = fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks, place)
+
+            def finish():
+                record = make_record(config, splits, trained, checkpoint) | {"placement": placed}
+                save_model(trained, model_path(config))
+                records.write(record, records.path(config))
+                return record
+
+            record = cluster.from_chief(finish)
         checkpoint.delete()
     return record
 
@@ -108,7 +121,7 @@ def load_data(config: Config) -> data.Splits:
     return splits
 
 
-def build_cohort(config: Config, splits: data.Splits) -> Cohort:
+def build_cohort(config: Config, splits: data.Splits, place: Placement | None = None) -> Cohort:
     """The compiled cohort of a run, with its initial weights.
 
     Peer k of seed s starts from the same weights whatever the method, so that runs of two methods
@@ -117,14 +130,26 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
     Args:
         config: The run's settings.
         splits: The run's data.
+        place: Where the peers shall be. Default: all here, on the default device.
 
     Returns:
         The cohort, compiled with the run's optimizers.
     """
-    peers = [_build_peer(config, splits, k) for k in range(config.cohort)]
-    frozen = ()
-    if config.method == "distill":
-        peers[0], frozen = load_teacher(config, splits), (0,)
+    place = place or Placement()
+    with place.scope():
+        return _build_cohort(config, splits, place)
+
+
+def _build_cohort(config: Config, splits: data.Splits, place: Placement) -> Cohort:
+    peers = []
+    for k, name in enumerate(config.net):
+        with place.on(k):
+            if config.method == "distill" and k == 0:
+                peers.append(load_teacher(config, splits))
+            elif place.trains(k):
+                peers.append(_build_peer(config, splits, k))
+            else:
+                peers.append(Elsewhere(networks.parse(name)[0]))
     cohort = Cohort(
         peers,
         update=config.update,
@@ -136,22 +161,32 @@ def build_cohort(config: Config, splits: data.Splits) -> Cohort:
         feature_weight=config.feature_weight,
         entropy_weight=config.entropy_weight,
         label_smoothing=config.label_smoothing,
-        frozen=frozen,
+        frozen=(0,) if config.method == "distill" else (),
+        placement=place,
     )
-    steps = data.steps_per_epoch(splits, config)
-    cohort.compile([optimizers.build(config, steps, k) for k in cohort.students])
+    steps, chosen = data.steps_per_epoch(splits, config), []
+    for k in cohort.trained:
+        with place.on(k):
+            chosen.append(optimizers.build(config, steps, k))
+    on_one = {"auto": None, "true": True, "false": False}[config.jit_compile]
+    cohort.compile(
+        chosen,
+        jit_compile=on_one if place.kind == "one" else False,
+        steps_per_execution=config.steps_per_execution,
+    )
     return cohort
 
 
 def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
-    network = networks.build(
-        config.net[k],
-        num_classes=splits.num_classes,
-        input_shape=splits.train.images.shape[1:],
-        weight_decay=config.weight_decay,
-        dropout=config.dropout,
-        seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
-    )
+    with _precision(config.precision):
+        network = networks.build(
+            config.net[k],
+            num_classes=splits.num_classes,
+            input_shape=splits.train.images.shape[1:],
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
+            seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
+        )
     if source := config.pretrained:
         if source != "imagenet":
             source = str(records.weights(config, source))
@@ -162,6 +197,17 @@ def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
     return network
 
 
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers made here compute in a precision; Keras has it as a global setting only."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def fit(
     cohort: Cohort,
     config: Config,
@@ -169,7 +215,8 @@ def fit(
     checkpoint: Checkpoint,
     verbose: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> None:
+    place: Placement | None = None,
+) -> Cohort | None:
     """Trains a cohort from its checkpoint, if any, to the end of its schedule.
 
     Args:
@@ -179,35 +226,118 @@ def fit(
         checkpoint: Where to go on from, and to save to.
         verbose: Keras's.
         callbacks: More of Keras's callbacks.
+        place: Where the peers are, as `build_cohort` was told.
+
+    Returns:
+        The trained cohort, all of it in this process; None but in the chief of several processes.
+
+    Raises:
+        FlagError: `steps_per_execution` does not fit the schedule.
     """
+    place = place or Placement()
     per_epoch = data.steps_per_epoch(splits, config)
     epochs = math.ceil(config.steps / per_epoch) if config.steps else config.epochs
+    _check_steps_per_execution(config, per_epoch)
     first = checkpoint.restore(cohort)
     if first and verbose:
         print(f"{config.run_id}: {first} of {epochs} epochs are done; going on.", flush=True)
     if first < epochs:
-        watched = splits.test if config.watch_test else splits.validation
-        cohort.fit(
-            data.train_batches(splits, config, initial_epoch=first),
+        train = _fit_here if place.is_whole else _fit_over_processes
+        train(
+            cohort,
+            config,
+            splits,
             initial_epoch=first,
             epochs=epochs,
             steps_per_epoch=min(per_epoch, config.steps) if config.steps else per_epoch,
-            validation_data=watched and data.eval_batches(watched, splits, 256),
-            shuffle=False,  # the batches come in their order
             verbose=verbose,
             callbacks=[
                 StopAtNaN(),
-                *([StopAfter(config.steps)] if config.steps else []),
+                *([StopAfter(config.steps, per_epoch)] if config.steps else []),
                 checkpoint,
-                keras.callbacks.TensorBoard(
-                    _folder(config, "tensorboard") / config.run_id, write_graph=False
-                ),
+                *_tensorboard(config, place),
                 Progress(),
                 *callbacks,
             ],
         )
-    for k, optimizer in zip(cohort.students, cohort.optimizers, strict=True):
-        # Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place.
+    cohort = _collect(cohort, config, splits, checkpoint, place)
+    if cohort is not None:
+        _finish_weights(cohort, config, splits, epochs)
+    return cohort
+
+
+def _fit_here(cohort: Cohort, config: Config, splits: data.Splits, **options):
+    cohort.fit(
+        data.train_batches(splits, config, initial_epoch=options["initial_epoch"]),
+        validation_data=_watched(config, splits),
+        shuffle=False,  # the batches come in their order
+        **options,
+    )
+
+
+def _fit_over_processes(cohort: Cohort, config: Config, splits: data.Splits, **options):
+    def batches(context):
+        part = (context.input_pipeline_id, context.num_input_pipelines)
+        first = options["initial_epoch"]
+        made = data.train_batches(splits, config, initial_epoch=first, part=part)
+        if context.num_replicas_in_sync > part[1]:
+            made = made.rebatch(config.batch_size // context.num_replicas_in_sync)
+        # Else the processes would ask each other in every step whether there is a next one.
+        return made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+    distribute.fit(cohort, batches, _watched(config, splits), **options)
+
+
+def _watched(config: Config, splits: data.Splits) -> tf.data.Dataset | None:
+    """What is measured after every epoch."""
+    watched = splits.test if config.watch_test else splits.validation
+    return watched and data.eval_batches(watched, splits, 256)
+
+
+def _tensorboard(config: Config, place: Placement) -> list[keras.callbacks.Callback]:
+    folder = _folder(config, "tensorboard") / config.run_id
+    chief = place.cluster.is_chief
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)] if chief else []
+
+
+def _check_steps_per_execution(config: Config, per_epoch: int):
+    """Refuses calls that would run past the end of an epoch or of the run."""
+    at_once = config.steps_per_execution
+    for what, steps in (("an epoch's", per_epoch), ("the run's", config.steps)):
+        if steps % at_once:
+            fits = max(n for n in range(1, at_once) if not (per_epoch % n or config.steps % n))
+            raise FlagError(
+                f"--steps_per_execution={at_once} does not divide {what} {steps} steps; {fits} "
+                "is the next lower number that fits."
+            )
+
+
+def _collect(
+    cohort: Cohort, config: Config, splits: data.Splits, checkpoint: Checkpoint, place: Placement
+) -> Cohort | None:
+    """The cohort as one process would have trained it; None but in the chief."""
+    if place.is_whole:
+        return cohort
+    cluster, arrays = place.cluster, []
+    if cluster.is_chief or place.peer_a_process:
+        arrays = [v.numpy() for k in cohort.trained for v in peer_variables(cohort, k)]
+    said = cluster.share(state.to_bytes({"cpu_s": checkpoint.cpu_s}, arrays))
+    if not cluster.is_chief:
+        return None
+    told = [state.from_bytes(part) for part in said]
+    checkpoint.cpu_s = sum(progress["cpu_s"] for progress, _ in told)
+    whole = build_cohort(config, splits)
+    variables = [v for k in whole.trained for v in peer_variables(whole, k)]
+    values = [array for _, arrays in told for array in arrays]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return whole
+
+
+def _finish_weights(cohort: Cohort, config: Config, splits: data.Splits, epochs: int):
+    """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
+    cohort.steps_per_execution = 1  # what is measured from here on comes in single batches
+    for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
         optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
     if config.optimizer == "entropy_sgd":
         settle_statistics(cohort, data.train_batches(splits, config, initial_epoch=epochs))
@@ -289,9 +419,26 @@ def _measure_reid(cohort: Cohort, config: Config, splits: data.Splits) -> dict:
     return evaluate.measure_reid(features, splits)
 
 
+def _finished(config: Config) -> dict | None:
+    return None if config.overwrite else records.find(config)
+
+
+def _describe(place: Placement, cohort: Cohort, config: Config, splits: data.Splits) -> dict:
+    """Where a run is trained, for its record; for the user too if it is no ordinary place."""
+    received = place.bytes_per_step(cohort, config.batch_size, splits.num_classes)
+    if place.kind != "one":
+        print(place.describe(cohort, received), flush=True)
+    return {
+        "kind": place.kind,
+        "processes": place.cluster.size,
+        "devices": max(place.replicas, len(place.devices), place.cluster.size),
+        "bytes_per_step": received,
+    }
+
+
 def _analyse_finished(config: Config, splits: data.Splits) -> dict | None:
     """The record of a run that lacked only its analysis, if its weights are still there."""
-    record = records.find(config.replace(analyse=False))
+    record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not model_path(config).exists():
         return None
     record["analysis"] = analysis.analyse(keras.saving.load_model(model_path(config)), splits)
@@ -423,20 +570,30 @@ class StopAfter(keras.callbacks.Callback):
 
     Args:
         steps: Steps of the whole run.
+        per_epoch: Steps of an epoch.
     """
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, per_epoch: int):
         super().__init__()
-        self._steps = steps
+        self._steps, self._per_epoch, self._before = steps, per_epoch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Counts the epochs before.
+
+        Args:
+            epoch: Index of the epoch.
+            logs: None.
+        """
+        self._before = epoch * self._per_epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        """Counts the steps.
+        """Counts the steps; those that a loss scale skipped, too, so that processes agree.
 
         Args:
             batch: Index of the step in its epoch.
             logs: The metrics so far.
         """
-        if int(self.model.optimizers[0].iterations.numpy()) >= self._steps:
+        if self._before + batch + 1 >= self._steps:
             self.model.stop_training = True
 
 
@@ -503,10 +660,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _lock(config: Config) -> contextlib.AbstractContextManager[None]:
-    """Holds a run against a second process."""
+def _lock(config: Config, process_name: str = "") -> contextlib.AbstractContextManager[None]:
+    """Holds a run against a second process, or a second one that has the same part in it."""
     busy = RunFailed(
         f"Another process is training {config.run_id} in {config.results_dir}. Wait for it, or use "
         "another --results_dir."
     )
-    return state.hold(_folder(config, "locks") / config.run_id, busy)
+    return state.hold(_folder(config, "locks") / (config.run_id + process_name), busy)

@@ -40,7 +40,9 @@ def steps_per_epoch(splits: Splits, config: Any) -> int:
     return images // batch_size
 
 
-def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.data.Dataset:
+def train_batches(
+    splits: Splits, config: Any, *, initial_epoch: int = 0, part: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
     """An endless stream of augmented training batches.
 
     Each epoch is one new permutation, cut into `steps_per_epoch` full batches. Crops are taken
@@ -54,6 +56,7 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
         config: Object with `batch_size`, `seed` and `augment`: `none`, `flip`, or `crop_flip`, in
             whose place pictures on disk take `inception`.
         initial_epoch: First epoch of the stream, counted from 0.
+        part: Which of how many equal parts of every batch is made; the number divides the batch.
 
     Returns:
         A data set of `(images, labels)`: normalised pixels, shape
@@ -79,10 +82,14 @@ def train_batches(splits: Splits, config: Any, *, initial_epoch: int = 0) -> tf.
     if config.augment not in augmentations:
         raise ValueError(f"--augment={config.augment}: give one of {', '.join(augmentations)}.")
     epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
-    return (_decoded if on_disk else _cropped)(epochs, splits, config).prefetch(2)
+    share = config.batch_size // part[1]
+    columns = slice(part[0] * share, (part[0] + 1) * share)
+    return (_decoded if on_disk else _cropped)(epochs, splits, config, columns).prefetch(2)
 
 
-def _cropped(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Dataset:
+def _cropped(
+    epochs: tf.data.Dataset, splits: Splits, config: Any, columns: slice
+) -> tf.data.Dataset:
     """Batches of the epochs, from images in memory."""
     shape = (steps_per_epoch(splits, config), config.batch_size)
     pad = crop_pad(splits.train.images.shape[1])
@@ -102,7 +109,7 @@ def _cropped(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Da
         draws = EpochDraws(*tf.numpy_function(draw, [epoch], dtypes, stateful=False))
         for array in draws:
             array.set_shape(shape)
-        return tf.data.Dataset.from_tensor_slices(draws)
+        return tf.data.Dataset.from_tensor_slices(EpochDraws(*(a[:, columns] for a in draws)))
 
     images, labels = _on_host(splits.train)
     normalise = _normaliser(splits)
@@ -113,9 +120,11 @@ def _cropped(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Da
     return epochs.flat_map(batches_of).map(batch).with_options(_options())
 
 
-def _decoded(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Dataset:
+def _decoded(
+    epochs: tf.data.Dataset, splits: Splits, config: Any, columns: slice
+) -> tf.data.Dataset:
     """Batches of the epochs, from pictures on disk."""
-    pictures, per_epoch = splits.train.images, steps_per_epoch(splits, config) * config.batch_size
+    pictures, shape = splits.train.images, (steps_per_epoch(splits, config), config.batch_size)
 
     def draw(epoch):
         return epoch_order(
@@ -124,14 +133,14 @@ def _decoded(epochs: tf.data.Dataset, splits: Splits, config: Any) -> tf.data.Da
 
     def places_of(epoch):
         index = tf.numpy_function(draw, [epoch], tf.int32, stateful=False)
-        index.set_shape((per_epoch,))
-        return tf.data.Dataset.from_tensor_slices((tf.fill((per_epoch,), epoch), index))
+        index = tf.reshape(tf.reshape(index, shape)[:, columns], [-1])
+        return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(index), epoch), index))
 
     def picture(epoch, i):
         return pictures.augmented(i, seed=config.seed, epoch=epoch, augment=config.augment)
 
     decoded = _decode(epochs.flat_map(places_of), picture, splits.train)
-    return _batched(decoded, splits, config.batch_size, only_whole=True)
+    return _batched(decoded, splits, columns.stop - columns.start, only_whole=True)
 
 
 def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:

@@ -1,0 +1,157 @@
+"""Where peers are: what is refused, and what two devices and one give alike."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from dml_tf import Cohort, cluster, config, networks, placement, train
+from dml_tf.config import FlagError
+
+ROOT = Path(__file__).parent.parent
+SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16, "steps": 3}
+TWO = '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}'
+
+
+def settings(**changes):
+    return config.load(**{**SMALL, **changes})
+
+
+def test_the_claims_on_two_devices_hold():
+    """They need logical devices, which must be made before TensorFlow starts."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/on_two_devices.py"]
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    finished = subprocess.run(
+        command, cwd=ROOT, env=alone, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    print(finished.stdout)
+
+
+# Flags
+
+
+def test_a_split_batch_is_another_run_and_peers_elsewhere_are_not():
+    plain, peers, data = (settings(cohort=2, placement=p) for p in ("one", "peers", "data"))
+    assert plain.run_id == peers.run_id != data.run_id
+    assert plain.command == peers.command
+    assert data.command.endswith("--placement=data")
+    assert settings(jit_compile="true", steps_per_execution=3).run_id == settings().run_id
+    assert settings(precision="mixed_bfloat16").run_id != settings().run_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"placement": "peers", "jit_compile": "true"},
+            "jit_compile=true compiles .* one device",
+        ),
+        ({"placement": "data", "precision": "mixed_float16"}, "use mixed_bfloat16"),
+        ({"placement": "everywhere"}, "placement=everywhere"),
+        ({"steps_per_execution": 0}, "out of range"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(FlagError, match=message):
+        settings(cohort=2, **changes)
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "message"),
+    [
+        ("", {"placement": "peers"}, r"as many devices as peers: there are 1 .* --cohort=2"),
+        ("", {"placement": "data"}, "there is only /device:CPU:0"),
+        (TWO, {}, "names 2 processes, and --placement=one uses one"),
+        (TWO, {"placement": "peers", "cohort": 3}, "names 2 processes for --cohort=3"),
+        (TWO, {"placement": "data", "method": "distill"}, "a --teacher that every process"),
+        (TWO, {"placement": "peers", "method": "distill"}, "takes --placement=data"),
+        ("{", {"placement": "peers"}, "TF_CONFIG is not of the form"),
+        (TWO.replace("1}", "2}"), {"placement": "peers"}, "TF_CONFIG is not of the form"),
+        (TWO.replace("worker", "ps"), {"placement": "peers"}, "jobs ps are not all among"),
+    ],
+)
+def test_a_placement_that_cannot_be_had_is_refused(environment, changes, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", environment)
+    with pytest.raises(FlagError, match=message):
+        placement.arrange(settings(**{"cohort": 2, **changes}))
+
+
+def test_a_chief_comes_before_the_workers(monkeypatch):
+    chief = '{"cluster": {"worker": ["b:2", "c:3"], "chief": ["a:1"]}, "task": %s}'
+    ranks = []
+    for task in ('{"type": "chief", "index": 0}', '{"type": "worker", "index": 1}'):
+        monkeypatch.setenv("TF_CONFIG", chief % task)
+        found = cluster.from_environment()
+        ranks.append((found.rank, found.size, found.is_chief))
+    assert ranks == [(0, 3, True), (2, 3, False)]
+
+
+# Precision and calls of several steps
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_networks_compute_in_the_precision_and_logits_and_weights_are_float32(precision, tmp_path):
+    asked = settings(cohort=2, precision=precision, results_dir=str(tmp_path))
+    before = keras.config.dtype_policy()
+    record = train.run(asked, verbose=0)
+    assert keras.config.dtype_policy() == before
+    cohort = keras.saving.load_model(train.model_path(asked))
+    half = precision.removeprefix("mixed_")
+    for network, optimizer in zip(cohort.networks, cohort.optimizers, strict=True):
+        assert {layer.compute_dtype for layer in network.layers if "conv" in layer.name} == {half}
+        assert {w.dtype for w in network.weights} == {"float32"}
+        assert network.output["logits"].dtype == "float32"
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scaled == (precision == "mixed_float16")
+        assert int(optimizer.iterations) == 3
+    assert record["config"]["precision"] == precision
+
+
+def test_each_peer_lowers_its_own_loss_scale():
+    """One peer's gradients overflow: it skips the step and halves its scale; the other learns."""
+    nets = [
+        networks.build("resnet8:4", num_classes=3, input_shape=(8, 8, 1), seed=k) for k in range(2)
+    ]
+    scales = [2.0**120, 2.0**10]
+    cohort = Cohort(nets)
+    cohort.compile(
+        [keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), s) for s in scales]
+    )
+    nets[0].layers[-1].kernel.assign(np.full(nets[0].layers[-1].kernel.shape, 1e10))
+    before = [net.trainable_variables[0].numpy() for net in nets]
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
+    cohort.fit(images, np.arange(8) % 3, batch_size=8, verbose=0)
+    moved = [
+        not np.array_equal(net.trainable_variables[0].numpy(), b)
+        for net, b in zip(nets, before, strict=True)
+    ]
+    assert moved == [False, True]
+    assert [float(o.dynamic_scale) for o in cohort.optimizers] == [2.0**119, 2.0**10]
+
+
+def test_steps_in_one_call_give_the_same_weights(tmp_path):
+    weights = []
+    for count in (1, 4):
+        asked = settings(
+            cohort=2, steps=8, steps_per_execution=count, results_dir=str(tmp_path / str(count))
+        )
+        record = train.run(asked, verbose=0)
+        assert record["steps"] == 8
+        cohort = keras.saving.load_model(train.model_path(asked))
+        weights.append([w for net in cohort.networks for w in net.get_weights()])
+    for once, often in zip(*weights, strict=True):
+        np.testing.assert_allclose(once, often, rtol=1e-5, atol=1e-6)
+
+
+def test_calls_that_would_run_past_an_epoch_are_refused(tmp_path):
+    asked = settings(steps=0, epochs=2, steps_per_execution=5, results_dir=str(tmp_path))
+    with pytest.raises(FlagError, match="divide an epoch's 12 steps; 4 is the next lower"):
+        train.run(asked, verbose=0)
+    asked = settings(steps=6, steps_per_execution=4, results_dir=str(tmp_path))
+    with pytest.raises(FlagError, match="divide the run's 6 steps; 3 is the next lower"):
+        train.run(asked, verbose=0)
