@@ -152,7 +152,7 @@ def _build_peer(config: Config, splits: data.Splits, k: int) -> keras.Model:
         seed=int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0]),
     )
     if source := config.pretrained:
-        if source != "imagenet" and not Path(source).suffix:  # a run
+        if source != "imagenet" and not source.endswith((".keras", ".h5")):  # a run
             source = str(_folder(config, "models") / f"{source}.keras")
         try:
             pretrained.load(network, config.net[k], source)
