@@ -215,25 +215,6 @@ def step() -> str:
     )
 
 
-def pedestrians() -> str:
-    """Table 3 at mini scale: generated pedestrians, without pre-training."""
-    table = pd.read_csv(RESULTS / "mini" / "table3.csv").set_index(["row", "column"])
-    rows = []
-    for column in table.loc["MobileNet"].index:
-        alone, dml = table.loc[("MobileNet", column)], table.loc[("MobileNet, DML", column)]
-        gain = table.loc[("MobileNet, DML-Ind", column)]
-        rows.append(
-            {
-                "measure, %": column,
-                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
-                "DML, mean of both peers": f"{dml.measured:.2f} ± {dml['std']:.2f}",
-                "difference [95% interval]": _interval(gain, 100),
-                "seeds": int(gain.seeds),
-            }
-        )
-    return _markdown(rows)
-
-
 def protocol() -> str:
     """The cost of the re-identification protocol at Market-1501's size."""
     measured = records.read(RESULTS / "benchmarks" / "reid.json")
@@ -261,7 +242,6 @@ FIGURES = {
     "setting": setting,
     "selection": selection,
     "digits": digits,
-    "pedestrians": pedestrians,
     "protocol": protocol,
     "step": step,
 }

@@ -159,7 +159,7 @@ SCALES: Mapping[str, Scale] = {
                 ),
                 IMAGENET: Data("imagenet_mini", 1, _SMALL),
             },
-            seeds={"section31": 1, "figure3a": 1, "figure3b": 1},
+            seeds={item: 1 for item in ("section31", "entropy", "figure3a", "figure3b")},
             moved=_FIGURE_3,
         ),
         Scale(

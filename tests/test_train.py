@@ -239,6 +239,20 @@ def test_a_record_says_how_to_prepare_a_new_picture(tmp_path):
     assert record["classes"] == list("0123456789")
 
 
+def test_a_run_starts_from_the_weights_of_another_whose_name_has_a_dot(tmp_path):
+    first = settings(tmp_path, net=("mobilenet_short:0.25",), cohort=1)
+    train.run(first, verbose=0)
+    second = first.replace(pretrained=first.run_id, seed=1)
+    assert "w0.25" in first.run_id
+    (start,) = train.build_cohort(second, train.load_data(second)).networks
+    trained = keras.saving.load_model(train.model_path(first)).networks[0]
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(start.get_weights(), trained.get_weights(), strict=True)
+    ]
+    assert same[:-2] == [True] * (len(same) - 2) and not same[-2]  # the classifier is new
+
+
 # Interruption
 
 RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_flip",
