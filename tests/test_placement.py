@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_a_chief_comes_before_the_workers(monkeypatch):
         found = cluster.from_environment()
         ranks.append((found.rank, found.size, found.is_chief))
     assert ranks == [(0, 3, True), (2, 3, False)]
+
+
+def test_processes_with_different_settings_are_refused():
+    asked = settings(cohort=2, placement="peers")
+    theirs = {**asked.comparable(), "placement": "peers", "steps_per_execution": 2, "seed": 7}
+
+    class Two(cluster.Cluster):
+        def share(self, data):
+            return [data, json.dumps(theirs).encode()]
+
+    with pytest.raises(FlagError, match="different settings of seed, steps_per_execution:"):
+        train._refuse_other_settings(Two(), asked)
+    train._refuse_other_settings(cluster.Cluster(), asked)
 
 
 # Peers apart
