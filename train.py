@@ -1,5 +1,6 @@
 """Trains one cohort: `python train.py --dataset=digits --net=resnet8 --cohort=2`."""
 
+import os
 import sys
 import warnings
 
@@ -31,6 +32,10 @@ def main(argv: list[str]) -> int:
         return _fail(error, 2)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on after the last finished epoch.", 1)
+    except ConnectionError as error:
+        _fail(error, 1)
+        sys.stdout.flush()
+        os._exit(1)  # at an ordinary end TensorFlow's threads would wait for the lost process
     except (OSError, records.RecordMismatch, train.RunFailed) as error:
         return _fail(error, 1)
     print(f"{train.summary(record)}\nrecord: {records.path(settings)}")

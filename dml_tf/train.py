@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import math
 import os
 import platform
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from dml_tf import analysis, data, distribute, evaluate, networks, optimizers, records, state
 from dml_tf.checkpoint import Checkpoint, peer_variables
+from dml_tf.cluster import Cluster
 from dml_tf.cohort import Cohort, Elsewhere
 from dml_tf.config import Config, FlagError
 from dml_tf.data.pictures import UNREADABLE
@@ -54,7 +56,8 @@ def run(
         is in `<results_dir>/models/<run_id>.keras`.
 
     Raises:
-        FlagError: A network's name is wrong.
+        FlagError: A network's name is wrong, the placement cannot be had, or the processes of the
+            run have different settings.
         FileNotFoundError: Data or the teacher are missing.
         RecordMismatch: The results folder holds this run with other settings.
         RunFailed: Data are refused, the loss is not a number, or another process is at this run.
@@ -64,6 +67,7 @@ def run(
     place = arrange(config)
     cluster = place.cluster
     with cluster.watched(), _lock(config, place.process_name):
+        _refuse_other_settings(cluster, config)
         if record := cluster.from_chief(lambda: _finished(config)):
             return record
         splits = load_data(config)
@@ -86,6 +90,20 @@ def run(
             record = cluster.from_chief(finish)
         checkpoint.delete()
     return record
+
+
+def _refuse_other_settings(cluster: Cluster, config: Config):
+    """Processes that do different steps would wait for each other for ever."""
+    ours = config.comparable() | {
+        name: getattr(config, name) for name in ("placement", "steps_per_execution")
+    }
+    told = [json.loads(said) for said in cluster.share(json.dumps(ours).encode())]
+    names = sorted({name for theirs in told for name in ours if theirs[name] != told[0][name]})
+    if names:
+        raise FlagError(
+            f"the processes of this run were started with different settings of "
+            f"{', '.join(names)}: give all of them the same flags."
+        )
 
 
 @contextlib.contextmanager

@@ -19,6 +19,9 @@ SMALL = {
 }  # fmt: skip
 
 
+LOSSES = {"feature_weight": 0.1, "entropy_weight": 0.1, "weight_decay": 0.01, "ema": 0.9}
+
+
 def settings(**changes):
     return config.load(**{**SMALL, **changes})
 
@@ -48,43 +51,57 @@ def test_each_peer_its_optimizer_and_its_work_are_on_its_own_device(tmp_path):
     assert any(op.type == "Conv2DBackpropFilter" for op in step.graph.get_operations())
 
 
-def test_peers_on_their_own_devices_learn_as_on_one(tmp_path, capsys):
-    learnt = []
-    for placement in ("one", "peers"):
-        asked = settings(placement=placement, results_dir=str(tmp_path / placement))
-        record = train.run(asked, verbose=0)
-        learnt.append((weights_of(asked), record))
-    for ours, theirs in zip(learnt[0][0], learnt[1][0], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert learnt[0][1].keys() == learnt[1][1].keys()
-    assert learnt[1][1]["placement"] == {
-        "kind": "peers", "processes": 1, "devices": 2, "bytes_per_step": 16 * 10 * 4,
+@pytest.fixture(scope="module", autouse=True)
+def no_batch_norm():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "build", without_batch_norm)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one(no_batch_norm, tmp_path_factory):
+    """Half of the images have labels, kernels decay, and every loss is in use."""
+    asked = settings(**LOSSES, results_dir=str(tmp_path_factory.mktemp("one")))
+    return train.run(asked, verbose=0), weights_of(asked)
+
+
+def assert_alike(record, weights, one):
+    expected, theirs = one
+    for ours, other in zip(weights, theirs, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
+    assert record.keys() == expected.keys()
+    assert record["steps"] == expected["steps"] == 2 * 12
+    assert record["history"].keys() == expected["history"].keys()
+    for name, values in record["history"].items():
+        np.testing.assert_allclose(values, expected["history"][name], rtol=1e-3, err_msg=name)
+
+
+def test_peers_on_their_own_devices_learn_as_on_one(one, tmp_path, capsys):
+    asked = settings(placement="peers", **LOSSES, results_dir=str(tmp_path))
+    record = train.run(asked, verbose=0)
+    assert_alike(record, weights_of(asked), one)
+    assert record["placement"] == {
+        "kind": "peers", "processes": 1, "devices": 2, "bytes_per_step": 16 * (10 + 4) * 4,
     }  # fmt: skip
     said = capsys.readouterr().out
-    assert "each receives 640 bytes a step. Sequential updates wait for one another" in said
+    assert "each receives 896 bytes a step. Sequential updates wait for one another" in said
 
 
-def test_a_split_batch_gives_the_weights_and_history_of_a_whole_one(tmp_path, monkeypatch):
-    """Half of the images have labels, unevenly over the parts, and kernels decay."""
-    monkeypatch.setattr(networks, "build", without_batch_norm)
-    options = {"feature_weight": 0.1, "entropy_weight": 0.1, "weight_decay": 0.01}
-    learnt = []
-    for placement, at_once in (("one", 1), ("data", 4)):
-        asked = settings(
-            placement=placement, steps_per_execution=at_once,
-            results_dir=str(tmp_path / placement), **options,
-        )  # fmt: skip
-        learnt.append((train.run(asked, verbose=0), weights_of(asked)))
-    (one, ours), (split, theirs) = learnt
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert one["history"].keys() == split["history"].keys()
-    for name, values in one["history"].items():
-        np.testing.assert_allclose(values, split["history"][name], rtol=1e-3, err_msg=name)
-    assert split["steps"] == one["steps"] == 2 * 12
+def test_a_split_batch_gives_the_weights_of_a_whole_one_although_the_run_was_stopped(one, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    asked = settings(
+        placement="data", steps_per_execution=4, **LOSSES, results_dir=str(tmp_path)
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        train.run(asked, verbose=0, callbacks=[Interrupt()])
+    record = train.run(asked, verbose=0)
+    assert_alike(record, weights_of(asked), one)
     # Two devices: an all-reduce brings each of them half of the gradients twice.
-    gradients = sum(split["parameters"].values()) * 4
-    assert split["placement"]["bytes_per_step"] == gradients
+    assert record["placement"]["bytes_per_step"] == 4 * sum(record["parameters"].values())
 
 
 def test_batch_norm_sees_its_own_part_of_a_split_batch():
@@ -102,29 +119,6 @@ def test_batch_norm_sees_its_own_part_of_a_split_batch():
     tf.function(lambda: strategy.run(cohort.train_step, args=(next(iterator),)))()
     np.testing.assert_allclose(norm.moving_mean.numpy(), [0.1 * 2.0], rtol=1e-6)
     np.testing.assert_allclose(norm.moving_variance.numpy(), [0.9 + 0.1 * 1.0], rtol=1e-6)
-
-
-def test_a_split_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, "build", without_batch_norm)
-
-    class Interrupt(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    whole, stopped = (
-        settings(
-            placement="data", optimizer="adam", momentum=0.0, ema=0.9, results_dir=str(tmp_path / n)
-        )
-        for n in ("whole", "stopped")
-    )
-    uninterrupted = train.run(whole, verbose=0)
-    with pytest.raises(KeyboardInterrupt):
-        train.run(stopped, verbose=0, callbacks=[Interrupt()])
-    record = train.run(stopped, verbose=0)
-    assert record["history"] == uninterrupted["history"]
-    for ours, theirs in zip(weights_of(whole), weights_of(stopped), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -116,15 +116,6 @@ def test_a_peer_in_each_process_learns_as_in_one_although_a_process_was_killed(t
     assert not list((tmp_path / "two" / "checkpoints").iterdir())
 
 
-def test_sequential_peers_in_two_processes_learn_as_in_one(tmp_path):
-    options = {**PAIR, "epochs": 1, "placement": "peers", "feature_weight": 0.1}
-    finish(start_two(flags_of(options, tmp_path / "two")))
-    asked = config.load(**options, results_dir=str(tmp_path / "two"))
-    one = config.load(**{**options, "placement": "one"}, results_dir=str(tmp_path / "one"))
-    train.run(one, verbose=0)
-    assert_alike(asked, one)
-
-
 def test_a_batch_split_over_two_processes_gives_the_weights_of_a_whole_one(tmp_path, monkeypatch):
     options = {**PAIR, "epochs": 2, "dropout": 0.0, "labelled_fraction": 0.5, "placement": "data"}
     for index, out in enumerate(finish(start_two(flags_of(options, tmp_path / "two"), PLAIN))):

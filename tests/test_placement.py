@@ -1,15 +1,21 @@
 """Where peers are: what is refused, and what two devices and one give alike."""
 
+import concurrent.futures
+import contextlib
+import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from dml_tf import Cohort, cluster, config, networks, placement, train
+from dml_tf import Cohort, cluster, config, export_step, networks, placement, train
+from dml_tf.cohort import Elsewhere
 from dml_tf.config import FlagError
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +95,87 @@ def test_a_chief_comes_before_the_workers(monkeypatch):
         found = cluster.from_environment()
         ranks.append((found.rank, found.size, found.is_chief))
     assert ranks == [(0, 3, True), (2, 3, False)]
+
+
+def test_processes_with_different_settings_are_refused():
+    asked = settings(cohort=2, placement="peers")
+    theirs = {**asked.comparable(), "placement": "peers", "steps_per_execution": 2, "seed": 7}
+
+    class Two(cluster.Cluster):
+        def share(self, data):
+            return [data, json.dumps(theirs).encode()]
+
+    with pytest.raises(FlagError, match="different settings of seed, steps_per_execution:"):
+        train._refuse_other_settings(Two(), asked)
+    train._refuse_other_settings(cluster.Cluster(), asked)
+
+
+# Peers apart
+
+
+class Apart:
+    """One peer here; a gather between threads stands for that between processes."""
+
+    def __init__(self, rank, board, barrier):
+        self.rank, self.board, self.barrier = rank, board, barrier
+
+    def on(self, k):
+        return contextlib.nullcontext()
+
+    def exchange(self, outputs):
+        self.board[self.rank] = outputs[self.rank]
+        self.barrier.wait(60)
+        gathered = list(self.board)
+        self.barrier.wait(60)
+        return gathered
+
+
+def dense(k):
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5, kernel_initializer=keras.initializers.HeNormal(k)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3, kernel_initializer=keras.initializers.HeNormal(9 + k)),
+        ],
+        name=f"peer{k}",
+    )
+
+
+@pytest.mark.parametrize("update", ["sequential", "simultaneous"])
+def test_three_peers_apart_learn_and_report_as_together(update):
+    rng = np.random.default_rng(0)
+    batches = [(tf.constant(rng.normal(size=(6, 4)), tf.float32), tf.range(6) % 3)] * 2
+
+    def learn(cohort):
+        cohort.compile("sgd")
+        for batch in batches:
+            logs = cohort.train_step(batch)
+        return {name: float(value) for name, value in logs.items()}
+
+    together = Cohort([dense(k) for k in range(3)], update=update)
+    board, barrier = [None] * 3, threading.Barrier(3)
+    apart = [
+        Cohort(
+            [dense(k) if k == rank else Elsewhere(f"peer{k}") for k in range(3)],
+            update=update,
+            placement=Apart(rank, board, barrier),
+        )
+        for rank in range(3)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(learn, apart))
+    expected = learn(together)
+    for rank, cohort in enumerate(apart):
+        ours, theirs = cohort.networks[rank].get_weights(), together.networks[rank].get_weights()
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert reports[rank] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_exported_step_takes_no_placement(tmp_path):
+    with pytest.raises(FlagError, match="--placement=peers: an exported step"):
+        export_step.export(settings(cohort=2, placement="peers"), tmp_path / "step")
 
 
 # Precision and calls of several steps
