@@ -1,7 +1,6 @@
 """Runs as tasks of a Ray cluster: one of this machine's, whose nodes may die."""
 
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -29,8 +28,8 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the nodes hav
 @pytest.fixture(scope="module")
 def cluster():
     """A head that takes no tasks, and a node that takes one at a time."""
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: it holds sockets
-    with pytest.MonkeyPatch.context() as patch:
+    sockets = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)  # a short path
+    with pytest.MonkeyPatch.context() as patch, sockets as folder:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # on a busy machine 15 starves them
@@ -39,7 +38,6 @@ def cluster():
         made.node = made.add_node(**NODE)
         yield made
         made.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def succeed(report, source, target):
