@@ -82,7 +82,7 @@ def run(
             trained = fit(cohort, config, splits, checkpoint, _verbosity(verbose), callbacks, place)
 
             def finish():
-                record = make_record(config, splits, trained, checkpoint) | {"placement": placed}
+                record = make_record(config, splits, trained, checkpoint) | placed
                 save_model(trained, model_path(config))
                 records.write(record, records.path(config))
                 return record
@@ -442,15 +442,18 @@ def _finished(config: Config) -> dict | None:
 
 
 def _describe(place: Placement, cohort: Cohort, config: Config, splits: data.Splits) -> dict:
-    """Where a run is trained, for its record; for the user too if it is no ordinary place."""
+    """Where a run is trained, for its record and the user, if it is no ordinary place."""
+    if place.kind == "one":
+        return {}
     received = place.bytes_per_step(cohort, config.batch_size, splits.num_classes)
-    if place.kind != "one":
-        print(place.describe(cohort, received), flush=True)
+    print(place.describe(cohort, received), flush=True)
     return {
-        "kind": place.kind,
-        "processes": place.cluster.size,
-        "devices": max(place.replicas, len(place.devices), place.cluster.size),
-        "bytes_per_step": received,
+        "placement": {
+            "kind": place.kind,
+            "processes": place.cluster.size,
+            "devices": max(place.replicas, len(place.devices), place.cluster.size),
+            "bytes_per_step": received,
+        }
     }
 
 

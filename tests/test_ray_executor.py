@@ -110,7 +110,9 @@ def test_a_cluster_without_room_has_no_slots(cluster):
 
 
 def test_records_are_those_of_a_run_without_a_cluster(cluster, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(run_all, "write_report", lambda scale, folder: [folder / "report.html"])
+    monkeypatch.setattr(
+        run_all, "write_report", lambda scale, folder, items: [folder / "report.html"]
+    )
     flags = ["--scale=smoke", "--only=table4", "--shard=0/2", f"--results_dir={tmp_path / 'ray'}"]
     status = run_all.main([*flags, "--executor=ray", f"--ray_address={cluster.address}"])
     assert status == 0, capfd.readouterr().err
