@@ -93,7 +93,7 @@ def test_the_input_pipeline_goes_through(monkeypatch, capsys):
 
 def test_the_protocol_goes_through(monkeypatch, tmp_path, capsys):
     sizes = {"QUERIES": 20, "IDENTITIES": 10, "GALLERY": 300, "DISTRACTORS": 30, "JUNK": 30}
-    for name, size in {**sizes, "DIMENSIONS": (8,)}.items():
+    for name, size in {**sizes, "DIMENSIONS": (64,)}.items():
         monkeypatch.setattr(reid, name, size)
     rows = run(reid, ["--repeats=1"], tmp_path)["rows"]
     assert [row["features"] for row in rows] == 3 * ["good"] + 3 * ["poor"]
