@@ -102,7 +102,7 @@ def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measure
 
 
 def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
-    """Prints a record's tables, with the machine, the versions and the command, and writes it."""
+    """Prints a record's tables, with the machine, the versions and the command, and writes both."""
     from dml_tf import records
 
     settings = record["settings"]
@@ -110,12 +110,12 @@ def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
     head = (
         f"{title}, batch {settings['batch_size']}, {settings['image_size']}x"
         f"{settings['image_size']}, threads: {settings['threads']}; medians of "
-        f"{settings['repeats']} interleaved repeats.\n\n"
-        f"{record['machine']}; {versions}.\n\n`{record['command']}`\n"
+        f"{settings['repeats']} interleaved repeats. {record['machine']}; {versions}.\n"
     )
-    print("\n".join([head, *tables]))
+    printed = "\n".join([head, *tables, f"    {record['command']}"])
+    print(printed)
     if out:
-        records.write(record, out)
+        records.write(record | {"printed": printed.splitlines()}, out)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

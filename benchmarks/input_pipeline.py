@@ -1,85 +1,127 @@
-"""The cost of the training batches alone: images a second, and CPU time a batch of 64.
+"""Times the training batches alone, against a training step.
 
-`dml_tf.data.train_batches` on 32 by 32 colour images with each kind of augmentation, against the
-usual way, a map that pads, crops and flips one image after the other by the same draws. Medians
-over interleaved repeats, on one thread.
+From the repository's root: `python -m benchmarks.input_pipeline`.
 
-    python -m benchmarks.input_pipeline [--repeats=7] [--batches=200]
+`dml_tf.data.train_batches` on colour images with each kind of augmentation; the usual way, a map
+that pads, crops and flips one image after the other by the same draws; and a step of a single
+network on a batch that is ready, next to which the input should be little. A larger cohort's step
+takes the same batch.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import harness
-from dml_tf import startup
+from benchmarks import harness, step
+from dml_tf import networks, startup
 from dml_tf.data import Split, Splits, epoch_draws, train_batches
-from dml_tf.data.draws import AUGMENTATIONS
-from dml_tf.train import machine
+from dml_tf.data.draws import AUGMENTATIONS, crop_pad
 
-IMAGES, SIZE, BATCH, PAD = 10_000, 32, 64, 4
+IMAGES = 10_000
+ONE_BY_ONE = "crop_flip, image by image"
+COLUMNS = ("what", "images/s", "CPU, ms a batch", "CPU / a step's")
 
 
-def made_up_splits() -> Splits:
+def main(argv: Sequence[str]):
+    """Measures, prints the table and writes the record."""
+    args = parse(argv)
+    startup.import_tensorflow(args.threads)
+    cpu, wall = measure(args)
+    rows = [compare(args, name, cpu, wall) for name in cpu]
+    record = harness.record(
+        "input_pipeline", argv, args, rows=rows, samples={"cpu_s": cpu, "wall_s": wall}
+    )
+    tables = [harness.table(COLUMNS, map(_cells, rows))]
+    harness.finish(record, "Training batches", tables, args.out)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = harness.parser("input_pipeline", __doc__, repeats=7)
+    parser.add_argument("--net", default="resnet32", help=networks.NAMES)
+    parser.add_argument("--batches", type=harness.positive, default=200, help="in each repeat")
+    return parser.parse_args(argv)
+
+
+def measure(args: argparse.Namespace) -> tuple[harness.Samples, harness.Samples]:
+    """CPU time and wall-clock of `batches` batches of each kind, and of one step; seconds."""
+    splits = made_up_splits(args.image_size)
+    batches = {
+        augment: train_batches(
+            splits, SimpleNamespace(batch_size=args.batch_size, augment=augment, seed=0)
+        )
+        for augment in AUGMENTATIONS
+    }
+    batches[ONE_BY_ONE] = one_by_one(splits, args.batch_size)
+    first = [next(iter(batches[name]))[0] for name in ("crop_flip", ONE_BY_ONE)]
+    np.testing.assert_allclose(*first, atol=1e-5)  # both do the same work
+    contenders = {
+        name: partial(harness.timed, partial(draw, iter(dataset), args.batches))
+        for name, dataset in batches.items()
+    }
+    call = step.contender(args, 1, step.make_batch(args), "independent")
+    contenders[f"a step of {args.net}"] = step.timed(call)
+    return harness.in_turns(contenders, args.repeats)
+
+
+def made_up_splits(size: int) -> Splits:
     """Images of noise: what they show costs nothing and changes nothing."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
     split = Split(pixels, rng.integers(0, 10, IMAGES))
     half = np.full(3, 0.5, np.float32)
     return Splits("noise", split, None, split, 10, tuple("0123456789"), half, half)
 
 
-def one_by_one(splits: Splits) -> tf.data.Dataset:
+def one_by_one(splits: Splits, batch_size: int) -> tf.data.Dataset:
     """The batches of `crop_flip`, each image on its own."""
     images, labels = tf.constant(splits.train.images), tf.constant(splits.train.labels)
+    size = images.shape[1]
+    pad = crop_pad(size)
 
     def augmented(index, top, left, flip):
-        padded = tf.pad(images[index], ((PAD, PAD), (PAD, PAD), (0, 0)), mode="REFLECT")
-        cut = tf.image.crop_to_bounding_box(padded, top, left, SIZE, SIZE)
+        padded = tf.pad(images[index], ((pad, pad), (pad, pad), (0, 0)), mode="REFLECT")
+        cut = tf.image.crop_to_bounding_box(padded, top, left, size, size)
         cut = tf.cond(flip, lambda: cut[:, ::-1], lambda: cut)
         return (tf.cast(cut, tf.float32) / 255 - splits.mean) / splits.std, labels[index]
 
-    draws = epoch_draws(0, 0, images=IMAGES, batch_size=BATCH, augment="crop_flip", pad=PAD)
+    draws = epoch_draws(0, 0, images=IMAGES, batch_size=batch_size, augment="crop_flip", pad=pad)
     places = tf.data.Dataset.from_tensor_slices(tuple(array.ravel() for array in draws))
-    return places.repeat().map(augmented).batch(BATCH, drop_remainder=True).prefetch(2)
+    return places.repeat().map(augmented).batch(batch_size, drop_remainder=True).prefetch(2)
 
 
-def draw(stream, batches: int) -> None:
+def draw(stream: Iterator, batches: int):
     """Takes the next batches."""
     for _ in range(batches):
         next(stream)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=harness.positive, default=7)
-    parser.add_argument("--batches", type=harness.positive, default=200, help="in each repeat")
-    arguments = parser.parse_args(argv)
-    startup.import_tensorflow(threads=1)
-    splits = made_up_splits()
-    datasets = {
-        augment: train_batches(splits, SimpleNamespace(batch_size=BATCH, augment=augment, seed=0))
-        for augment in AUGMENTATIONS
+def compare(
+    args: argparse.Namespace, name: str, cpu: harness.Samples, wall: harness.Samples
+) -> dict:
+    """Row of the table: a batch's medians, and the median of the ratios within a repeat."""
+    *_, whole_step = cpu
+    batches = 1 if name == whole_step else args.batches
+    return {
+        "contender": name,
+        "images_per_s": args.batch_size * batches / harness.median(wall[name]),
+        "cpu_s": harness.median(cpu[name]) / batches,
+        "cpu_ratio_to_step": harness.median(harness.ratios(cpu, name, whole_step)) / batches,
     }
-    datasets["crop_flip, image by image"] = one_by_one(splits)
-    first = [next(iter(datasets[name]))[0] for name in ("crop_flip", "crop_flip, image by image")]
-    np.testing.assert_allclose(*first, atol=1e-5)  # Both do the same work.
-    streams = {name: iter(dataset) for name, dataset in datasets.items()}
-    calls = {name: partial(draw, stream, arguments.batches) for name, stream in streams.items()}
-    contenders = {name: partial(harness.timed, call) for name, call in calls.items()}
-    times = harness.in_turns(contenders, arguments.repeats)
-    print(f"{machine()}, one thread, TensorFlow {tf.__version__}.\n")
-    rows = []
-    for name in streams:
-        cpu, wall = (harness.median(clock[name]) / arguments.batches for clock in times)
-        rows.append((name, f"{BATCH / wall:,.0f}", f"{1000 * cpu:.2f}"))
-    print(harness.table(("augmentation", "images/s", f"CPU ms a batch of {BATCH}"), rows))
+
+
+def _cells(row: dict) -> list[str]:
+    return [
+        row["contender"],
+        f"{row['images_per_s']:,.0f}",
+        f"{1000 * row['cpu_s']:.2f}",
+        f"{row['cpu_ratio_to_step']:.4f}",
+    ]
 
 
 if __name__ == "__main__":

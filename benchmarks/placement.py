@@ -14,25 +14,25 @@ import argparse
 import json
 import multiprocessing
 import os
-import shlex
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 
-from dml_tf import config, records, startup
+from benchmarks import harness
+from dml_tf import config, startup
 
 CLASSES = 100
 TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
 
 # Name in the record -> row of the table, and which of the processes work.
 CONTENDERS = {
-    "one_process": ("one process, two threads", (0,)),
-    "two_processes": ("two processes, a thread each", (1, 2)),
+    "one_process": ("one process, all threads", (0,)),
+    "two_processes": ("two processes, half of the threads each", (1, 2)),
     "alone": ("the same without an exchange (bound)", (1, 2)),
 }
 COLUMNS = ("step", "wall-clock, ms (quartiles)", "CPU, ms", "wall-clock / one process", "/ bound")
@@ -54,36 +54,39 @@ def main(argv: Sequence[str]):
         processes[-1].start()
         theirs.close()
         ends.append(ours)
-    facts = [end.recv() for end in ends][-1]
-    samples = measure(args, ends)
+    received = [end.recv() for end in ends][-1]
+    contenders = {
+        name: partial(order, name, [ends[place] for place in at_work])
+        for name, (_, at_work) in CONTENDERS.items()
+    }
+    cpu, wall = harness.in_turns(contenders, args.repeats)
     for end, process in zip(ends, processes, strict=True):
         end.send(None)
         process.join()
-    record = {
-        "command": shlex.join(["python", "-m", "benchmarks.placement", *argv]),
-        **facts,
-        "settings": {key: value for key, value in vars(args).items() if key != "out"},
-        "rows": compare(samples),
-        "samples": samples,
-    }
-    print(markdown(record))
-    records.write(record, args.out)
+    record = harness.record(
+        "placement",
+        argv,
+        args,
+        bytes_per_step=received,
+        rows=[compare(name, cpu, wall) for name in CONTENDERS],
+        samples={"cpu_s": cpu, "wall_s": wall},
+    )
+    title = (
+        f"A simultaneous pair of {args.net}, of which each process receives {received:,} bytes a "
+        "step"
+    )
+    harness.finish(record, title, [harness.table(COLUMNS, map(_cells, record["rows"]))], args.out)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser("python -m benchmarks.placement", description=__doc__)
+    parser = harness.parser("placement", __doc__, repeats=16)
     parser.add_argument("--net", default="resnet32", help="a network's name")
-    parser.add_argument("--batch_size", type=int, default=64, help="images")
-    parser.add_argument("--image_size", type=int, default=32, help="side in pixels")
-    parser.add_argument("--repeats", type=int, default=16, help="timed steps of each kind")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("results/benchmarks/placement.json"),
-        help="JSON file for the record",
-    )
-    return parser.parse_args(argv)
+    parser.set_defaults(threads=2)
+    args = parser.parse_args(argv)
+    if args.threads % 2:
+        parser.error(f"--threads={args.threads} cannot be shared by two processes")
+    return args
 
 
 def serve(connection: Connection, args: argparse.Namespace, place: int, addresses: list[str]):
@@ -92,15 +95,9 @@ def serve(connection: Connection, args: argparse.Namespace, place: int, addresse
         cluster = {"worker": addresses}
         task = {"type": "worker", "index": place - 1}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    startup.import_tensorflow(threads=1 if place else 2)
+    startup.import_tensorflow(threads=args.threads // 2 if place else args.threads)
     calls, received = contenders(args, bool(place))
-    for call in calls.values():
-        call()  # traces, and fills caches
-
-    from dml_tf import train
-
-    machine, versions = train.machine(), train._versions()
-    connection.send({"machine": machine, "versions": versions, "bytes_per_step": received})
+    connection.send(received)
     while name := connection.recv():
         before = time.process_time()
         calls[name]()
@@ -144,57 +141,24 @@ def contenders(args: argparse.Namespace, is_worker: bool) -> tuple[dict[str, Cal
     return calls | {"alone": lambda: alone((images, labels))}, received
 
 
-def measure(args: argparse.Namespace, ends: Sequence[Connection]) -> list[dict]:
-    """Times every contender once in each repeat; seconds."""
-    samples, names = [], list(CONTENDERS)
-    for repeat in range(args.repeats):
-        first = repeat % len(names)  # another one each time: no place in the round helps anyone
-        for name in names[first:] + names[:first]:
-            at_work = [ends[place] for place in CONTENDERS[name][1]]
-            started = time.perf_counter()
-            for end in at_work:
-                end.send(name)
-            cpu = sum(end.recv() for end in at_work)
-            wall = time.perf_counter() - started
-            samples.append({"repeat": repeat, "contender": name, "wall_s": wall, "cpu_s": cpu})
-    return samples
+def order(name: str, ends: Sequence[Connection]) -> tuple[float, float]:
+    """CPU time and wall-clock, in seconds, of a step that some of the processes make."""
+    started = time.perf_counter()
+    for end in ends:
+        end.send(name)
+    return sum(end.recv() for end in ends), time.perf_counter() - started
 
 
-def compare(samples: list[dict]) -> list[dict]:
-    """Rows of the table: medians, and the medians of the ratios within a repeat."""
-
-    def seconds(clock: str) -> dict[str, np.ndarray]:
-        return {
-            name: np.array([s[clock] for s in samples if s["contender"] == name])
-            for name in CONTENDERS
-        }
-
-    wall, cpu = seconds("wall_s"), seconds("cpu_s")
-    return [
-        {
-            "contender": name,
-            "wall_s": float(np.median(wall[name])),
-            "wall_s_quartiles": np.quantile(wall[name], [0.25, 0.75]).tolist(),
-            "cpu_s": float(np.median(cpu[name])),
-            "wall_ratio": float(np.median(wall[name] / wall["one_process"])),
-            "wall_ratio_to_bound": float(np.median(wall[name] / wall["alone"])),
-        }
-        for name in CONTENDERS
-    ]
-
-
-def markdown(record: dict) -> str:
-    """The table of a record, with the machine, the versions and the command."""
-    settings = record["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    lines = [COLUMNS, ["---:"] * len(COLUMNS), *map(_cells, record["rows"])]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return (
-        f"A simultaneous pair of {settings['net']}, batch {settings['batch_size']}, "
-        f"{settings['image_size']}x{settings['image_size']}; medians of {settings['repeats']} "
-        f"interleaved repeats. Each process receives {record['bytes_per_step']:,} bytes a step.\n\n"
-        f"{record['machine']}; {versions}.\n\n`{record['command']}`\n\n{table}"
-    )
+def compare(name: str, cpu: harness.Samples, wall: harness.Samples) -> dict:
+    """Row of the table: medians, and the medians of the ratios within a repeat."""
+    return {
+        "contender": name,
+        "wall_s": harness.median(wall[name]),
+        "wall_s_quartiles": np.quantile(wall[name], [0.25, 0.75]).tolist(),
+        "cpu_s": harness.median(cpu[name]),
+        "wall_ratio": harness.median(harness.ratios(wall, name, "one_process")),
+        "wall_ratio_to_bound": harness.median(harness.ratios(wall, name, "alone")),
+    }
 
 
 def _cells(row: dict) -> list[str]:

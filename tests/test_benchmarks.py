@@ -6,7 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import harness, input_pipeline, memory, pytorch_step, reid, step, throughput
+from benchmarks import (
+    harness,
+    input_pipeline,
+    memory,
+    placement,
+    pytorch_step,
+    reid,
+    step,
+    throughput,
+)
 from dml_tf import startup
 
 TINY = ["--batch_size=4", "--image_size=8", "--repeats=2"]
@@ -85,10 +94,33 @@ def test_memory_without_a_single_peer_is_refused(capsys):
     assert "must have 1 among them" in capsys.readouterr().err
 
 
-def test_the_input_pipeline_goes_through(monkeypatch, capsys):
+def test_the_input_pipeline_is_compared_with_a_step(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(input_pipeline, "IMAGES", 128)
-    input_pipeline.main(["--repeats=1", "--batches=1"])
-    assert "| crop_flip, image by image |" in capsys.readouterr().out
+    record = run(input_pipeline, [*TINY, "--net=resnet8:4", "--batches=3"], tmp_path)
+    *ways, step_of_net = record["rows"]
+    assert ways[-1]["contender"] == "crop_flip, image by image"
+    assert step_of_net["cpu_ratio_to_step"] == 1
+    seconds = record["samples"]["cpu_s"]["none"]
+    assert ways[0]["cpu_s"] == pytest.approx(np.median(seconds) / 3)
+
+
+def test_the_record_keeps_what_was_printed(tmp_path, capsys):
+    record = run(throughput, [*TINY, "--nets=resnet8:4"], tmp_path)
+    assert capsys.readouterr().out == "\n".join(record["printed"]) + "\n"
+    assert record["printed"][-1] == f"    {record['command']}"
+
+
+def test_two_processes_are_timed_against_one(tmp_path, capfd):
+    record = run(placement, [*TINY, "--net=resnet8:4"], tmp_path)
+    assert [row["contender"] for row in record["rows"]] == list(placement.CONTENDERS)
+    assert record["bytes_per_step"] == 4 * 100 * 4  # the other's posteriors of 4 images
+    assert record["rows"][0]["wall_ratio"] == record["rows"][2]["wall_ratio_to_bound"] == 1
+
+
+def test_threads_that_two_processes_cannot_share_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        placement.main(["--threads=3"])
+    assert "--threads=3 cannot be shared" in capsys.readouterr().err
 
 
 def test_the_protocol_goes_through(monkeypatch, tmp_path, capsys):
