@@ -1,4 +1,4 @@
-"""README.md's figures, computed from the records in `results/`: `python -m dml_tf.readme`.
+"""The READMEs' figures, computed from the records in `results/`: `python -m dml_tf.readme`.
 
 Each block between `<!-- figures: name -->` and `<!-- end of figures -->` is written by this
 program; with `--check` nothing is written, and the exit status says whether anything would be.
@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from dml_tf.config import Config
 from dml_tf.page import judge
 from dml_tf.scales import SCALES
 
-README = config.ROOT / "README.md"
+FILES = (config.ROOT / "README.md", config.ROOT / "benchmarks" / "README.md")
 RESULTS = config.ROOT / "results"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
@@ -52,7 +53,7 @@ _MEASURES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrites README.md's figures, or checks them.
+    """Rewrites the figures, or checks them.
 
     Args:
         argv: Command-line arguments.
@@ -63,11 +64,12 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m dml_tf.readme", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if stale")
     options = parser.parse_args(argv)
-    old = README.read_text(encoding="utf-8")
-    new = fill(old)
+    old = {file: file.read_text(encoding="utf-8") for file in FILES}
+    new = {file: fill(text) for file, text in old.items()}
     if options.check:
         return int(old != new)
-    README.write_text(new, encoding="utf-8")
+    for file, text in new.items():
+        file.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -201,37 +203,13 @@ def pilots() -> str:
     return _markdown(sorted(rows, key=lambda row: tuple(map(str, row.values()))))
 
 
-def step() -> str:
-    """The cost of a training step against its bound."""
-    measured = records.read(RESULTS / "benchmarks" / "step.json")
-    names = {
-        "independent": "K independent peers, one graph",
-        "separate": "K independent peers, a graph each",
-        "simultaneous": "simultaneous",
-        "sequential": "sequential (Algorithm 1)",
-        "literal": "Algorithm 1, literally",
-    }
-    rows = [
-        {
-            "K": row["peers"],
-            "step": names[row["contender"]],
-            "CPU, ms": f"{1000 * row['cpu_s']:.0f}",
-            "wall-clock, ms": f"{1000 * row['wall_s']:.0f}",
-            "CPU / independent, paired": f"{row['cpu_ratio']:.3f}",
-            "bound": f"{row['bound']:.3f}" if row["contender"] != "literal" else "",
-            "ratio / bound": (
-                f"{row['cpu_ratio_over_bound']:.3f}" if row["contender"] != "literal" else ""
-            ),
-        }
-        for row in measured["rows"]
-    ]
-    settings, versions = measured["settings"], measured["versions"]
-    return (
-        f"{settings['net']}, batch {settings['batch_size']}, {settings['threads']} thread, medians "
-        f"of {settings['repeats']} interleaved repeats, on {measured['machine']} (shared, busy); "
-        f"TensorFlow {versions['tensorflow']}, Keras {versions['keras']}.\n\n"
-        f"{_markdown(rows)}\n\n    {measured['command']}"
-    )
+def benchmark(name: str) -> str:
+    """What a benchmark printed when its record was written.
+
+    Args:
+        name: Of the benchmark, and of its record.
+    """
+    return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
 
 
 def protocol() -> str:
@@ -263,7 +241,17 @@ FIGURES = {
     "selection": selection,
     "digits": digits,
     "protocol": protocol,
-    "step": step,
+    **{
+        name: partial(benchmark, name)
+        for name in (
+            "step",
+            "input_pipeline",
+            "memory",
+            "throughput",
+            "pytorch_step",
+            "placement",
+        )
+    },
 }
 
 

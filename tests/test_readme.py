@@ -1,4 +1,4 @@
-"""README.md: its figures are the records', and what it names is there."""
+"""The READMEs: their figures are the records', and what they name is there."""
 
 import re
 
@@ -6,11 +6,13 @@ import pytest
 
 from dml_tf import config, readme
 
-TEXT = readme.README.read_text(encoding="utf-8")
+TEXTS = [file.read_text(encoding="utf-8") for file in readme.FILES]
+TEXT = TEXTS[0]
 
 
-def test_every_figure_is_what_the_records_say():
-    assert readme.fill(TEXT) == TEXT
+@pytest.mark.parametrize("text", TEXTS, ids=map(str, readme.FILES))
+def test_every_figure_is_what_the_records_say(text):
+    assert readme.fill(text) == text
 
 
 def test_a_changed_figure_is_found():
@@ -19,12 +21,12 @@ def test_a_changed_figure_is_found():
 
 
 def test_every_block_is_filled():
-    names = re.findall(r"<!-- figures: (\w+) -->\n(?!<!--)", TEXT)
+    names = re.findall(r"<!-- figures: (\w+) -->\n(?!<!--)", "".join(TEXTS))
     assert sorted(names) == sorted(readme.FIGURES)
 
 
 def commands():
-    for line in TEXT.splitlines():
+    for line in "".join(TEXTS).splitlines():
         line = line.strip().partition("  #")[0].strip()
         if line.startswith("python train.py --") and "--help" not in line:
             yield line
@@ -35,7 +37,7 @@ def test_every_training_command_has_flags_that_are_taken(command):
     assert config.parse(command.split()[2:]).run_id
 
 
-NAMED = sorted(set(re.findall(r"`((?:flags|results|tests)/[a-z0-9_./]+)`", TEXT)))
+NAMED = sorted(set(re.findall(r"`((?:flags|results|tests)/[a-z0-9_./]+)`", "".join(TEXTS))))
 
 
 @pytest.mark.parametrize("path", NAMED)
