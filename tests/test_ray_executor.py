@@ -113,13 +113,16 @@ def test_records_are_those_of_a_run_without_a_cluster(cluster, tmp_path, monkeyp
     monkeypatch.setattr(
         run_all, "write_report", lambda scale, folder, items: [folder / "report.html"]
     )
-    flags = ["--scale=smoke", "--only=table4", "--shard=0/2", f"--results_dir={tmp_path / 'ray'}"]
+    planned = experiments.runs(SCALES["smoke"], ("table4",), results_dir=str(tmp_path / "ray"))
+    teacher, _, student, *_ = planned
+    assert (teacher.method, student.method) == ("independent", "distill")
+    monkeypatch.setattr(experiments, "runs", lambda *args, **kwargs: [teacher, student])
+    flags = ["--scale=smoke", f"--results_dir={teacher.results_dir}"]
     status = run_all.main([*flags, "--executor=ray", f"--ray_address={cluster.address}"])
     assert status == 0, capfd.readouterr().err
-    folder = str(tmp_path / "here")
-    for run in experiments.runs(SCALES["smoke"], ("table4",), results_dir=folder)[::2]:
+    for there in (teacher, student):
+        run = there.replace(results_dir=str(tmp_path / "here"))
         ours = train.run(run, verbose=0)
-        there = run.replace(results_dir=str(tmp_path / "ray"))
         theirs = records.find(there)
         assert records.model_path(there).exists()
         varying = ("finished", "wall_clock_s", "cpu_s", "images_per_s")
