@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dml_tf import networks
 from dml_tf.networks import build, parse
-from dml_tf.networks.layers import Layers
+from dml_tf.networks.layers import BatchNormalization, Layers
 
 CIFAR100 = {"num_classes": 100, "input_shape": (32, 32, 3)}
 TINY = {"num_classes": 5, "input_shape": (16, 16, 3)}
@@ -423,3 +423,38 @@ def test_examples_in_docstrings_run():
     results = doctest.testmod(networks)
     assert results.failed == 0
     assert results.attempted > 0
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (2, 1, 1, 3), (1, 1, 1, 3)], ids=str)
+def test_fused_batch_norm_is_keras(shape):
+    maps = tf.constant(np.random.default_rng(0).normal(2, 3, shape).astype("float32"))
+    ends = []
+    for kind in (BatchNormalization, keras.layers.BatchNormalization):
+        norm = kind(momentum=0.9, epsilon=1e-5, beta_initializer="ones")
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            loss = tf.reduce_sum(norm(maps, training=True) ** 3)
+        gradients = tape.gradient(loss, [maps, norm.gamma, norm.beta])
+        weights = [norm.moving_mean, norm.moving_variance]
+        ends.append([loss, *gradients, *weights, norm(maps, training=False)])
+    for fused, plain in zip(*ends, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_fused_batch_norm_of_half_precision_keeps_its_averages_in_float32(precision):
+    norm = BatchNormalization(momentum=0.5, dtype=precision)
+    maps = tf.constant([[[[1.0]], [[3.0]]], [[[5.0]], [[7.0]]]])
+    normalised = norm(maps, training=True)
+    assert normalised.dtype == norm.compute_dtype and norm.moving_mean.dtype == "float32"
+    np.testing.assert_allclose(norm.moving_mean, [2.0])  # of 0 and 4
+    np.testing.assert_allclose(norm.moving_variance, [3.0], rtol=1e-5)  # of 1 and 5
+    assert norm(maps, training=False).dtype == norm.compute_dtype
+
+
+def test_a_frozen_batch_norm_uses_its_averages():
+    norm = BatchNormalization()
+    norm.trainable = False
+    maps = tf.fill((2, 2, 2, 1), 3.0)
+    np.testing.assert_allclose(norm(maps, training=True), 3.0, rtol=1e-3)
+    np.testing.assert_array_equal(norm.moving_mean, [0.0])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # A running average that forgets a batch in about ten steps, as in the Torch code of [28] (where it
 # is written 0.1). Keras' default, 0.99, would leave the initial statistics in place in the
@@ -40,6 +41,43 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
         return itertools.repeat(None)
     sequence = np.random.SeedSequence(seed)
     return (int(sequence.spawn(1)[0].generate_state(1)[0]) for _ in itertools.count())
+
+
+@keras.saving.register_keras_serializable(package="dml_tf")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
+
+    Keras writes the layer in elementwise operations, which take a quarter of a ResNet's step on a
+    CPU; the kernel takes a third of their time. For maps, shape `(batch, height, width, channels)`,
+    without a mask.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalises maps, by their own statistics in training and else by the averages.
+
+        Args:
+            inputs: Maps, shape `(batch, height, width, channels)`.
+            training: Whether to use the batch's statistics and to move the averages.
+
+        Returns:
+            Maps of the same shape.
+        """
+        if not (training and self.trainable):
+            return super().call(inputs, training=training)
+        outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.zeros(0),
+            variance=tf.zeros(0),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+        variance = unbiased * ((count - 1) / count)  # the kernel divides by count - 1
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            average.assign(average * self.momentum + value * (1 - self.momentum))
+        return outputs
 
 
 class Layers:
@@ -155,9 +193,7 @@ class Layers:
         Returns:
             Maps of the same shape.
         """
-        return keras.layers.BatchNormalization(
-            momentum=MOMENTUM, epsilon=epsilon, gamma_initializer=scale
-        )(x)
+        return BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, gamma_initializer=scale)(x)
 
     def classify(
         self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0
