@@ -18,8 +18,10 @@ from dml_tf.config import Config
 from dml_tf.page import judge
 from dml_tf.scales import SCALES
 
-FILES = (config.ROOT / "README.md", config.ROOT / "benchmarks" / "README.md")
 RESULTS = config.ROOT / "results"
+FILES = tuple(
+    folder / "README.md" for folder in (config.ROOT, RESULTS / "cpu", config.ROOT / "benchmarks")
+)
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 _AUGMENTED = {
