@@ -60,6 +60,8 @@ class Checkpoint(keras.callbacks.Callback):
         found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
         newest = found[0][0]["epoch"] if found else 0
         epoch = self._agree(newest) if self._agree else newest
+        if epoch < newest:
+            print(f"{self._file.parent}: epoch {newest}; another process has {epoch}.", flush=True)
         if not epoch:
             return 0
         try:

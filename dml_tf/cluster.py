@@ -9,6 +9,8 @@ import functools
 import json
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -76,7 +78,7 @@ class Cluster:
         others = ", ".join(a for i, a in enumerate(self._addresses) if i != self.rank)
         print(f"worker {self.rank} of {self.size}: waiting for {others}", flush=True)
         try:
-            with startup.quiet():
+            with startup.quiet(), _interruptible():
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise ConnectionError(
@@ -144,12 +146,15 @@ class Cluster:
         except _SIGNS as error:
             if self.size == 1:
                 raise
-            named = re.search(r"/job:(\w+)/replica:0/task:(\d+)", error.message)
+            named = re.search(
+                r"remote target /job:(\w+)/replica:0/task:(\d+)", error.message
+            )  # other tasks in the message may be this process
             who = f"{named[1]} {named[2]}" if named else "one"
             raise ConnectionError(
                 f"another process of this run has ended, or cannot be reached ({who} of "
                 f"{', '.join(self._addresses)}): see what it said. When all are started again with "
-                "the same command, the run goes on after the last epoch that all have finished."
+                "the same command, the run goes on after the last epoch that all have finished. "
+                f"TensorFlow's words: {error.message.strip().partition(chr(10))[0]}"
             ) from error
 
     def _gather(self, value: tf.Tensor, group: int) -> tf.Tensor:
@@ -163,6 +168,19 @@ class Cluster:
             instance_key=self._key,
             ordering_token=[],
         )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process, also within TensorFlow, where Python would not hear of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def from_environment() -> Cluster:
@@ -183,8 +201,13 @@ def from_environment() -> Cluster:
         if not set(jobs) <= set(_JOBS):
             raise ValueError(f"the jobs {', '.join(jobs)} are not all among {', '.join(_JOBS)}")
         before = sum(len(jobs.get(job, ())) for job in _JOBS[: _JOBS.index(task["type"])])
-        jobs[task["type"]][task["index"]]  # noqa: B018 (there must be such a process)
-        addresses = [address for job in _JOBS for address in jobs.get(job, ())]
+        addresses = [address for job in _JOBS for address in jobs.get(job, [])]
+        if not all(isinstance(job, list) for job in jobs.values()):
+            raise ValueError("a job is a list of addresses")
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"an address is there twice among {', '.join(addresses)}")
+        if task["index"] not in range(len(jobs[task["type"]])):
+            raise ValueError(f"there is no {task['type']} {task['index']}")
         return _cluster(tuple(addresses), before + task["index"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None

@@ -13,6 +13,9 @@ from typing import Protocol
 import keras
 import tensorflow as tf
 
+# Optimizers and layers are imported so that Keras knows them when a saved cohort is loaded.
+import dml_tf.networks.layers
+import dml_tf.optimizers  # noqa: F401
 from dml_tf import losses
 
 UPDATES = ("sequential", "simultaneous")

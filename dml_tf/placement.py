@@ -21,7 +21,7 @@ class Placement:
 
     Attributes:
         kind: `one`, `peers` or `data`, the flag.
-        devices: This process's devices that are used.
+        devices: This process's devices; of `peers` in one process, those that are used.
         cluster: The processes of the run.
         strategy: What mirrors the peers; None but for `data`.
     """
@@ -35,6 +35,13 @@ class Placement:
     def replicas(self) -> int:
         """Parts into which a batch is split."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+    @property
+    def devices_used(self) -> int:
+        """Devices that do the run's work, of all processes."""
+        if self.kind == "data":
+            return self.replicas
+        return self.cluster.size if self.peer_a_process else len(self.devices)
 
     @property
     def peer_a_process(self) -> bool:
@@ -71,7 +78,7 @@ class Placement:
         """Every peer's outputs; those of other processes are gathered, in float32.
 
         Args:
-            outputs: What this process has: name -> values, shape `(batch, ...)`, of each peer.
+            outputs: What this process has: name -> values, shape `(batch, width)`, of each peer.
 
         Returns:
             The same of all peers.
@@ -79,10 +86,10 @@ class Placement:
         if not self.peer_a_process:
             return list(outputs)
         own = outputs[self.cluster.rank]
-        gathered = {
-            name: self.cluster.gather(tf.cast(value, tf.float32)) for name, value in own.items()
-        }
-        return [{name: every[k] for name, every in gathered.items()} for k in range(len(outputs))]
+        together = tf.concat([tf.cast(value, tf.float32) for value in own.values()], axis=1)
+        gathered = tf.unstack(self.cluster.gather(together), num=len(outputs))
+        widths = [value.shape[1] for value in own.values()]
+        return [dict(zip(own, tf.split(each, widths, axis=1), strict=True)) for each in gathered]
 
     def bytes_per_step(self, cohort: Cohort, batch_size: int, classes: int) -> int:
         """What one device, or process, receives from the others in a training step.
@@ -110,9 +117,10 @@ class Placement:
 
     @property
     def process_name(self) -> str:
-        """Distinguishes what each of several processes keeps for itself; empty for one."""
+        """Distinguishes what only a process that does the same may go on with; empty for one."""
         size = self.cluster.size
-        return f".worker{self.cluster.rank}of{size}" if size > 1 else ""
+        split = f".split{self.replicas}" if self.kind == "data" else ""
+        return split + (f".worker{self.cluster.rank}of{size}" if size > 1 else "")
 
     def describe(self, cohort: Cohort, received: int) -> str:
         """One line on who does what, for the user.

@@ -125,6 +125,8 @@ def _work(mailbox, index: int, task: Task, inputs: Mapping[Path, ray.ObjectRef])
         ray.get(mailbox.put.remote(index, kind, text))
 
     tell("", "started")
+    for file in set(task.writes) - set(inputs):
+        file.unlink(missing_ok=True)  # of an earlier run, which the driver has no more
     _place({file: ray.get(content) for file, content in inputs.items()})
     kind, text = workers.perform(task, tell)
     files = [file for file in (*task.writes, task.log) if file.exists()]
@@ -141,7 +143,10 @@ def _outcome(ref: ray.ObjectRef, task: Task) -> tuple[str, str]:
             print(error, file=log)
         reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         return "failed", str(reason).strip().partition("\n")[0]
-    _place(files)
+    try:
+        _place(files)
+    except OSError as error:
+        return "failed", str(error)
     return kind, text
 
 

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -66,11 +66,13 @@ def run(
     _check_networks(config)
     place = arrange(config)
     cluster = place.cluster
-    with cluster.watched(), _lock(config, place.process_name):
-        _refuse_other_settings(cluster, config)
-        if record := cluster.from_chief(lambda: _finished(config)):
+    with cluster.watched(), _lock(config, place):
+        _refuse_differences(cluster, "settings", lambda: _settings(config))
+        if record := cluster.from_chief(lambda: _finished(config, place)):
             return record
         splits = load_data(config)
+        _refuse_differences(cluster, "data", lambda: _contents(splits))
+        _check_features(config, splits)
         if record := cluster.from_chief(lambda: _analyse_finished(config, splits)):
             return record
         cohort = build_cohort(config, splits, place)
@@ -92,17 +94,54 @@ def run(
     return record
 
 
-def _refuse_other_settings(cluster: Cluster, config: Config):
-    """Processes that do different steps would wait for each other for ever."""
-    ours = config.comparable() | {
-        name: getattr(config, name) for name in ("placement", "steps_per_execution")
-    }
+def _refuse_differences(cluster: Cluster, what: str, tell: Callable[[], dict]):
+    """Processes that do different steps would wait for each other for ever, or learn nonsense."""
+    if cluster.size == 1:
+        return
+    ours = tell()
     told = [json.loads(said) for said in cluster.share(json.dumps(ours).encode())]
     names = sorted({name for theirs in told for name in ours if theirs[name] != told[0][name]})
     if names:
         raise FlagError(
-            f"the processes of this run were started with different settings of "
-            f"{', '.join(names)}: give all of them the same flags."
+            f"the processes of this run have different {what} ({', '.join(names)}): all need the "
+            "same flags, versions and data."
+        )
+
+
+def _settings(config: Config) -> dict:
+    """What processes must have alike before they look at data."""
+    more = {name: getattr(config, name) for name in ("placement", "steps_per_execution")}
+    return config.comparable() | more | {f"version of {k}": v for k, v in _versions().items()}
+
+
+def _contents(splits: data.Splits) -> dict:
+    """What tells one process's data from another's."""
+    parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
+    return {
+        "classes": list(map(str, splits.class_names)),
+        **{part: split.digest if split else "" for part, split in parts.items()},
+    }
+
+
+def _check_features(config: Config, splits: data.Splits):
+    """Peers whose features differ in width have no distance between them."""
+    if not config.feature_weight or len(set(config.net)) == 1:
+        return
+    widths = {
+        name: networks.build(
+            name,
+            num_classes=splits.num_classes,
+            input_shape=splits.train.images.shape[1:],
+        )
+        .output["features"]
+        .shape[-1]
+        for name in dict.fromkeys(config.net)
+    }
+    if len(set(widths.values())) > 1:
+        said = ", ".join(f"{width} of {name}" for name, width in widths.items())
+        raise FlagError(
+            f"--feature_weight compares features of one width, and there are {said}: give networks "
+            "of the same width, or leave it out."
         )
 
 
@@ -320,10 +359,12 @@ def _tensorboard(config: Config, place: Placement) -> list[keras.callbacks.Callb
 
 def _check_steps_per_execution(config: Config, per_epoch: int):
     """Refuses calls that would run past the end of an epoch or of the run."""
-    at_once = config.steps_per_execution
-    for what, steps in (("an epoch's", per_epoch), ("the run's", config.steps)):
+    at_once, counts = config.steps_per_execution, {"the run's": config.steps}
+    if not 0 < config.steps <= per_epoch:
+        counts["an epoch's"] = per_epoch
+    for what, steps in counts.items():
         if steps % at_once:
-            fits = max(n for n in range(1, at_once) if not (per_epoch % n or config.steps % n))
+            fits = max(n for n in range(1, at_once) if not any(s % n for s in counts.values()))
             raise FlagError(
                 f"--steps_per_execution={at_once} does not divide {what} {steps} steps; {fits} "
                 "is the next lower number that fits."
@@ -437,8 +478,15 @@ def _measure_reid(cohort: Cohort, config: Config, splits: data.Splits) -> dict:
     return evaluate.measure_reid(features, splits)
 
 
-def _finished(config: Config) -> dict | None:
-    return None if config.overwrite else records.find(config)
+def _finished(config: Config, place: Placement) -> dict | None:
+    record = None if config.overwrite else records.find(config)
+    if record and place.kind == "data" and record["placement"]["devices"] != place.replicas:
+        raise records.RecordMismatch(
+            f"{records.path(config)} is of batches split over {record['placement']['devices']} "
+            f"devices, not {place.replicas}: use another --results_dir, or train again with "
+            "--overwrite."
+        )
+    return record
 
 
 def _describe(place: Placement, cohort: Cohort, config: Config, splits: data.Splits) -> dict:
@@ -451,7 +499,7 @@ def _describe(place: Placement, cohort: Cohort, config: Config, splits: data.Spl
         "placement": {
             "kind": place.kind,
             "processes": place.cluster.size,
-            "devices": max(place.replicas, len(place.devices), place.cluster.size),
+            "devices": place.devices_used,
             "bytes_per_step": received,
         }
     }
@@ -681,10 +729,15 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _lock(config: Config, process_name: str = "") -> contextlib.AbstractContextManager[None]:
-    """Holds a run against a second process, or a second one that has the same part in it."""
+@contextlib.contextmanager
+def _lock(config: Config, place: Placement) -> Iterator[None]:
+    """Holds a run against a second one, and a part in it against a second process."""
     busy = RunFailed(
         f"Another process is training {config.run_id} in {config.results_dir}. Wait for it, or use "
         "another --results_dir."
     )
-    return state.hold(_folder(config, "locks") / (config.run_id + process_name), busy)
+    names = {place.process_name} | ({""} if place.cluster.is_chief else set())
+    with contextlib.ExitStack() as held:
+        for name in sorted(names):
+            held.enter_context(state.hold(_folder(config, "locks") / (config.run_id + name), busy))
+        yield

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 from plain import without_batch_norm
 
-from dml_tf import Cohort, config, data, networks, train
+from dml_tf import Cohort, config, data, networks, records, train
 from dml_tf.config import FlagError
+from dml_tf.networks.layers import BatchNormalization
 from dml_tf.placement import arrange
 
 CPU = tf.config.list_physical_devices("CPU")[0]
@@ -69,7 +70,7 @@ def assert_alike(record, weights, one):
     expected, theirs = one
     for ours, other in zip(weights, theirs, strict=True):
         np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
-    assert record.keys() == expected.keys()
+    assert record.keys() == expected.keys() | {"placement"}
     assert record["steps"] == expected["steps"] == 2 * 12
     assert record["history"].keys() == expected["history"].keys()
     for name, values in record["history"].items():
@@ -100,17 +101,23 @@ def test_a_split_batch_gives_the_weights_of_a_whole_one_although_the_run_was_sto
         train.run(asked, verbose=0, callbacks=[Interrupt()])
     record = train.run(asked, verbose=0)
     assert_alike(record, weights_of(asked), one)
+    record["placement"]["devices"] = 4
+    records.write(record, records.path(asked))
+    with pytest.raises(records.RecordMismatch, match="split over 4 devices, not 2"):
+        train.run(asked, verbose=0)
     # Two devices: an all-reduce brings each of them half of the gradients twice.
     assert record["placement"]["bytes_per_step"] == 4 * sum(record["parameters"].values())
 
 
 def test_batch_norm_sees_its_own_part_of_a_split_batch():
     """Statistics are of a replica's images; the averages kept are the first replica's."""
-    parts = [[[1.0], [3.0]], [[5.0], [9.0]]], [[0, 1], [0, 1]]
+    images = np.array([[1.0, 3.0], [5.0, 9.0]], "float32").reshape(2, 2, 1, 1, 1)
+    parts = images, [[0, 1], [0, 1]]
     strategy = arrange(settings(placement="data")).strategy
     with strategy.scope():
-        norm = keras.layers.BatchNormalization(momentum=0.9)
-        cohort = Cohort([keras.Sequential([keras.Input((1,)), norm, keras.layers.Dense(2)])])
+        norm, flat = BatchNormalization(momentum=0.9), keras.layers.Flatten()
+        body = [keras.Input((1, 1, 1)), norm, flat, keras.layers.Dense(2)]
+        cohort = Cohort([keras.Sequential(body)])
         cohort.compile("sgd")
     batches = strategy.distribute_datasets_from_function(
         lambda _: tf.data.Dataset.from_tensor_slices(parts)

@@ -24,7 +24,7 @@ ALLOWED = {
     "networks": set(),
     "data": set(),
     "config": {"data"},
-    "cohort": {"losses"},
+    "cohort": {"losses", "networks", "optimizers"},
     "entropy_sgd": set(),
     "optimizers": {"config", "entropy_sgd"},
     "records": {"config"},

@@ -441,6 +441,24 @@ def test_fused_batch_norm_is_keras(shape):
         np.testing.assert_allclose(fused, plain, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"axis": 1}, (4, 3, 2, 5)),
+        ({"center": False, "scale": False}, (4, 3, 2, 5)),
+        ({"dtype": "float64"}, (4, 3, 2, 5)),
+        ({}, (6, 5)),
+    ],
+)
+def test_what_the_kernel_cannot_do_is_keras(options, shape):
+    inputs = np.random.default_rng(0).normal(size=shape)
+    ends = [
+        kind(**options)(inputs, training=True)
+        for kind in (BatchNormalization, keras.layers.BatchNormalization)
+    ]
+    np.testing.assert_array_equal(*ends)
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_fused_batch_norm_of_half_precision_keeps_its_averages_in_float32(precision):
     norm = BatchNormalization(momentum=0.5, dtype=precision)

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,9 +16,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dml_tf import Cohort, cluster, config, export_step, networks, placement, train
+from dml_tf import Cohort, cluster, config, data, export_step, networks, placement, train
 from dml_tf.cohort import Elsewhere
 from dml_tf.config import FlagError
+from dml_tf.data.pictures import Pictures
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16, "steps": 3}
@@ -79,6 +82,9 @@ def test_flags_that_contradict_each_other_are_refused(changes, message):
         ("{", {"placement": "peers"}, "TF_CONFIG is not of the form"),
         (TWO.replace("1}", "2}"), {"placement": "peers"}, "TF_CONFIG is not of the form"),
         (TWO.replace("worker", "ps"), {"placement": "peers"}, "jobs ps are not all among"),
+        (TWO.replace("1}", "-1}"), {"placement": "peers"}, "there is no worker -1"),
+        (TWO.replace("b:2", "a:1"), {"placement": "peers"}, "an address is there twice"),
+        (TWO.replace('["a:1", "b:2"]', '"a:1"'), {"placement": "peers"}, "a list of addresses"),
     ],
 )
 def test_a_placement_that_cannot_be_had_is_refused(environment, changes, message, monkeypatch):
@@ -97,17 +103,73 @@ def test_a_chief_comes_before_the_workers(monkeypatch):
     assert ranks == [(0, 3, True), (2, 3, False)]
 
 
+class Two(cluster.Cluster):
+    """The first of two processes, the other of which says something."""
+
+    def __init__(self, other):
+        super().__init__(("a:1", "b:2"))
+        self.other = other
+
+    def share(self, data):
+        return [data, json.dumps(self.other).encode()]
+
+
 def test_processes_with_different_settings_are_refused():
     asked = settings(cohort=2, placement="peers")
-    theirs = {**asked.comparable(), "placement": "peers", "steps_per_execution": 2, "seed": 7}
+    ours = train._settings(asked)
+    theirs = {**ours, "steps_per_execution": 2, "seed": 7, "version of keras": "1"}
+    with pytest.raises(FlagError, match=r"settings \(seed, steps_per_execution, version of keras"):
+        train._refuse_differences(Two(theirs), "settings", lambda: ours)
+    train._refuse_differences(Two(ours), "settings", lambda: ours)
 
-    class Two(cluster.Cluster):
-        def share(self, data):
-            return [data, json.dumps(theirs).encode()]
 
-    with pytest.raises(FlagError, match="different settings of seed, steps_per_execution:"):
-        train._refuse_other_settings(Two(), asked)
-    train._refuse_other_settings(cluster.Cluster(), asked)
+def test_processes_with_different_data_are_refused():
+    splits = train.load_data(settings())
+    ours = train._contents(splits)
+    other = splits.train.images.copy()
+    other[-1, 0, 0] += 1
+    changed = dataclasses.replace(splits, train=data.Split(other, splits.train.labels))
+    with pytest.raises(FlagError, match=r"different data \(train\)"):
+        train._refuse_differences(Two(train._contents(changed)), "data", lambda: ours)
+    train._refuse_differences(Two(ours), "data", lambda: train._contents(splits))
+
+
+def test_pictures_on_disk_are_told_apart_by_their_names(tmp_path):
+    def split(*names, labels=(0, 1)):
+        files = [tmp_path / name for name in names]
+        return data.Split(Pictures.of_files(files, 8), np.array(labels))
+
+    ours = split("cat/1.jpg", "dog/2.jpg").digest
+    assert ours == split("cat/1.jpg", "dog/2.jpg").digest
+    assert ours != split("dog/2.jpg", "cat/1.jpg").digest
+    assert ours != split("cat/1.jpg", "dog/2.jpg", labels=(1, 0)).digest
+
+
+def test_the_message_names_the_process_that_has_ended_and_keeps_tensorflows_words():
+    words = "{{node X}} /job:worker/replica:0/task:1/device:CPU:0: %s\nsecond line"
+    for reason, named in (
+        ("Socket closed from remote target /job:worker/replica:0/task:0", "worker 0"),
+        ("out of memory", "one"),
+    ):
+        error = tf.errors.InternalError(None, None, words % reason)
+        with pytest.raises(ConnectionError, match=rf"\({named} of a:1, b:2\).*{reason}$"):
+            with cluster.Cluster(("a:1", "b:2"), 1).watched():
+                raise error
+
+
+def test_features_of_different_widths_are_refused(tmp_path):
+    asked = settings(
+        net=("resnet8:4", "resnet8:8"), feature_weight=0.1, results_dir=str(tmp_path), cohort=2
+    )
+    with pytest.raises(FlagError, match="16 of resnet8:4, 32 of resnet8:8"):
+        train.run(asked, verbose=0)
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_the_others():
+    before = signal.getsignal(signal.SIGINT)
+    with cluster._interruptible():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # Peers apart
@@ -242,3 +304,4 @@ def test_calls_that_would_run_past_an_epoch_are_refused(tmp_path):
     asked = settings(steps=6, steps_per_execution=4, results_dir=str(tmp_path))
     with pytest.raises(FlagError, match="divide the run's 6 steps; 3 is the next lower"):
         train.run(asked, verbose=0)
+    train._check_steps_per_execution(settings(steps=5, steps_per_execution=5), per_epoch=12)

@@ -51,6 +51,10 @@ def fail(report):
     raise ValueError("no such thing")
 
 
+def fail_if_there(report, file):
+    assert not file.exists()
+
+
 def die(report):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,9 +73,12 @@ def test_tasks_end_as_local_ones_do_and_files_are_brought(cluster, tmp_path, mon
     monkeypatch.setattr(ray_executor, "RETRIES", 1)
     source, target = Path("source.txt"), Path("made/target.txt")
     source.write_text("there")
+    stale = tmp_path / "stale.txt"  # stands for what an earlier run left on the node's own disk
+    stale.write_text("earlier")
     tasks = [
         Task("dies", die, (), Path("logs/dies.log")),
         Task("fails", fail, (), Path("logs/fails.log")),
+        Task("renews", fail_if_there, (stale,), Path("logs/renews.log"), (), (stale,)),
         Task("works", succeed, (source, target), Path("logs/works.log"), (source,), (target,)),
     ]
     with ray_executor.connect(cluster.address) as executor:
@@ -79,6 +86,7 @@ def test_tasks_end_as_local_ones_do_and_files_are_brought(cluster, tmp_path, mon
         events = list(executor.run(tasks))
     told = {task.name: [e[::2] for e in events if e.task.name == task.name] for task in tasks}
     assert told["works"] == [("started", ""), ("progress", "half"), ("done", "")]
+    assert told["renews"] == [("started", ""), ("done", "")]
     assert told["fails"] == [("started", ""), ("failed", "no such thing")]
     again = ("progress", "again, its node or process was lost")
     assert told["dies"][:2] == [("started", ""), again] and len(told["dies"]) == 3

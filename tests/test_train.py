@@ -17,6 +17,7 @@ import tensorflow as tf
 from dml_tf import Cohort, config, records, train
 from dml_tf.checkpoint import Checkpoint
 from dml_tf.config import FlagError
+from dml_tf.placement import Placement
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16}
@@ -150,7 +151,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_peer_and_step(tmp_p
 
 def test_two_processes_do_not_train_the_same_run(tmp_path):
     asked = settings(tmp_path)
-    with train._lock(asked), pytest.raises(train.RunFailed, match="Another process is training"):
+    with (
+        train._lock(asked, Placement()),
+        pytest.raises(train.RunFailed, match="Another process is training"),
+    ):
         train.run(asked, verbose=0)
 
 
@@ -367,3 +371,16 @@ def test_a_users_mistake_gives_a_message_and_a_status_and_no_traceback(
     assert finished.returncode == status
     assert message in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "entropy_sgd"])
+def test_a_saved_cohort_loads_where_only_the_cohort_is_imported(tmp_path, optimizer):
+    asked = settings(tmp_path, optimizer=optimizer, steps=1, epochs=1)
+    train.run(asked, verbose=0)
+    program = (
+        "import sys, keras; from dml_tf import Cohort; "
+        "print(type(keras.saving.load_model(sys.argv[1])) is Cohort)"
+    )
+    command = [sys.executable, "-c", program, str(train.model_path(asked))]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.stdout == "True\n", finished.stderr

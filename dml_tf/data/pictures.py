@@ -56,6 +56,11 @@ class Pictures:
         """The pictures at `index`."""
         return dataclasses.replace(self, ranges=self.ranges[index])
 
+    def listing(self) -> bytes:
+        """What tells these pictures from others, without reading them: names and places."""
+        names = [b"/".join(file.split(os.sep.encode())[-2:]) for file in self.files.tolist()]
+        return b"\n".join(names) + self.ranges.tobytes()
+
     def augmented(self, i: int, *, seed: int, epoch: int, augment: str) -> np.ndarray:
         """A picture as one epoch of training shows it, a function of the arguments alone.
 

@@ -1,6 +1,7 @@
 """The data of one run, and the choice of its images: subsets by seed, evenly over the classes."""
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,16 @@ class Split:
     def take(self, index: np.ndarray | slice) -> "Split":
         """The images at `index`, shape `(chosen,)` or a slice, as a split of their own."""
         return Split(self.images[index], self.labels[index])
+
+    @property
+    def digest(self) -> str:
+        """Differs from another split's where images or labels do, hexadecimal."""
+        seen = hashlib.sha256(np.ascontiguousarray(self.labels))
+        stored = self.images
+        seen.update(
+            np.ascontiguousarray(stored) if isinstance(stored, np.ndarray) else stored.listing()
+        )
+        return seen.hexdigest()
 
     @property
     def labelled(self) -> "Split":

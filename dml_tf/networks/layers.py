@@ -48,22 +48,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
 
     Keras writes the layer in elementwise operations, which take a quarter of a ResNet's step on a
-    CPU; the kernel takes a third of their time. For maps, shape `(batch, height, width, channels)`,
-    without a mask.
+    CPU; the kernel takes a third of their time. What the kernel cannot do is Keras's.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool = False, mask=None) -> tf.Tensor:
         """Normalises maps, by their own statistics in training and else by the averages.
 
         Args:
             inputs: Maps, shape `(batch, height, width, channels)`.
             training: Whether to use the batch's statistics and to move the averages.
+            mask: As Keras's layer takes it.
 
         Returns:
             Maps of the same shape.
         """
-        if not (training and self.trainable):
-            return super().call(inputs, training=training)
+        if not (training and self.trainable and mask is None and self._is_for_the_kernel(inputs)):
+            return super().call(inputs, training=training, mask=mask)
         outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(self.gamma),
@@ -78,6 +78,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             average.assign(average * self.momentum + value * (1 - self.momentum))
         return outputs
+
+    def _is_for_the_kernel(self, inputs: tf.Tensor) -> bool:
+        plain = self.scale and self.center and not (self.renorm or self.synchronized)
+        types = inputs.dtype in ("float32", "float16", "bfloat16"), self.variable_dtype == "float32"
+        return plain and len(inputs.shape) == 4 and self.axis in (-1, 3) and all(types)
 
 
 class Layers:
