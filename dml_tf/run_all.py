@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
         Exit status: 0 done; 1 a run failed or was refused; 2 (by argparse) bad arguments.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows how far it is
     options = _parse(argv)
     # Whole paths: a worker may be at home elsewhere.
     folder = Path(options.results_dir or config.ROOT / "results" / options.scale).absolute()
