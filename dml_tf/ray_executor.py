@@ -57,8 +57,8 @@ def connect(address: str, *, cpus: int = 1, gpus: float = 0) -> Iterator[Executo
     except (OSError, ValueError, RuntimeError) as error:
         raise ExecutorError(
             f"--ray_address={address}: {error}\nStart Ray on the head with `ray start --head`, on "
-            "each other machine with `ray start --address=HEAD:6379`, and give HEAD:6379. A cluster "
-            "with tokens needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token everywhere."
+            "each other machine with `ray start --address=HEAD:6379`, and give HEAD:6379. Where it "
+            "has tokens it needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token everywhere."
         ) from error
     try:
         yield Executor(_slots(cpus, gpus), partial(_run, cpus=cpus, gpus=gpus))
