@@ -61,7 +61,11 @@ class Checkpoint(keras.callbacks.Callback):
         newest = found[0][0]["epoch"] if found else 0
         epoch = self._agree(newest) if self._agree else newest
         if epoch < newest:
-            print(f"{self._file.parent}: epoch {newest}; another process has {epoch}.", flush=True)
+            print(
+                f"{self._file.parent} has epoch {newest}, another process of the run epoch {epoch} "
+                "only: going back to that.",
+                flush=True,
+            )
         if not epoch:
             return 0
         try:
