@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./environment.sh requirements.txt
-exec python -m dml_tf.run_all "$@"
+exec python -m dml_tf.paper run "$@"

@@ -1,10 +1,12 @@
 """Trains one cohort: `python train.py --dataset=digits --net=resnet8 --cohort=2`."""
 
-import os
 import sys
 import warnings
+from functools import partial
 
-from dml_tf import config, startup
+from dml_tf.runs import flags, quiet
+from dml_tf.runs.errors import exit_status
+from dml_tf.runs.files import RunFiles
 
 
 def main(argv: list[str]) -> int:
@@ -17,34 +19,19 @@ def main(argv: list[str]) -> int:
         Exit status: 0 done; 1 the run failed, or data are missing or refused; 2 bad flags.
     """
     if {"--help", "-h", "-help"} & set(argv):
-        print(f"{__doc__}\n{config.flag_help()}")
+        print(f"{__doc__}\n{flags.flag_help()}")
         return 0
     warnings.formatwarning = _warning
-    try:
-        settings = config.parse(argv)
-        startup.import_tensorflow()
-        from dml_tf import records, train
-    except config.FlagError as error:
-        return _fail(error, 2)
-    try:
-        record = train.run(settings)
-    except config.FlagError as error:
-        return _fail(error, 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on after the last finished epoch.", 1)
-    except ConnectionError as error:
-        _fail(error, 1)
-        sys.stdout.flush()
-        os._exit(1)  # at an ordinary end TensorFlow's threads would wait for the lost process
-    except (OSError, records.RecordMismatch, train.RunFailed) as error:
-        return _fail(error, 1)
-    print(f"{train.summary(record)}\nrecord: {records.path(settings)}")
-    return 0
+    return exit_status("train.py", partial(_train, argv))
 
 
-def _fail(reason, status: int) -> int:
-    print(f"train.py: {reason}", file=sys.stderr)
-    return status
+def _train(argv: list[str]):
+    config = flags.parse(argv)
+    quiet.import_tensorflow()
+    from dml_tf.runs import records, train
+
+    record = train.run(config)
+    print(f"{records.summary(record)}\nrecord: {RunFiles.of(config).record}")
 
 
 def _warning(message, category, filename, lineno, line=None) -> str:

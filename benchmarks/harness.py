@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dml_tf.runs import records
+
 Call = Callable[[], object]
 Samples = dict[str, list[float]]
 
@@ -90,12 +92,10 @@ def names(text: str) -> list[str]:
 
 def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measured) -> dict:
     """A benchmark's record: what was asked for, where it ran, and what was measured."""
-    from dml_tf import train
-
     return {
         "command": shlex.join(["python", "-m", f"benchmarks.{module}", *argv]),
-        "machine": train.machine(),
-        "versions": train._versions() | measured.pop("versions", {}),
+        "machine": records.machine(),
+        "versions": records.versions() | measured.pop("versions", {}),
         "settings": {key: value for key, value in vars(args).items() if key != "out"},
         **measured,
     }
@@ -103,7 +103,7 @@ def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measure
 
 def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
     """Prints a record's tables, with the machine, the versions and the command, and writes both."""
-    from dml_tf import records
+    from dml_tf.runs import records
 
     settings = record["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())

@@ -18,9 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import harness, step
-from dml_tf import networks, startup
+from dml_tf import networks
 from dml_tf.data import Split, Splits, epoch_draws, train_batches
 from dml_tf.data.draws import AUGMENTATIONS, crop_pad
+from dml_tf.runs import quiet
 
 IMAGES = 10_000
 ONE_BY_ONE = "crop_flip, image by image"
@@ -30,7 +31,7 @@ COLUMNS = ("what", "images/s", "CPU, ms a batch", "CPU / a step's")
 def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
-    startup.import_tensorflow(args.threads)
+    quiet.import_tensorflow(args.threads)
     cpu, wall = measure(args)
     rows = [compare(args, name, cpu, wall) for name in cpu]
     record = harness.record(

@@ -64,9 +64,10 @@ def _in_a_fresh_process(args: argparse.Namespace, peers: int, kind: str) -> dict
 def measure(args: argparse.Namespace, peers: int, kind: str) -> dict:
     """Growth of this process's peak memory by building and training K peers, bytes."""
     from benchmarks import step
-    from dml_tf import networks, startup
+    from dml_tf import networks
+    from dml_tf.runs import quiet
 
-    startup.import_tensorflow(args.threads)
+    quiet.import_tensorflow(args.threads)
     before = resident("VmRSS")
     batch = step.make_batch(args)
     call = step.contender(args, peers, batch, kind)

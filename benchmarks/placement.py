@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from benchmarks import harness
-from dml_tf import config, startup
+from dml_tf.runs import build, config, quiet
 
 CLASSES = 100
 TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
@@ -95,7 +95,7 @@ def serve(connection: Connection, args: argparse.Namespace, place: int, addresse
         cluster = {"worker": addresses}
         task = {"type": "worker", "index": place - 1}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    startup.import_tensorflow(threads=args.threads // 2 if place else args.threads)
+    quiet.import_tensorflow(threads=args.threads // 2 if place else args.threads)
     calls, received = contenders(args, bool(place))
     connection.send(received)
     while name := connection.recv():
@@ -108,7 +108,8 @@ def contenders(args: argparse.Namespace, is_worker: bool) -> tuple[dict[str, Cal
     """What a process does: name -> a call that makes one step; and the bytes that it receives."""
     import tensorflow as tf
 
-    from dml_tf import data, placement, train
+    from dml_tf import data
+    from dml_tf.runs.parallel import placement
 
     pair = config.load(
         dataset="cifar100", net=(args.net,), cohort=2, update="simultaneous",
@@ -130,13 +131,13 @@ def contenders(args: argparse.Namespace, is_worker: bool) -> tuple[dict[str, Cal
             (images, labels)
         )
 
-    cohort = train.build_cohort(pair, splits, here)
+    cohort = build.build_cohort(pair, splits, here)
     received = here.bytes_per_step(cohort, args.batch_size, CLASSES)
     together = step(cohort)
     if not is_worker:
         return {"one_process": lambda: together((images, labels))}, received
     single = pair.replace(placement="one", cohort=1, net=(args.net,), method="independent")
-    alone = step(train.build_cohort(single, splits))
+    alone = step(build.build_cohort(single, splits))
     calls = {"two_processes": lambda: together((images, labels))}
     return calls | {"alone": lambda: alone((images, labels))}, received
 

@@ -118,9 +118,10 @@ def _prepare_torch(args: argparse.Namespace, net: str):
 
 def _prepare_tf(args: argparse.Namespace, net: str):
     from benchmarks import step
-    from dml_tf import networks, startup
+    from dml_tf import networks
+    from dml_tf.runs import quiet
 
-    startup.import_tensorflow(args.threads)
+    quiet.import_tensorflow(args.threads)
     args.net = net
     batch = step.make_batch(args)
     _prepared["parameters"] = networks.count_parameters(step.build(args, 1).networks[0])

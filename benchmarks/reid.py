@@ -22,7 +22,8 @@ import numpy as np
 import threadpoolctl
 
 from benchmarks import harness
-from dml_tf import records, reid
+from dml_tf import reid
+from dml_tf.runs import records
 
 DIMENSIONS = (128, 1024)
 # Cosine of two images of one identity, in standard deviations of that of two unrelated images.

@@ -19,7 +19,9 @@ import tensorflow as tf
 
 from benchmarks import harness
 from benchmarks.harness import Call, Samples
-from dml_tf import Cohort, config, losses, networks, optimizers, startup
+from dml_tf import Cohort, networks
+from dml_tf.method import losses, optimizers
+from dml_tf.runs import config, quiet
 
 CLASSES = 100
 TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
@@ -84,7 +86,7 @@ class Literal(Cohort):
 def main(argv: Sequence[str]):
     """Measures, prints the tables and writes the record."""
     args = parse(argv)
-    startup.import_tensorflow(args.threads)
+    quiet.import_tensorflow(args.threads)
     samples = {peers: measure(args, peers) for peers in args.cohorts}
     record = harness.record(
         "step",

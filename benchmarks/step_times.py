@@ -13,8 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dml_tf import config, estimate, experiments, records, scales, startup
-from dml_tf.config import Config
+from dml_tf.paper import estimate, scales
+from dml_tf.paper import items as experiments
+from dml_tf.runs import config, quiet, records
+from dml_tf.runs.config import Config
 
 CHANNELS = {"digits": 1, "fashion_mnist": 1}  # 3 elsewhere
 OWN_SIZE = {"market1501": (160, 64), "imagenet": (224, 224)}  # 32 elsewhere
@@ -26,8 +28,7 @@ def main(argv: Sequence[str]):
     parser = argparse.ArgumentParser("python -m benchmarks.step_times", description=__doc__)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each network")
     options = parser.parse_args(argv)
-    startup.import_tensorflow(1)
-    from dml_tf import train
+    quiet.import_tensorflow(1)
 
     file = estimate.MEASURED
     known = records.read(file)["seconds"] if file.exists() else {}
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]):
             print(f"{name}: {known[name]} s", flush=True)
         record = {
             "command": shlex.join(["python", "-m", "benchmarks.step_times", *argv]),
-            "machine": train.machine(),
+            "machine": records.machine(),
             "seconds": known,
         }
         records.write(record, file)
@@ -55,7 +56,8 @@ def measure(run: Config, net: str, steps: int) -> float:
     import keras
     import tensorflow as tf
 
-    from dml_tf import Cohort, networks, optimizers
+    from dml_tf import Cohort, networks
+    from dml_tf.method import optimizers
 
     size = run.image_size or OWN_SIZE.get(run.dataset, 32)
     shape = (*np.broadcast_to(size, 2).tolist(), CHANNELS.get(run.dataset, 3))

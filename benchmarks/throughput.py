@@ -14,7 +14,9 @@ from collections.abc import Sequence
 import keras
 
 from benchmarks import harness, step
-from dml_tf import networks, scales, startup
+from dml_tf import networks
+from dml_tf.paper import scales
+from dml_tf.runs import quiet
 
 PASSES_BOUND = 7 / 6
 COLUMNS = (
@@ -31,7 +33,7 @@ COLUMNS = (
 def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
-    startup.import_tensorflow(args.threads)
+    quiet.import_tensorflow(args.threads)
     samples = [measure(args, net) for net in args.nets]
     rows = [compare(args, sample) for sample in samples]
     record = harness.record("throughput", argv, args, rows=rows, samples=samples)

@@ -4,18 +4,15 @@ import importlib
 
 from dml_tf.version import __version__
 
-# Public name -> module; imported on first use, so that what needs no TensorFlow does not wait
-# for it.
+# Public name -> where it is; imported on first use, because TensorFlow takes seconds to import.
 _PUBLIC = {
-    "Cohort": "dml_tf.cohort",
-    "Config": "dml_tf.config",
-    "data": None,
-    "evaluate": None,
-    "experiments": None,
-    "losses": None,
-    "networks": None,
-    "optimizers": None,
-    "train": None,
+    "Cohort": "dml_tf.method.cohort",
+    "Config": "dml_tf.runs.config",
+    "data": "dml_tf",
+    "losses": "dml_tf.method",
+    "networks": "dml_tf",
+    "optimizers": "dml_tf.method",
+    "reid": "dml_tf",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -24,8 +21,11 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'dml_tf' has no attribute {name!r}")
-    module = importlib.import_module(_PUBLIC[name] or f"dml_tf.{name}")
-    return getattr(module, name) if _PUBLIC[name] else module
+    home = importlib.import_module(_PUBLIC[name])
+    try:
+        return importlib.import_module(f"{home.__name__}.{name}")
+    except ModuleNotFoundError:
+        return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf import experiments, records
-from dml_tf.config import SIGMAS
-from dml_tf.scales import SCALES
+from dml_tf.measures.analysis import SIGMAS
+from dml_tf.paper import items as experiments
+from dml_tf.paper.scales import SCALES
+from dml_tf.runs import records
+from dml_tf.runs.files import RunFiles
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +85,7 @@ def synthetic_records():
     def write(folder, items, seeds, scale="mini"):
         runs = experiments.runs(SCALES[scale], items, results_dir=str(folder), seeds=seeds)
         for run in runs:
-            records.write(record(run), records.path(run))
+            records.write(record(run), RunFiles.of(run).record)
         return runs
 
     return write

@@ -6,10 +6,12 @@ import pytest
 import tensorflow as tf
 from plain import without_batch_norm
 
-from dml_tf import Cohort, config, data, networks, records, train
-from dml_tf.config import FlagError
+from dml_tf import Cohort, data, networks
 from dml_tf.networks.layers import BatchNormalization
-from dml_tf.placement import arrange
+from dml_tf.runs import build, config, records, train
+from dml_tf.runs.errors import FlagError, RecordMismatch
+from dml_tf.runs.files import RunFiles
+from dml_tf.runs.parallel.placement import arrange
 
 CPU = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -28,14 +30,14 @@ def settings(**changes):
 
 
 def weights_of(asked):
-    cohort = keras.saving.load_model(train.model_path(asked))
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
     return [w for net in cohort.networks for w in net.get_weights()]
 
 
 def test_each_peer_its_optimizer_and_its_work_are_on_its_own_device(tmp_path):
     asked = settings(placement="peers", update="simultaneous", results_dir=str(tmp_path))
-    splits = train.load_data(asked)
-    cohort = train.build_cohort(asked, splits, arrange(asked))
+    splits = build.load_data(asked)
+    cohort = build.build_cohort(asked, splits, arrange(asked))
     for k, (network, optimizer) in enumerate(zip(cohort.networks, cohort.optimizers, strict=True)):
         variables = [*network.variables, *optimizer.variables]
         assert {v.value.device[-5:] for v in variables} == {f"CPU:{k}"}
@@ -102,8 +104,8 @@ def test_a_split_batch_gives_the_weights_of_a_whole_one_although_the_run_was_sto
     record = train.run(asked, verbose=0)
     assert_alike(record, weights_of(asked), one)
     record["placement"]["devices"] = 4
-    records.write(record, records.path(asked))
-    with pytest.raises(records.RecordMismatch, match="split over 4 devices, not 2"):
+    records.write(record, RunFiles.of(asked).record)
+    with pytest.raises(RecordMismatch, match="split over 4 devices, not 2"):
         train.run(asked, verbose=0)
     # Two devices: an all-reduce brings each of them half of the gradients twice.
     assert record["placement"]["bytes_per_step"] == 4 * sum(record["parameters"].values())

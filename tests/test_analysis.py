@@ -6,8 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf import Cohort, analysis, config, evaluate, records, train
+from dml_tf import Cohort
 from dml_tf.data import Split, Splits
+from dml_tf.measures import analysis, evaluate
+from dml_tf.runs import build, config, records, train
+from dml_tf.runs.files import RunFiles
 
 SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16, "steps": 3}
 
@@ -33,7 +36,7 @@ def pair(tmp_path_factory):
     """A trained pair and its data."""
     asked = config.load(**SMALL, cohort=2, results_dir=str(tmp_path_factory.mktemp("pair")))
     train.run(asked, verbose=0)
-    return keras.saving.load_model(train.model_path(asked)), train.load_data(asked)
+    return keras.saving.load_model(RunFiles.of(asked).model), build.load_data(asked)
 
 
 # Weight noise
@@ -183,13 +186,13 @@ def test_a_finished_run_is_analysed_without_training_it_again(tmp_path):
     assert set(found["ranked_mass"]) == set(found["weight_noise"]["loss"]) == peers
     assert set(found["tsne"]["points"]) == peers
     assert len(found["tsne"]["labels"]) == len(found["tsne"]["points"]["resnet8_0"]) == 200
-    assert records.path(asked).stat().st_size < 50_000
+    assert RunFiles.of(asked).record.stat().st_size < 50_000
 
 
 def test_a_run_whose_weights_are_gone_is_trained_again_to_be_analysed(tmp_path):
     plain = config.load(**SMALL, results_dir=str(tmp_path))
     first = train.run(plain, verbose=0)
-    train.model_path(plain).unlink()
+    RunFiles.of(plain).model.unlink()
     second = train.run(plain.replace(analyse=True), verbose=0)
     assert set(second["analysis"]) == {"weight_noise", "ranked_mass"}  # one peer: no t-SNE
     assert second["test"] == first["test"]

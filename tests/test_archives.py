@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from dml_tf.data import load
-from dml_tf.data.archives import unpickle_arrays
+from dml_tf.data.sources.archives import unpickle_arrays
 
 CIFAR10_NAMES = ("airplane automobile bird cat deer dog frog horse ship truck").split()
 CIFAR100_NAMES = [f"fine_{number}" for number in range(100)]

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from dml_tf.data import Split, Splits, epoch_draws, eval_batches, steps_per_epoch, train_batches
+from dml_tf.data.batches import crop
 from dml_tf.data.draws import Purpose, crop_pad, philox
-from dml_tf.data.pipeline import crop
 
 
 def make_splits(images=23, size=8, channels=3, unlabelled=0):
@@ -120,7 +120,7 @@ def test_batches_are_the_drawn_images_normalised():
 
 def test_a_stream_from_a_later_epoch_is_the_rest_of_the_whole_stream():
     splits, config = make_splits(), settings()
-    steps = steps_per_epoch(splits, config)
+    steps = steps_per_epoch(len(splits.train), config.batch_size)
     whole = collect(train_batches(splits, config), 4 * steps)
     rest = collect(train_batches(splits, config, initial_epoch=2), 2 * steps)
     for (images, labels), (again, labels_again) in zip(whole[2 * steps :], rest, strict=True):
@@ -130,7 +130,7 @@ def test_a_stream_from_a_later_epoch_is_the_rest_of_the_whole_stream():
 
 def test_an_epoch_shows_each_image_at_most_once_in_full_batches_of_fixed_shape():
     splits, config = make_splits(), settings(augment="none")
-    assert steps_per_epoch(splits, config) == 5
+    assert steps_per_epoch(len(splits.train), config.batch_size) == 5
     stream = train_batches(splits, config)
     assert stream.element_spec[0].shape == (4, 8, 8, 3)
     assert stream.element_spec[1].shape == (4,)
@@ -153,7 +153,7 @@ def test_evaluation_is_in_order_complete_and_not_augmented():
 
 def test_a_batch_larger_than_the_training_set_is_refused():
     with pytest.raises(ValueError, match="--batch_size=24.*1 to 23"):
-        steps_per_epoch(make_splits(), settings(batch_size=24))
+        steps_per_epoch(len(make_splits().train), 24)
     with pytest.raises(ValueError, match="--batch_size=24"):
         train_batches(make_splits(), settings(batch_size=24))
 
@@ -172,7 +172,7 @@ def test_keras_trains_on_the_stream_for_several_epochs():
     model.compile(keras.optimizers.SGD(0.01), loss)
     history = model.fit(
         train_batches(splits, config),
-        steps_per_epoch=steps_per_epoch(splits, config),
+        steps_per_epoch=steps_per_epoch(len(splits.train), config.batch_size),
         epochs=4,
         shuffle=False,
         validation_data=eval_batches(splits.test, splits, 10),

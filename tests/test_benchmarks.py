@@ -16,7 +16,7 @@ from benchmarks import (
     step,
     throughput,
 )
-from dml_tf import startup
+from dml_tf.runs import quiet
 
 TINY = ["--batch_size=4", "--image_size=8", "--repeats=2"]
 needs_torch = pytest.mark.skipif(
@@ -27,7 +27,7 @@ needs_torch = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def tensorflow_as_it_is(monkeypatch):
-    monkeypatch.setattr(startup, "import_tensorflow", lambda threads: None)
+    monkeypatch.setattr(quiet, "import_tensorflow", lambda threads: None)
 
 
 def run(benchmark, flags, tmp_path):
@@ -166,7 +166,9 @@ def test_a_step_of_mutual_learning_in_pytorch_is_ours():
     import torch
 
     from benchmarks import pytorch_cohort
-    from dml_tf import Cohort, config, networks, optimizers
+    from dml_tf import Cohort, networks
+    from dml_tf.method import optimizers
+    from dml_tf.runs import config
 
     settings = config.load(dataset="cifar100", net=("resnet8:4",))
     nets = [

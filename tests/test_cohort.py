@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from scipy.special import softmax
 
-from dml_tf import Cohort, losses
+from dml_tf import Cohort
+from dml_tf.method import losses
 
 CLASSES, DIM, BATCH = 4, 6, 8
 RATE = 0.5

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+from absl import flags as absl_flags
 
-from dml_tf import cohort, config
-from dml_tf.config import FlagError
+from dml_tf.method import cohort
+from dml_tf.runs import config, flags
+from dml_tf.runs.errors import FlagError
 
 CIFAR = ["--dataset=cifar100", "--net=resnet32,mobilenet"]
 
@@ -15,12 +17,10 @@ def test_flag_files_hold_the_settings_of_section_4_1():
     assert (sgd.optimizer, sgd.learning_rate, sgd.momentum) == ("sgd", 0.1, 0.9)
     assert (sgd.batch_size, sgd.epochs, sgd.decay_epochs, sgd.decay_rate) == (64, 200, 60, 0.1)
     assert (sgd.augment, sgd.weight_decay) == ("crop_flip", 5e-4)
-    adam = config.parse(
-        ["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=mobilenet"]
-    )
+    adam = flags.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=mobilenet"])
     assert (adam.optimizer, adam.learning_rate, adam.batch_size) == ("adam", 2e-4, 16)
     assert (adam.beta_1, adam.beta_2) == (0.5, 0.999)
-    rms = config.parse(["--dataset=imagenet", "--net=mobilenet"])
+    rms = flags.parse(["--dataset=imagenet", "--net=mobilenet"])
     assert (rms.optimizer, rms.rho, rms.learning_rate, rms.batch_size) == ("rmsprop", 0.9, 0.1, 64)
     assert (rms.decay_epochs, rms.decay_rate) == (20, 0.16)
 
@@ -31,51 +31,51 @@ def test_cifar_10_and_cifar_100_have_the_same_settings():
 
 
 def test_explicit_flags_win_over_the_scales_file_and_that_over_the_data_sets():
-    plain = config.parse(["--dataset=cifar10", "--net=resnet8"])
-    scaled = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu"])
-    explicit = config.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu", "--epochs=7"])
+    plain = flags.parse(["--dataset=cifar10", "--net=resnet8"])
+    scaled = flags.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu"])
+    explicit = flags.parse(["--dataset=cifar10", "--net=resnet8", "--scale=cpu", "--epochs=7"])
     assert (plain.epochs, scaled.epochs, explicit.epochs) == (200, 40, 7)
     assert scaled.learning_rate == plain.learning_rate
 
 
 def test_order_of_flags_does_not_matter():
-    ahead = config.parse(["--epochs=7", "--net=resnet8", "--dataset=cifar10"])
+    ahead = flags.parse(["--epochs=7", "--net=resnet8", "--dataset=cifar10"])
     assert ahead.epochs == 7
 
 
 def test_one_name_serves_the_whole_cohort_and_a_cohort_is_dml():
-    three = config.parse(["--dataset=cifar10", "--net=resnet8", "--cohort=3"])
+    three = flags.parse(["--dataset=cifar10", "--net=resnet8", "--cohort=3"])
     assert (three.net, three.method) == (("resnet8",) * 3, "dml")
-    pair = config.parse(CIFAR)
+    pair = flags.parse(CIFAR)
     assert (pair.cohort, pair.method) == (2, "dml")
-    assert config.parse(["--dataset=cifar10", "--net=resnet8"]).method == "independent"
+    assert flags.parse(["--dataset=cifar10", "--net=resnet8"]).method == "independent"
 
 
 def test_run_ids_are_readable_and_name_what_differs_by_a_hash():
-    assert config.parse(CIFAR).run_id == "cifar100-dml-resnet32+mobilenet-seed0"
-    changed = config.parse([*CIFAR, "--temperature=2", "--seed=3"]).run_id
+    assert flags.parse(CIFAR).run_id == "cifar100-dml-resnet32+mobilenet-seed0"
+    changed = flags.parse([*CIFAR, "--temperature=2", "--seed=3"]).run_id
     assert changed.startswith("cifar100-dml-resnet32+mobilenet-seed3-")
-    assert changed != config.parse([*CIFAR, "--temperature=3", "--seed=3"]).run_id
+    assert changed != flags.parse([*CIFAR, "--temperature=3", "--seed=3"]).run_id
 
 
 @pytest.mark.parametrize("flag", ["--data_dir=/somewhere", "--results_dir=/else", "--overwrite"])
 def test_run_ids_do_not_depend_on_where_a_run_is(flag):
-    assert config.parse([*CIFAR, flag]).run_id == config.parse(CIFAR).run_id
+    assert flags.parse([*CIFAR, flag]).run_id == flags.parse(CIFAR).run_id
 
 
 def test_the_command_of_a_config_makes_the_same_config():
-    asked = config.parse(
+    asked = flags.parse(
         ["--dataset=cifar10", "--scale=cpu", "--net=resnet8", "--cohort=2", "--seed=4", "--steps=9"]
     )
-    program, script, *flags = asked.command.split()
+    program, script, *argv = asked.command.split()
     assert (program, script) == ("python", "train.py")
-    assert config.parse(flags) == asked
+    assert flags.parse(argv) == asked
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("argv", "message"),
     [
-        (["--net=resnet8"], "--dataset is missing; it takes cifar10"),
+        (["--net=resnet8"], "--dataset is missing: give one of cifar10"),
         (["--dataset=mnist", "--net=resnet8"], "dataset=mnist: value should be one of"),
         (["--dataset=digits"], "--net is missing"),
         (["--dataset=digits", "--nett=resnet8"], "Did you mean: net"),
@@ -101,9 +101,9 @@ def test_the_command_of_a_config_makes_the_same_config():
         (["--flagfile=absent.flags"], "absent.flags"),
     ],
 )
-def test_flags_that_cannot_be_taken_are_refused_by_name(flags, message):
+def test_flags_that_cannot_be_taken_are_refused_by_name(argv, message):
     with pytest.raises(FlagError, match=message):
-        config.parse(flags)
+        flags.parse(argv)
 
 
 def test_an_unknown_setting_is_refused_by_name():
@@ -112,16 +112,14 @@ def test_an_unknown_setting_is_refused_by_name():
 
 
 def test_every_setting_is_a_flag_with_help():
-    text = config.flag_help()
+    text = flags.flag_help()
     for field in dataclasses.fields(config.Config):
         assert f"--{field.name}:" in text or f"--[no]{field.name}:" in text
 
 
 def test_parsing_leaves_no_trace_in_absls_global_flags():
-    from absl import flags
-
-    config.parse(CIFAR)
-    assert "dataset" not in flags.FLAGS
+    flags.parse(CIFAR)
+    assert "dataset" not in absl_flags.FLAGS
 
 
 def test_choices_of_flags_are_those_of_the_cohort():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dml_tf.data import DATASETS, load
-from dml_tf.data.loading import pixel_statistics
-from dml_tf.data.resizing import resize
+from dml_tf.data.load import pixel_statistics
+from dml_tf.data.pictures import resize
 from dml_tf.data.splits import Source, Split, choose, class_ranks
 
 

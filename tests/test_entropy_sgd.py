@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dml_tf import Cohort
-from dml_tf.entropy_sgd import EntropySGD
+from dml_tf.method.entropy_sgd import EntropySGD
 
 ENTROPY = {"langevin_steps": 4, "langevin_rate": 0.2, "langevin_average": 0.6, "scope": 0.3,
            "scope_growth": 0.1, "langevin_noise": 0.0}  # fmt: skip

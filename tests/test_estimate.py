@@ -2,8 +2,10 @@
 
 import pytest
 
-from dml_tf import config, estimate, experiments, scales
-from dml_tf.estimate import Estimate
+from dml_tf.paper import estimate, scales
+from dml_tf.paper import items as experiments
+from dml_tf.paper.estimate import Estimate
+from dml_tf.runs import config
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf import Cohort, config, data, evaluate, rankings, reid, train
-from dml_tf.data import pedestrians
+from dml_tf import Cohort, data, reid
+from dml_tf.data.generated import pedestrians
+from dml_tf.measures import evaluate, rankings
+from dml_tf.runs import config, train
 
 KINDS = ("features", "pids", "camids")
 SIZES = pedestrians.Sizes(

@@ -5,7 +5,9 @@ import shlex
 import pandas as pd
 import pytest
 
-from dml_tf import config, experiments, scales, tables
+from dml_tf.paper import items as experiments
+from dml_tf.paper import scales, tables
+from dml_tf.runs import flags
 
 KEYS = ["item", "dataset", "row", "column", "metric"]
 
@@ -81,7 +83,7 @@ def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
     section_4_1["cifar100"] = section_4_1["cifar10"]
     seen = set()
     for run in experiments.runs(scales.SCALES["paper"], results_dir=str(tmp_path), seeds=1):
-        parsed = config.parse([*shlex.split(run.command)[2:], f"--results_dir={tmp_path}"])
+        parsed = flags.parse([*shlex.split(run.command)[2:], f"--results_dir={tmp_path}"])
         assert parsed.replace(analyse=run.analyse) == run
         if run.optimizer != "entropy_sgd":
             expected = section_4_1[run.dataset]

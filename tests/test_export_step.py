@@ -16,23 +16,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dml_tf import (
-    Cohort,
-    check_step,
-    checkpoint,
-    config,
-    data,
-    export_step,
-    exported,
-    import_weights,
-    optimizers,
-    portable,
-    records,
-    run_step,
-    state,
-    train,
-)
-from dml_tf.data import Split, Splits, jpeg_copy, loading
+from dml_tf import Cohort, data
+from dml_tf.data import Split, Splits
+from dml_tf.data.load import pixel_statistics
+from dml_tf.data.sources import jpeg_copy
+from dml_tf.export import check as check_step
+from dml_tf.export import folder as exported
+from dml_tf.export import jax_step as portable
+from dml_tf.export import read_back as import_weights
+from dml_tf.export import run as run_step
+from dml_tf.export import write as export_step
+from dml_tf.runs import build, checkpoint, config, files, train
+from dml_tf.runs.files import RunFiles
 
 jax.config.update("jax_disable_most_optimizations", True)  # compiles in a third of the time
 
@@ -77,11 +72,11 @@ def settings_of(folder, **changes):
 
 def test_20_steps_agree_with_keras(pair):
     settings, manifest = settings_of(pair), exported.read_manifest(pair)
-    splits = train.load_data(settings)
-    cohort = train.build_cohort(settings, splits)
+    splits = build.load_data(settings)
+    cohort = build.build_cohort(settings, splits)
     step = tf.function(cohort.train_step)
     variables = checkpoint.variables(cohort)
-    _, start = state.load(pair / exported.STATE)
+    _, start = files.load_state(pair / exported.STATE)
 
     def in_keras(start):
         for variable, value in zip(variables, start, strict=False):
@@ -132,7 +127,7 @@ def largest_difference(first, second):
 def test_batches_equal_those_of_tf_data_bit_for_bit(augment):
     images = np.random.default_rng(0).integers(0, 256, (10, 12, 12, 3), np.uint8)
     labels = np.arange(10) % 4 - 1
-    mean, std = loading.pixel_statistics(images)
+    mean, std = pixel_statistics(images)
     train_split = Split(images, labels)
     splits = Splits("random", train_split, None, train_split, 3, ("a", "b", "c"), mean, std)
     settings = {"batch_size": 4, "augment": augment, "seed": 3}
@@ -149,7 +144,10 @@ def test_batches_equal_those_of_tf_data_bit_for_bit(augment):
 
 def test_many_steps_in_one_dispatch_equal_single_ones(pair, capsys):
     manifest = exported.read_manifest(pair)
-    images, (_, start) = exported.training_set(pair, manifest), state.load(pair / exported.STATE)
+    images, (_, start) = (
+        exported.training_set(pair, manifest),
+        files.load_state(pair / exported.STATE),
+    )
     single, loop = (
         jax.device_get(
             portable.Trainer(pair, manifest, *images, CPU, "highest", d).advance(start, 1, 0, 4)
@@ -182,14 +180,17 @@ def test_the_program_returns_what_it_updates_and_no_frozen_peer():
 
 def test_learning_rates_are_inputs_that_follow_keras_schedule(pair):
     settings, manifest = settings_of(pair), exported.read_manifest(pair)
-    schedule = optimizers.learning_rate(settings, PER_EPOCH)
+    schedule = build.learning_rate(settings, PER_EPOCH)
     expected = [float(schedule(epoch * PER_EPOCH)) for epoch in range(4)]
     assert manifest["learning_rate"]["by_epoch"] == expected
     assert expected[1] == pytest.approx(10 * expected[2])
     places = manifest["learning_rate"]["places"]
     assert [manifest["variables"][i]["name"] for i in places] == ["learning_rate"] * 2
 
-    images, (_, start) = exported.training_set(pair, manifest), state.load(pair / exported.STATE)
+    images, (_, start) = (
+        exported.training_set(pair, manifest),
+        files.load_state(pair / exported.STATE),
+    )
     kernels = [i for i, v in enumerate(manifest["variables"]) if v["name"] == "logits/kernel"]
     for rate, moves in ((0.1, True), (0.0, False)):
         manifest["learning_rate"]["by_epoch"][0] = rate
@@ -213,10 +214,10 @@ def test_a_constant_learning_rate_is_the_optimizers_own_variable():
 def test_a_run_in_pieces_ends_as_one_without_a_stop(fresh, finished):
     for step in (1, 2):
         assert run_step.main([str(fresh), "--max_seconds=0"]) == run_step.CUT
-        assert state.load(fresh / exported.STATE)[0]["step"] == step
+        assert files.load_state(fresh / exported.STATE)[0]["step"] == step
     assert run_step.main([str(fresh)]) == 0
     (ours, values), (theirs, expected) = (
-        state.load(folder / exported.STATE) for folder in (fresh, finished)
+        files.load_state(folder / exported.STATE) for folder in (fresh, finished)
     )
     for value, other in zip(values, expected, strict=True):
         np.testing.assert_array_equal(value, other)
@@ -227,10 +228,10 @@ def test_a_run_in_pieces_ends_as_one_without_a_stop(fresh, finished):
 def test_a_finished_run_becomes_an_ordinary_record_like_keras_own(finished, tmp_path, capsys):
     assert import_weights.main([str(finished), f"--results_dir={tmp_path}/there"]) == 0
     there = settings_of(finished, results_dir=f"{tmp_path}/there")
-    record = json.loads(records.path(there).read_text())
+    record = json.loads(RunFiles.of(there).record.read_text())
     assert train.run(there, verbose=0) == record  # which nobody trains again
     assert import_weights.main([str(finished), f"--results_dir={tmp_path}/there"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists: use another" in capsys.readouterr().err
 
     own = train.run(settings_of(finished, results_dir=f"{tmp_path}/own"), verbose=0)
     assert set(record) == set(own) | {"measured_on", "trained_on"}
@@ -244,8 +245,8 @@ def test_a_finished_run_becomes_an_ordinary_record_like_keras_own(finished, tmp_
             measured["accuracy"], abs=0.005
         )
 
-    cohort = keras.saving.load_model(train.model_path(there))
-    _, trained = state.load(finished / exported.STATE)
+    cohort = keras.saving.load_model(RunFiles.of(there).model)
+    _, trained = files.load_state(finished / exported.STATE)
     for variable, value in zip(checkpoint.variables(cohort), trained, strict=False):
         np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -256,7 +257,7 @@ import sys
 for name in "tensorflow keras absl sklearn pandas matplotlib".split():
     sys.modules[name] = None
 from pathlib import Path
-from dml_tf import check_step, exported, run_step
+from dml_tf.export import check, folder as exported, run
 folder = Path({str(pair)!r})
 exported.training_set(folder, exported.read_manifest(folder))
 """
@@ -315,11 +316,11 @@ def test_a_damaged_photograph_is_named(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_peer(fresh, capsys):
-    progress, values = state.load(fresh / exported.STATE)
+    progress, values = files.load_state(fresh / exported.STATE)
     names = [v["name"] for v in exported.read_manifest(fresh)["variables"]]
     last_kernel = max(i for i, name in enumerate(names) if name == "logits/kernel")
     values[last_kernel] = np.full_like(values[last_kernel], np.nan)
-    state.save(fresh / exported.STATE, progress, values)
+    files.save_state(fresh / exported.STATE, progress, values)
     before = (fresh / exported.STATE).read_bytes()
     assert run_step.main([str(fresh)]) == 1
     assert "loss of peer resnet8" in capsys.readouterr().err
@@ -361,11 +362,11 @@ def test_a_missing_or_half_file_is_named(name, fresh, capsys):
 
 
 def test_the_state_of_another_step_is_refused(fresh, capsys):
-    progress, values = state.load(fresh / exported.STATE)
-    state.save(fresh / exported.STATE, progress, values[::-1])
+    progress, values = files.load_state(fresh / exported.STATE)
+    files.save_state(fresh / exported.STATE, progress, values[::-1])
     assert "belongs to another step" in error_of(capsys, 1, run_step, fresh)
     progress["config"]["seed"] = 9
-    state.save(fresh / exported.STATE, progress, values)
+    files.save_state(fresh / exported.STATE, progress, values)
     assert "belongs to another step" in error_of(capsys, 1, check_step, fresh)
 
 

@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dml_tf import experiments, figures, records
-from dml_tf.config import SIGMAS
-from dml_tf.drawings import DRAWINGS
-from dml_tf.scales import SCALES
+from dml_tf.measures.analysis import SIGMAS
+from dml_tf.paper import figures
+from dml_tf.paper import items as experiments
+from dml_tf.paper.drawings import DRAWINGS
+from dml_tf.paper.scales import SCALES
+from dml_tf.runs import records
+from dml_tf.runs.files import RunFiles
 
 MINI = SCALES["mini"]
 
@@ -72,9 +75,9 @@ def test_curves_are_means_over_seeds_at_the_ends_of_epochs(synthetic_records, tm
 
 def test_curves_prefer_images_that_were_held_out(synthetic_records, tmp_path):
     for run in synthetic_records(tmp_path, ["figure2b"], 1):
-        record = records.read(records.path(run))
+        record = records.read(RunFiles.of(run).record)
         record["history"] |= {f"val_peer{k}_supervised_loss": [0.7, 0.8] for k in range(2)}
-        records.write(record, records.path(run))
+        records.write(record, RunFiles.of(run).record)
     curves = figures.curves(MINI, tmp_path, "figure2b")
     assert set(curves.images) == {"validation"} and set(curves.measured) == {0.7, 0.8}
 
@@ -92,9 +95,9 @@ def test_figure_4a_has_training_curves_that_end_beside_the_tables_numbers(
     synthetic_records, tmp_path
 ):
     for run in synthetic_records(tmp_path, ["figure4a"], 1):
-        record = records.read(records.path(run))
+        record = records.read(RunFiles.of(run).record)
         record["history"] |= {f"val_{name}": [9, 9] for name in record["history"]}  # to be left
-        records.write(record, records.path(run))
+        records.write(record, RunFiles.of(run).record)
     lines = figures.measured(MINI, tmp_path, "figure4a").measured
     axes = figures.draw(MINI, tmp_path, "figure4a").axes
     columns = ("Training cross-entropy", "Training accuracy")
@@ -113,9 +116,9 @@ def test_figure_5_shows_both_networks_of_the_first_seed_and_their_same_peers(
 ):
     for run in synthetic_records(tmp_path, ["figure5"], 2):
         if run.seed == 0 and run.method == "dml":
-            records.path(run).unlink()
+            RunFiles.of(run).record.unlink()
         elif run.method == "dml":
-            analysis = records.read(records.path(run))["analysis"]
+            analysis = records.read(RunFiles.of(run).record)["analysis"]
     _, file = figures.write(MINI, tmp_path, ["figure5"])
     assert file.name == "figure5_points.csv"
     points = pd.read_csv(file)

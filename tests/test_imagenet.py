@@ -11,11 +11,16 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from dml_tf import config, data, evaluate, export_step, records, train
-from dml_tf.config import FlagError
-from dml_tf.data import imagenet_mini, imagenet_tfds
+from dml_tf import data
 from dml_tf.data.draws import Purpose, epoch_order, philox, random_window
+from dml_tf.data.generated import imagenet_mini
 from dml_tf.data.pictures import Pictures, central_window
+from dml_tf.data.sources import imagenet_tfds
+from dml_tf.export import write as export_step
+from dml_tf.measures import evaluate
+from dml_tf.runs import build, config, records, train
+from dml_tf.runs.errors import FlagError, RunFailed
+from dml_tf.runs.files import RunFiles
 
 WNIDS = ("n01440764", "n02084071", "n02105855")
 RED = (200, 40, 60)
@@ -276,7 +281,9 @@ def test_an_interrupted_run_ends_as_if_it_had_never_stopped(root, tmp_path):
     record = train.run(stopped, verbose=0)
     assert record["history"] == uninterrupted["history"]
     assert record["test"] == uninterrupted["test"]
-    first, second = (keras.saving.load_model(train.model_path(asked)) for asked in (whole, stopped))
+    first, second = (
+        keras.saving.load_model(RunFiles.of(asked).model) for asked in (whole, stopped)
+    )
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -286,7 +293,7 @@ def test_a_picture_that_cannot_be_decoded_ends_the_run_with_its_path(root, tmp_p
     asked = run_settings(root, tmp_path)
     for content in (broken.read_bytes()[:-200], b"<html>not found</html>"):
         broken.write_bytes(content)
-        with pytest.raises(train.RunFailed, match=rf"{broken} cannot be read as a picture \("):
+        with pytest.raises(RunFailed, match=rf"{broken} cannot be read as a picture \("):
             train.run(asked, verbose=0)
     broken.unlink()
     assert train.run(asked, verbose=0)["images"] == {"train": 14, "test": 15}
@@ -294,8 +301,8 @@ def test_a_picture_that_cannot_be_decoded_ends_the_run_with_its_path(root, tmp_p
 
 def test_many_images_are_measured_a_part_at_a_time(root, tmp_path, monkeypatch):
     asked = run_settings(root, tmp_path, cohort=2, net=("resnet8:2",))
-    splits = train.load_data(asked)
-    cohort = train.build_cohort(asked, splits)
+    splits = build.load_data(asked)
+    cohort = build.build_cohort(asked, splits)
     whole = evaluate.measure(cohort, splits.test, splits)
     monkeypatch.setattr(evaluate, "_AT_ONCE", 4)
     parts = evaluate.measure(cohort, splits.test, splits)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, rel_entr, softmax
 
-from dml_tf import losses
+from dml_tf.method import losses
 
 
 def draw_logits(*shape, scale=3.0, seed=0):

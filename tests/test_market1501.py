@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_tf.data import market1501
-from dml_tf.data import market1501_tree as tree
-from dml_tf.data.market1501 import load_market1501
+from dml_tf.data.sources import market1501
+from dml_tf.data.sources import market1501_tree as tree
+from dml_tf.data.sources.market1501 import load_market1501
 from dml_tf.data.splits import UNLABELLED
 
 # As they stand in the true folders.

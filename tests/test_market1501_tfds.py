@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from dml_tf.data import market1501_tree as tree
-from dml_tf.data.market1501_tfds import Market1501Builder
+from dml_tf.data.sources import market1501_tree as tree
+from dml_tf.data.sources.market1501_tfds import Market1501Builder
 
 PICTURES = {
     tree.TRAIN: ["0002_c1s1_000451_03.jpg", "0007_c2s1_000551_01.jpg.jpg"],

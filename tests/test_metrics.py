@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dml_tf import metrics
+from dml_tf.measures import posteriors as metrics
 
 POSTERIORS = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.25, 0.5, 0.25]], "float32")
 

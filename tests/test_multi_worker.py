@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from plain import without_batch_norm
 
-from dml_tf import config, networks, records, train
+from dml_tf import networks
+from dml_tf.runs import config, records, train
+from dml_tf.runs.files import RunFiles
 
 pytestmark = pytest.mark.multi_process
 
@@ -70,7 +72,7 @@ def flags_of(options, folder):
 
 
 def weights_of(asked):
-    cohort = keras.saving.load_model(train.model_path(asked))
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
     variables = [v for net in cohort.networks for v in net.variables]
     return [v.numpy() for v in (*variables, *(v for o in cohort.optimizers for v in o.variables))]
 
@@ -103,7 +105,7 @@ def test_a_peer_in_each_process_learns_as_in_one_although_a_process_was_killed(t
     assert "Traceback" not in error
     killed.communicate()
     asked = config.load(**options, results_dir=str(tmp_path / "two"))
-    assert not records.path(asked).exists()
+    assert not RunFiles.of(asked).record.exists()
 
     for index, out in enumerate(finish(start_two(flags))):
         assert "of 5 epochs are done; going on" in out

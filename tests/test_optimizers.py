@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dml_tf import config, optimizers
+from dml_tf.method import optimizers
+from dml_tf.runs import build, config, flags
 
 
 def rates(settings, steps_per_epoch, epochs):
-    schedule = optimizers.learning_rate(settings, steps_per_epoch)
+    schedule = build.learning_rate(settings, steps_per_epoch)
     return [float(schedule(epoch * steps_per_epoch)) for epoch in epochs]
 
 
@@ -20,14 +21,14 @@ def test_cifars_rate_drops_tenfold_at_epochs_60_120_and_180():
 
 
 def test_imagenets_rate_is_a_staircase_of_0_16_every_20_epochs():
-    settings = config.parse(["--dataset=imagenet", "--net=a"])
+    settings = flags.parse(["--dataset=imagenet", "--net=a"])
     measured = rates(settings, 10, [0, 19, 20, 39, 40])
     np.testing.assert_allclose(measured, [0.1, 0.1, 0.016, 0.016, 0.00256], rtol=1e-5)
 
 
 def test_market_1501s_rate_is_constant():
-    settings = config.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=a"])
-    assert optimizers.learning_rate(settings, 10) == 2e-4
+    settings = flags.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=a"])
+    assert build.learning_rate(settings, 10) == 2e-4
 
 
 def two_steps(optimizer):
@@ -42,17 +43,17 @@ def test_sgd_is_nesterovs():
     velocity_1 = -0.1 * 0.5
     velocity_2 = 0.9 * velocity_1 - 0.1 * 0.5
     by_hand = 1 + (0.9 * velocity_1 - 0.05) + (0.9 * velocity_2 - 0.05)
-    assert two_steps(optimizers.build(settings, 1000)) == pytest.approx(by_hand, rel=1e-6)
+    assert two_steps(build.optimizer(settings, 1000)) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_rmsprop_may_start_its_mean_square_at_one_as_tensorflow_1_did():
-    settings = config.parse(["--dataset=imagenet", "--net=a"])
+    settings = flags.parse(["--dataset=imagenet", "--net=a"])
     square_1 = 0.9 * 1 + 0.1 * 0.25
     square_2 = 0.9 * square_1 + 0.1 * 0.25
     by_hand = 1 - 0.1 * 0.5 / square_1**0.5 - 0.1 * 0.5 / square_2**0.5
-    assert two_steps(optimizers.build(settings, 1000)) == pytest.approx(by_hand, rel=1e-5)
+    assert two_steps(build.optimizer(settings, 1000)) == pytest.approx(by_hand, rel=1e-5)
     kerass = settings.replace(mean_square_start=0.0)
-    assert two_steps(optimizers.build(kerass, 1000)) < by_hand - 0.2
+    assert two_steps(build.optimizer(kerass, 1000)) < by_hand - 0.2
 
 
 def test_rmsprop_survives_serialisation():
@@ -63,7 +64,7 @@ def test_rmsprop_survives_serialisation():
 
 def test_ema_averages_the_weights():
     settings = config.load(dataset="cifar10", net=("a",), ema=0.5, momentum=0.0)
-    optimizer, weight = optimizers.build(settings, 1000), tf.Variable([1.0])
+    optimizer, weight = build.optimizer(settings, 1000), tf.Variable([1.0])
     for _ in range(2):
         optimizer.apply([tf.constant([1.0])], [weight])
     optimizer.finalize_variable_values([weight])
@@ -75,6 +76,6 @@ def test_peers_of_a_run_have_different_noise():
     settings = config.load(
         dataset="digits", net=("a",), optimizer="entropy_sgd", langevin_steps=7, momentum=0.8
     )
-    first, second = (optimizers.build(settings, 10, peer) for peer in (0, 1))
+    first, second = (build.optimizer(settings, 10, peer) for peer in (0, 1))
     assert first.seed != second.seed
     assert (first.langevin_steps, first.momentum, first.scope) == (7, 0.8, 0.03)

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from dml_tf import reid
-from dml_tf.data import market1501_tree as tree
-from dml_tf.data import pedestrian_figures, pedestrian_people, pedestrians
-from dml_tf.data.market1501 import load_market1501
+from dml_tf.data.generated import figures as pedestrian_figures
+from dml_tf.data.generated import pedestrians
+from dml_tf.data.generated import people as pedestrian_people
+from dml_tf.data.sources import market1501_tree as tree
+from dml_tf.data.sources.market1501 import load_market1501
 
 SIZES = pedestrians.Sizes(train_identities=3, test_identities=12, distractors=9, junk=7)
 

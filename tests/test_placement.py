@@ -16,10 +16,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dml_tf import Cohort, cluster, config, data, export_step, networks, placement, train
-from dml_tf.cohort import Elsewhere
-from dml_tf.config import FlagError
+from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
+from dml_tf.export import write as export_step
+from dml_tf.method.peers import Remote
+from dml_tf.runs import build, config, train
+from dml_tf.runs.config import Schedule
+from dml_tf.runs.errors import FlagError
+from dml_tf.runs.files import RunFiles
+from dml_tf.runs.parallel import cluster, placement
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16, "steps": 3}
@@ -116,22 +121,22 @@ class Two(cluster.Cluster):
 
 def test_processes_with_different_settings_are_refused():
     asked = settings(cohort=2, placement="peers")
-    ours = train._settings(asked)
+    ours = train._shared_settings(asked)
     theirs = {**ours, "steps_per_execution": 2, "seed": 7, "version of keras": "1"}
     with pytest.raises(FlagError, match=r"settings \(seed, steps_per_execution, version of keras"):
-        train._refuse_differences(Two(theirs), "settings", lambda: ours)
-    train._refuse_differences(Two(ours), "settings", lambda: ours)
+        Two(theirs).refuse_differences("settings", ours)
+    Two(ours).refuse_differences("settings", ours)
 
 
 def test_processes_with_different_data_are_refused():
-    splits = train.load_data(settings())
-    ours = train._contents(splits)
+    splits = build.load_data(settings())
+    ours = train._digests(splits)
     other = splits.train.images.copy()
     other[-1, 0, 0] += 1
     changed = dataclasses.replace(splits, train=data.Split(other, splits.train.labels))
     with pytest.raises(FlagError, match=r"different data \(train\)"):
-        train._refuse_differences(Two(train._contents(changed)), "data", lambda: ours)
-    train._refuse_differences(Two(ours), "data", lambda: train._contents(splits))
+        Two(train._digests(changed)).refuse_differences("data", ours)
+    Two(ours).refuse_differences("data", train._digests(splits))
 
 
 def test_pictures_on_disk_are_told_apart_by_their_names(tmp_path):
@@ -219,7 +224,7 @@ def test_three_peers_apart_learn_and_report_as_together(update):
     board, barrier = [None] * 3, threading.Barrier(3)
     apart = [
         Cohort(
-            [dense(k) if k == rank else Elsewhere(f"peer{k}") for k in range(3)],
+            [dense(k) if k == rank else Remote(f"peer{k}") for k in range(3)],
             update=update,
             placement=Apart(rank, board, barrier),
         )
@@ -249,7 +254,7 @@ def test_networks_compute_in_the_precision_and_logits_and_weights_are_float32(pr
     before = keras.config.dtype_policy()
     record = train.run(asked, verbose=0)
     assert keras.config.dtype_policy() == before
-    cohort = keras.saving.load_model(train.model_path(asked))
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
     half = precision.removeprefix("mixed_")
     for network, optimizer in zip(cohort.networks, cohort.optimizers, strict=True):
         assert {layer.compute_dtype for layer in network.layers if "conv" in layer.name} == {half}
@@ -291,7 +296,7 @@ def test_steps_in_one_call_give_the_same_weights(tmp_path):
         )
         record = train.run(asked, verbose=0)
         assert record["steps"] == 8
-        cohort = keras.saving.load_model(train.model_path(asked))
+        cohort = keras.saving.load_model(RunFiles.of(asked).model)
         weights.append([w for net in cohort.networks for w in net.get_weights()])
     for once, often in zip(*weights, strict=True):
         np.testing.assert_allclose(once, often, rtol=1e-5, atol=1e-6)
@@ -304,4 +309,4 @@ def test_calls_that_would_run_past_an_epoch_are_refused(tmp_path):
     asked = settings(steps=6, steps_per_execution=4, results_dir=str(tmp_path))
     with pytest.raises(FlagError, match="divide the run's 6 steps; 3 is the next lower"):
         train.run(asked, verbose=0)
-    train._check_steps_per_execution(settings(steps=5, steps_per_execution=5), per_epoch=12)
+    train._check_steps_per_execution(5, Schedule(steps=5, epochs=1, steps_per_epoch=12))

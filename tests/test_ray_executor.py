@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from dml_tf import experiments, records, run_all, train
-from dml_tf.scales import SCALES
-from dml_tf.workers import Task
+from dml_tf.paper import items as experiments
+from dml_tf.paper import run_all
+from dml_tf.paper.scales import SCALES
+from dml_tf.paper.workers import Task
+from dml_tf.runs import records, train
+from dml_tf.runs.files import RunFiles
 
 ray = pytest.importorskip(
     "ray", reason="Ray is not installed: python -m pip install -r requirements-cluster.txt"
 )
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from dml_tf import ray_executor  # noqa: E402
+from dml_tf.paper import ray_executor  # noqa: E402
 
 HEAD = {"num_cpus": 0, "include_dashboard": False}
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -132,7 +135,7 @@ def test_records_are_those_of_a_run_without_a_cluster(cluster, tmp_path, monkeyp
         run = there.replace(results_dir=str(tmp_path / "here"))
         ours = train.run(run, verbose=0)
         theirs = records.find(there)
-        assert records.model_path(there).exists()
+        assert RunFiles.of(there).model.exists()
         varying = ("finished", "wall_clock_s", "cpu_s", "images_per_s")
         assert ours.keys() == theirs.keys()
         assert {k: ours[k] for k in ours if k not in varying} == {

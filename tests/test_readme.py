@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dml_tf import config, readme
+from dml_tf import home, readme
+from dml_tf.runs import flags
 
 TEXTS = [file.read_text(encoding="utf-8") for file in readme.FILES]
 TEXT = TEXTS[0]
@@ -34,7 +35,7 @@ def commands():
 
 @pytest.mark.parametrize("command", list(commands()))
 def test_every_training_command_has_flags_that_are_taken(command):
-    assert config.parse(command.split()[2:]).run_id
+    assert flags.parse(command.split()[2:]).run_id
 
 
 NAMED = sorted(set(re.findall(r"`((?:flags|results|tests)/[a-z0-9_./]+)`", "".join(TEXTS))))
@@ -42,4 +43,4 @@ NAMED = sorted(set(re.findall(r"`((?:flags|results|tests)/[a-z0-9_./]+)`", "".jo
 
 @pytest.mark.parametrize("path", NAMED)
 def test_files_that_are_named_are_there(path):
-    assert (config.ROOT / path).exists()
+    assert (home.HOME / path).exists()

@@ -7,9 +7,10 @@ import sys
 import pandas as pd
 import pytest
 
-from dml_tf import claims, config, experiments, report
-from dml_tf.page import judge
-from dml_tf.scales import SCALES
+from dml_tf.paper import claims, report
+from dml_tf.paper import items as experiments
+from dml_tf.paper.page import judge
+from dml_tf.paper.scales import SCALES
 
 ITEMS = tuple(experiments.ITEMS)
 MINI = SCALES["mini"]
@@ -182,7 +183,7 @@ def test_comparisons_are_judged_together(verdicts, words):
 def test_the_page_is_built_without_tensorflow(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure6a"], 2)
     code = (
-        "import sys, pathlib\nfrom dml_tf import report, scales\n"
+        "import sys, pathlib\nfrom dml_tf.paper import report, scales\n"
         f"report.write(scales.SCALES['mini'], pathlib.Path({str(tmp_path)!r}), ['figure6a'])\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dml_tf import config, records, run_all, state
-from dml_tf.workers import Task, run_tasks
+from dml_tf.paper import run_all
+from dml_tf.paper.workers import Task, run_tasks
+from dml_tf.runs import config, files
+from dml_tf.runs.files import RunFiles, needed_weights
 
 
 def succeed(report, text):
@@ -56,7 +58,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = (
         "import pathlib, sys; sys.path.insert(0, 'tests')\n"
         "from test_run_all import note_pid_and_wait\n"
-        "from dml_tf.workers import Task, run_tasks\n"
+        "from dml_tf.paper.workers import Task, run_tasks\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"
         "task = Task('waits', note_pid_and_wait, (folder / 'pid',), folder / 'log')\n"
         "if __name__ == '__main__': list(run_tasks([task], jobs=1, threads=1))\n"
@@ -130,7 +132,7 @@ def test_bad_arguments_are_refused(flags, message, capsys):
 
 
 def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
-    with state.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
+    with files.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
         assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
     assert "another one is at work" in capsys.readouterr().err
 
@@ -156,11 +158,11 @@ def test_a_task_names_the_weights_that_it_needs_and_leaves(tmp_path):
     weights = tmp_path / "models"
     task = run_all._task(tmp_path, distilled)
     assert task.reads[0] == weights / f"{teacher.run_id}.keras"
-    assert task.writes == (records.path(distilled), weights / f"{distilled.run_id}.keras")
+    assert task.writes == (RunFiles.of(distilled).record, weights / f"{distilled.run_id}.keras")
     assert run_all._task(tmp_path, started).reads[0] == weights / f"{started.pretrained}.keras"
-    assert records.needed_weights(teacher.replace(pretrained="imagenet")) == []
+    assert needed_weights(teacher.replace(pretrained="imagenet")) == []
     own = tmp_path / "own.keras"
-    assert records.needed_weights(teacher.replace(pretrained=str(own))) == [own]
+    assert needed_weights(teacher.replace(pretrained=str(own))) == [own]
 
 
 def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, monkeypatch):

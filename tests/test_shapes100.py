@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from dml_tf.data import load
-from dml_tf.data.shapes100 import PATTERNS, SHAPES, generate
+from dml_tf.data.generated.shapes100 import PATTERNS, SHAPES, generate
 
 
 def config(**changes):

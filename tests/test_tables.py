@@ -5,9 +5,12 @@ import math
 import pandas as pd
 import pytest
 
-from dml_tf import experiments, records, tables
-from dml_tf.config import SIGMAS
-from dml_tf.scales import SCALES
+from dml_tf.measures.analysis import SIGMAS
+from dml_tf.paper import items as experiments
+from dml_tf.paper import tables
+from dml_tf.paper.scales import SCALES
+from dml_tf.runs import records
+from dml_tf.runs.files import RunFiles
 
 ROW = "ResNet-32 + ResNet-32"
 
@@ -21,7 +24,7 @@ def write_records(folder, scale, accuracies, dataset="CIFAR-10"):
             run = cell.run(SCALES[scale], seed, str(folder))
             measured = {f"peer{k}": {"accuracy": value} for k, value in enumerate(peers)}
             record = {"config": run.comparable(), "test": {"peers": measured}}
-            records.write(record, records.path(run))
+            records.write(record, RunFiles.of(run).record)
 
 
 def lines(folder, scale, dataset="CIFAR-10"):
@@ -111,7 +114,7 @@ def test_table_3_averages_the_cohort_and_reads_both_kinds_of_query(tmp_path):
             for k in range(run.cohort)
         }
         record = {"config": run.comparable(), "test": {"peers": peers}}
-        records.write(record, records.path(run))
+        records.write(record, RunFiles.of(run).record)
     table = tables.table(SCALES["mini"], tmp_path, "table3").set_index(["row", "column"])
     assert table.loc[("MobileNet", "Multi-Query Rank-1"), "measured"] == pytest.approx(60)
     gain = table.loc[("MobileNet, DML-Ind", "Single-Query mAP")]
@@ -138,7 +141,7 @@ def write_analysed(folder, item, analysis):
     scale = SCALES["mini"]
     for run in experiments.runs(scale, [item], results_dir=str(folder), seeds=2):
         measured = {"analysis": analysis(run.method, run.seed), "config": run.comparable()}
-        records.write(measured, records.path(run))
+        records.write(measured, RunFiles.of(run).record)
     return tables.table(scale, folder, item).set_index(["row", "column"])
 
 

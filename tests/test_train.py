@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dml_tf import Cohort, config, records, train
-from dml_tf.checkpoint import Checkpoint
-from dml_tf.config import FlagError
-from dml_tf.placement import Placement
+from dml_tf import Cohort
+from dml_tf.measures import evaluate
+from dml_tf.runs import build, config, records, train
+from dml_tf.runs.checkpoint import Checkpoint
+from dml_tf.runs.errors import FlagError, RecordMismatch, RunFailed
+from dml_tf.runs.files import RunFiles
+from dml_tf.runs.parallel.placement import Placement
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"dataset": "digits", "net": ("resnet8:4",), "image_size": 8, "batch_size": 16}
@@ -47,7 +50,7 @@ def assert_same_weights(first, second):
 def test_a_run_leaves_the_record_that_tables_need(tmp_path):
     asked = settings(tmp_path, cohort=2, validation_fraction=0.2, steps=0, epochs=2)
     record = train.run(asked, verbose=0)
-    assert json.loads(records.path(asked).read_text()) == record
+    assert json.loads(RunFiles.of(asked).record.read_text()) == record
     assert record["run_id"] == asked.run_id
     assert record["config"] == asked.comparable()
     assert record["data"] == "Handwritten digits (scikit-learn)"
@@ -66,23 +69,23 @@ def test_test_images_are_watched_without_a_trace_in_the_weights(tmp_path):
     seen = [record["history"].get("val_resnet8_accuracy") for record in records_of]
     assert seen[0] is None and len(seen[1]) == 2
     assert seen[1][-1] == pytest.approx(records_of[1]["test"]["peers"]["resnet8"]["accuracy"])
-    assert_same_weights(*map(train.model_path, (plain, watched)))
+    assert_same_weights(*(RunFiles.of(asked).model for asked in (plain, watched)))
 
 
 def test_the_saved_cohort_measures_what_the_record_says(tmp_path):
     asked = settings(tmp_path, cohort=2)
     record = train.run(asked, verbose=0)
-    cohort = keras.saving.load_model(train.model_path(asked))
-    splits = train.load_data(asked)
-    measured = train.evaluate.measure(cohort, splits.test, splits)
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
+    splits = build.load_data(asked)
+    measured = evaluate.measure(cohort, splits.test, splits)
     assert measured["peers"] == record["test"]["peers"]
 
 
 def test_peers_of_one_seed_start_alike_in_every_method(tmp_path):
-    splits = train.load_data(settings(tmp_path))
-    alone = train.build_cohort(settings(tmp_path), splits)
-    pair = train.build_cohort(settings(tmp_path, cohort=2), splits)
-    other = train.build_cohort(settings(tmp_path, seed=1), splits)
+    splits = build.load_data(settings(tmp_path))
+    alone = build.build_cohort(settings(tmp_path), splits)
+    pair = build.build_cohort(settings(tmp_path, cohort=2), splits)
+    other = build.build_cohort(settings(tmp_path, seed=1), splits)
     first, second = (net.get_weights() for net in pair.networks)
     for ours, theirs in zip(alone.networks[0].get_weights(), first, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -91,13 +94,13 @@ def test_peers_of_one_seed_start_alike_in_every_method(tmp_path):
 
 
 def test_the_flags_reach_the_cohort(tmp_path):
-    splits = train.load_data(settings(tmp_path))
+    splits = build.load_data(settings(tmp_path))
     options = {"temperature": 2.0, "peer_reduction": "sum", "mimicry_weight": 0.5}
-    cohort = train.build_cohort(settings(tmp_path, cohort=3, mimicry="js", **options), splits)
+    cohort = build.build_cohort(settings(tmp_path, cohort=3, mimicry="js", **options), splits)
     assert {name: getattr(cohort, name) for name in options} == options
     assert (cohort.mimicry, cohort.update) == ("js", "sequential")
-    ensemble = train.build_cohort(settings(tmp_path, cohort=2, method="dml_e"), splits)
-    alone = train.build_cohort(settings(tmp_path, cohort=2, method="independent"), splits)
+    ensemble = build.build_cohort(settings(tmp_path, cohort=2, method="dml_e"), splits)
+    alone = build.build_cohort(settings(tmp_path, cohort=2, method="independent"), splits)
     assert (ensemble.mimicry, alone.mimicry) == ("ensemble", "none")
 
 
@@ -114,25 +117,25 @@ def test_a_record_made_with_other_settings_is_refused(tmp_path):
     asked = settings(tmp_path)
     record = train.run(asked, verbose=0)
     record["config"]["learning_rate"] = 0.3
-    records.write(record, records.path(asked))
-    with pytest.raises(records.RecordMismatch, match="learning_rate: 0.3 there, 0.1 now"):
+    records.write(record, RunFiles.of(asked).record)
+    with pytest.raises(RecordMismatch, match="learning_rate: 0.3 there, 0.1 now"):
         train.run(asked, verbose=0)
-    assert records.read(records.path(asked)) == record
+    assert records.read(RunFiles.of(asked).record) == record
 
 
 def test_a_record_from_before_a_setting_existed_still_counts(tmp_path):
     asked = settings(tmp_path)
     record = train.run(asked, verbose=0)
     del record["config"]["temperature"]
-    records.write(record, records.path(asked))
+    records.write(record, RunFiles.of(asked).record)
     assert records.find(asked) == record
 
 
 def test_a_damaged_record_is_refused_and_named(tmp_path):
     asked = settings(tmp_path)
-    records.path(asked).parent.mkdir(parents=True)
-    records.path(asked).write_text("{")
-    with pytest.raises(records.RecordMismatch, match="is not a run's record"):
+    RunFiles.of(asked).record.parent.mkdir(parents=True)
+    RunFiles.of(asked).record.write_text("{")
+    with pytest.raises(RecordMismatch, match="is not a run's record"):
         train.run(asked, verbose=0)
 
 
@@ -144,16 +147,16 @@ def test_steps_end_a_run_in_the_middle_of_an_epoch(tmp_path):
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_peer_and_step(tmp_path):
     asked = settings(tmp_path, cohort=2, learning_rate=1e30, steps=30)
-    with pytest.raises(train.RunFailed, match=r"loss of peer resnet8_[01] is \w+ at step \d+"):
+    with pytest.raises(RunFailed, match=r"loss of peer resnet8_[01] is \w+ at step \d+"):
         train.run(asked, verbose=0)
-    assert not records.path(asked).exists()
+    assert not RunFiles.of(asked).record.exists()
 
 
 def test_two_processes_do_not_train_the_same_run(tmp_path):
     asked = settings(tmp_path)
     with (
-        train._lock(asked, Placement()),
-        pytest.raises(train.RunFailed, match="Another process is training"),
+        Placement().locked(RunFiles.of(asked)),
+        pytest.raises(RunFailed, match="Another process is training"),
     ):
         train.run(asked, verbose=0)
 
@@ -204,7 +207,7 @@ def test_entropy_sgd_is_measured_at_its_weights_and_batch_norm_settles_there(tmp
             ]
 
     train.run(asked, verbose=0, callbacks=[Look()])
-    network = keras.saving.load_model(train.model_path(asked)).networks[0]
+    network = keras.saving.load_model(RunFiles.of(asked).model).networks[0]
     (moved, _), (sample, averages) = seen[3], seen[4]
     for variable, ours, theirs in zip(network.trainable_variables, moved, sample, strict=True):
         np.testing.assert_array_equal(variable.numpy(), ours)
@@ -232,10 +235,10 @@ def test_batch_norm_settles_at_the_statistics_of_the_batches():
 def test_a_record_says_how_to_prepare_a_new_picture(tmp_path):
     asked = settings(tmp_path)
     record = train.run(asked, verbose=0)
-    test = train.load_data(asked).test
+    test = build.load_data(asked).test
     assert list(test.images.shape[1:]) == record["input"]["shape"]
     images = (test.images / 255 - record["input"]["mean"]) / record["input"]["std"]
-    cohort = keras.saving.load_model(train.model_path(asked))
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
     for name, posteriors in cohort.predict(images.astype("float32"), verbose=0).items():
         if name in record["test"]["peers"]:
             right = np.mean(posteriors.argmax(1) == test.labels)
@@ -248,8 +251,8 @@ def test_a_run_starts_from_the_weights_of_another_whose_name_has_a_dot(tmp_path)
     train.run(first, verbose=0)
     second = first.replace(pretrained=first.run_id, seed=1)
     assert "w0.25" in first.run_id
-    (start,) = train.build_cohort(second, train.load_data(second)).networks
-    trained = keras.saving.load_model(train.model_path(first)).networks[0]
+    (start,) = build.build_cohort(second, build.load_data(second)).networks
+    trained = keras.saving.load_model(RunFiles.of(first).model).networks[0]
     same = [
         np.array_equal(a, b)
         for a, b in zip(start.get_weights(), trained.get_weights(), strict=True)
@@ -284,26 +287,26 @@ def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path, changes):
     uninterrupted = train.run(whole, verbose=0)
     with pytest.raises(Interruption):
         train.run(stopped, verbose=0, callbacks=[Interrupt()])
-    assert not records.path(stopped).exists()
+    assert not RunFiles.of(stopped).record.exists()
     record = train.run(stopped, verbose=0)
-    assert_same_weights(train.model_path(whole), train.model_path(stopped))
+    assert_same_weights(RunFiles.of(whole).model, RunFiles.of(stopped).model)
     assert record["history"] == uninterrupted["history"]
     assert not list((tmp_path / "stopped" / "checkpoints").iterdir())
 
 
 def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
     asked = settings(tmp_path)
-    cohort = train.build_cohort(asked, train.load_data(asked))
+    cohort = build.build_cohort(asked, build.load_data(asked))
     checkpoint = Checkpoint(tmp_path / "state", asked)
     checkpoint.set_model(cohort)
     checkpoint.on_train_begin()
     checkpoint.on_epoch_end(0, {"resnet8_accuracy": 0.5})
-    with pytest.raises(records.RecordMismatch, match="learning_rate"):
+    with pytest.raises(RecordMismatch, match="learning_rate"):
         Checkpoint(tmp_path / "state", asked.replace(learning_rate=0.2)).restore(cohort)
     assert Checkpoint(tmp_path / "state", asked).restore(cohort) == 1
     file = next((tmp_path / "state").iterdir())
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(records.RecordMismatch, match=f"{file} is damaged"):
+    with pytest.raises(RecordMismatch, match=f"{file} is damaged"):
         Checkpoint(tmp_path / "state", asked).restore(cohort)
 
 
@@ -318,11 +321,11 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_weights(tmp_path):
         flags.append(f"--results_dir={tmp_path / name}")
         if name == "killed":
             kill_after_first_checkpoint(flags, tmp_path / name / "checkpoints", moment)
-            assert not records.path(asked).exists()
+            assert not RunFiles.of(asked).record.exists()
         finished = command_line(*flags)
         assert finished.returncode == 0, finished.stderr
-        assert ("epochs are done; going on" in finished.stdout) == (name == "killed")
-        finals.append(train.model_path(asked))
+        assert ("epochs are done; resuming" in finished.stdout) == (name == "killed")
+        finals.append(RunFiles.of(asked).model)
     assert_same_weights(*finals)
 
 
@@ -381,6 +384,6 @@ def test_a_saved_cohort_loads_where_only_the_cohort_is_imported(tmp_path, optimi
         "import sys, keras; from dml_tf import Cohort; "
         "print(type(keras.saving.load_model(sys.argv[1])) is Cohort)"
     )
-    command = [sys.executable, "-c", program, str(train.model_path(asked))]
+    command = [sys.executable, "-c", program, str(RunFiles.of(asked).model)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.stdout == "True\n", finished.stderr

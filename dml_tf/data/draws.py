@@ -86,6 +86,27 @@ def philox(seed: int, purpose: Purpose, epoch: int = 0, *, block: int = 0) -> np
     return np.random.Philox(key=key, counter=block)
 
 
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Full batches in one epoch; the rest of a permutation is not used in that epoch.
+
+    Args:
+        images: Size of the training set.
+        batch_size: Images in a batch.
+
+    Returns:
+        `floor(images / batch_size)`, at least 1.
+
+    Raises:
+        ValueError: The training set is smaller than one batch.
+    """
+    if not 1 <= batch_size <= images:
+        raise ValueError(
+            f"--batch_size={batch_size}: the training set has {images} images; give a batch of 1 "
+            f"to {images} images, or train on more of them."
+        )
+    return images // batch_size
+
+
 def crop_pad(size: int) -> int:
     """Pixels of padding before a random crop: 4 for images of 32, as in Sec. 4.1's WRN recipe.
 

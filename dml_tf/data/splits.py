@@ -9,8 +9,8 @@ import numpy as np
 from dml_tf.data.draws import Purpose, philox
 
 if TYPE_CHECKING:
-    from dml_tf.data.market1501 import Market1501
     from dml_tf.data.pictures import Pictures
+    from dml_tf.data.sources.market1501 import Market1501
 
 UNLABELLED = -1
 

@@ -1,0 +1,1 @@
+"""Data sets that are drawn, in place of those that cannot be downloaded."""

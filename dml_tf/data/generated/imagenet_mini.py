@@ -1,0 +1,112 @@
+"""imagenet_mini: generated pictures in ImageNet's class folders, in its place at mini scale.
+
+Twenty classes, the shapes of shapes100 in all its patterns, as JPEG files of many sizes. It shows
+that loading and training work; it is no part of ImageNet and no evidence about photographs.
+
+    python -m dml_tf.data.imagenet_mini DEST
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dml_tf.data.draws import Purpose, philox
+from dml_tf.data.generated.folders import whole_folder
+from dml_tf.data.generated.shapes100 import PATTERNS, SHAPES, generate
+
+NAME = "imagenet_mini (generated)"
+TRAIN_IMAGES = 2000
+TEST_IMAGES = 500
+SIDES = (96, 128)
+_NOTE = "README.txt"
+# Parts 0 and 1 are shapes100's own.
+_PARTS = {"train": (2, TRAIN_IMAGES), "validation": (3, TEST_IMAGES)}
+
+
+def write(dest: str | Path):
+    """Generates the data set; it is there as a whole or not at all.
+
+    Args:
+        dest: Folder to make; it must not exist, or be empty.
+
+    Raises:
+        FileExistsError: There is something else in the folder.
+    """
+    with whole_folder(dest) as folder:
+        for name, (part, count) in _PARTS.items():
+            _write_part(folder / name, name, part, count)
+        names = (f"{_wnid(label)} {shape}\n" for label, shape in enumerate(SHAPES))
+        (folder / _NOTE).write_text(f"{__doc__}\n{''.join(names)}")
+
+
+def ensure(dest: str | Path) -> Path:
+    """Generates the data set where it is not there yet.
+
+    Args:
+        dest: Its folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: There is something else in the folder.
+    """
+    dest = Path(dest).expanduser().absolute()
+    if not (dest / _NOTE).exists():
+        try:
+            write(dest)
+        except FileExistsError:
+            if not (dest / _NOTE).exists():  # no other process was faster
+                raise
+    return dest
+
+
+def _write_part(folder: Path, name: str, part: int, count: int):
+    """Writes pictures `<class>/<class>_<number>.JPEG`, height and width drawn from `SIDES`."""
+    split = generate(count, part=part)
+    low, high = SIDES
+    words = philox(0, Purpose.IMAGENET_MINI, part).random_raw(2 * count).reshape(count, 2)
+    sides = low + (words % np.uint64(high - low + 1)).astype(int)
+    for number, label in enumerate(split.labels // len(PATTERNS)):
+        wnid = _wnid(label)
+        file = folder / wnid / f"{wnid}_{number}.JPEG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        height, width = sides[number].tolist()
+        picture = Image.fromarray(split.images[number])
+        picture.resize((width, height), Image.Resampling.BICUBIC).save(file, quality=90)
+
+
+def _wnid(label: int) -> str:
+    return f"n{label:08d}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the data set from the command line.
+
+    Args:
+        argv: Arguments, those of the process by default.
+
+    Returns:
+        Exit status: 0 done, 1 refused; bad arguments exit with 2.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m dml_tf.data.imagenet_mini", description=__doc__.split("\n\n    ")[0]
+    )
+    parser.add_argument("dest", help="folder to make")
+    dest = parser.parse_args(argv).dest
+    try:
+        write(dest)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    counts = (f"{count} pictures in {name}" for name, (_, count) in _PARTS.items())
+    print(f"{dest}: {', '.join(counts)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

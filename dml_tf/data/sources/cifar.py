@@ -1,0 +1,215 @@
+"""CIFAR-10 and CIFAR-100 from the official archives, binary or python, extracted or packed."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_tf.data.sources.archives import read_folder, read_tar, unpickle_arrays
+from dml_tf.data.sources.tfds import load_tfds
+from dml_tf.data.splits import Source, Split
+
+_PIXELS = 32 * 32 * 3
+# The published order of the test images tells an original from a copy: the first ten labels.
+_ORIGINAL = {
+    (3, 8, 8, 0, 6, 6, 1, 6, 3, 1): "CIFAR-10",
+    (49, 33, 72, 51, 71, 92, 15, 14, 23, 0): "CIFAR-100",
+}
+_JPEG_COPY = (8, 8, 3, 7, 5, 6, 9, 8, 8, 2)
+_CIFAR10_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """Where one official archive keeps what."""
+
+    archive: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    names: str
+    label_bytes: int = 0  # Before the pixels of a binary record, the last one counts; 0: pickles.
+    names_key: str = "label_names"
+    labels_key: str = "labels"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, self.test, self.names)
+
+
+_CIFAR10 = (
+    _Layout(
+        archive="cifar-10-binary.tar.gz",
+        folder="cifar-10-batches-bin",
+        train=tuple(f"{batch}.bin" for batch in _CIFAR10_BATCHES),
+        test="test_batch.bin",
+        names="batches.meta.txt",
+        label_bytes=1,
+    ),
+    _Layout(
+        archive="cifar-10-python.tar.gz",
+        folder="cifar-10-batches-py",
+        train=_CIFAR10_BATCHES,
+        test="test_batch",
+        names="batches.meta",
+    ),
+)
+_CIFAR100 = (
+    _Layout(
+        archive="cifar-100-binary.tar.gz",
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test="test.bin",
+        names="fine_label_names.txt",
+        label_bytes=2,
+    ),
+    _Layout(
+        archive="cifar-100-python.tar.gz",
+        folder="cifar-100-python",
+        train=("train",),
+        test="test",
+        names="meta",
+        names_key="fine_label_names",
+        labels_key="fine_labels",
+    ),
+)
+
+
+def load_cifar10(config: Any) -> Source:
+    """Load CIFAR-10: 50,000 and 10,000 photographs of 32 by 32 pixels, 10 classes.
+
+    Args:
+        config: Object with `data_dir`: the folder of an archive's files, a folder that holds the
+            official sub-folder or the packed archive, or that archive; '' for TensorFlow Datasets.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: No archive was found and TensorFlow Datasets could not give one.
+        ValueError: A file is damaged or refused.
+    """
+    return _load(config.data_dir, "cifar10", "CIFAR-10", 10, _CIFAR10)
+
+
+def load_cifar100(config: Any) -> Source:
+    """Load CIFAR-100 with its fine labels: 50,000 and 10,000 photographs, 100 classes.
+
+    Args:
+        config: As for `load_cifar10`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: No archive was found and TensorFlow Datasets could not give one.
+        ValueError: A file is damaged or refused.
+    """
+    return _load(config.data_dir, "cifar100", "CIFAR-100", 100, _CIFAR100)
+
+
+def _load(data_dir: str, dataset: str, name: str, classes: int, layouts) -> Source:
+    looked = []
+    for layout in layouts if data_dir else ():
+        for place, files in _places(Path(data_dir).expanduser(), layout):
+            looked.append(place)
+            if files:
+                return _source(place, files, layout, name, classes)
+    wanted = " or ".join(layout.archive for layout in layouts)
+    return load_tfds(dataset, name, data_dir, list(dict.fromkeys(looked)), wanted)
+
+
+def _places(root: Path, layout: _Layout):
+    """Each place where an archive may be, with the files found there."""
+    yield root, read_folder(root, layout.files)
+    yield root / layout.folder, read_folder(root / layout.folder, layout.files)
+    archive = root if root.is_file() else root / layout.archive
+    yield archive, read_tar(archive, layout.folder, layout.files)
+
+
+def _source(
+    place: Path, files: Mapping[str, bytes], layout: _Layout, name: str, classes: int
+) -> Source:
+    missing = [file for file in layout.files if file not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{place} holds a part of {name} but not {', '.join(missing)}; get the official "
+            f"{layout.archive} again."
+        )
+    read = _read_binary if layout.label_bytes else _read_pickle
+    parts = {
+        file: read(files[file], f"{place}/{file}", layout, classes)
+        for file in (*layout.train, layout.test)
+    }
+    train, test = [parts[file] for file in layout.train], parts[layout.test]
+    every = Split(
+        np.concatenate([part.images for part in train]),
+        np.concatenate([part.labels for part in train]),
+    )
+    return Source(
+        name=_printed_name(name, test),
+        train=every,
+        test=test,
+        class_names=_class_names(files[layout.names], f"{place}/{layout.names}", layout, classes),
+    )
+
+
+def _read_binary(data: bytes, path: str, layout: _Layout, classes: int) -> Split:
+    record = layout.label_bytes + _PIXELS
+    if not data or len(data) % record:
+        raise ValueError(
+            f"{path} has {len(data)} bytes, no whole number of records of {record} bytes; it is "
+            "damaged or incomplete: get the official archive again."
+        )
+    records = np.frombuffer(data, np.uint8).reshape(-1, record)
+    labels = records[:, layout.label_bytes - 1]
+    return _split(records[:, layout.label_bytes :], labels, path, classes)
+
+
+def _read_pickle(data: bytes, path: str, layout: _Layout, classes: int) -> Split:
+    content = unpickle_arrays(data, path)
+    missing = {"data", layout.labels_key} - content.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; get the official archive.")
+    pixels, labels = np.asarray(content["data"]), np.asarray(content[layout.labels_key])
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS) or not len(labels):
+        raise ValueError(
+            f"{path} has pixels of shape {pixels.shape}, {pixels.dtype}, for {len(labels)} labels; "
+            f"expected ({len(labels)}, {_PIXELS}), uint8: get the official archive again."
+        )
+    return _split(pixels, labels, path, classes)
+
+
+def _split(pixels: np.ndarray, labels: np.ndarray, path: str, classes: int) -> Split:
+    """A split from pixels stored as a red, a green and a blue plane, row by row."""
+    labels = labels.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{path} has a label {labels.max()}, outside 0..{classes - 1}; it is damaged or of "
+            "another data set: get the official archive."
+        )
+    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Split(np.ascontiguousarray(images), labels)
+
+
+def _class_names(data: bytes, path: str, layout: _Layout, classes: int) -> tuple[str, ...]:
+    if layout.label_bytes:
+        names = data.decode("latin1").split()
+    else:
+        names = unpickle_arrays(data, path).get(layout.names_key, [])
+        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in names]
+    if len(names) != classes:
+        raise ValueError(
+            f"{path} names {len(names)} classes, not {classes}; get the archive again."
+        )
+    return tuple(names)
+
+
+def _printed_name(name: str, test: Split) -> str:
+    """The data set's name, with the truth about copies: their pixels are not the original's."""
+    first = tuple(test.labels[:10].tolist())
+    if _ORIGINAL.get(first) == name:
+        return name
+    return f"{name} ({'JPEG' if first == _JPEG_COPY else 'unofficial'} copy)"

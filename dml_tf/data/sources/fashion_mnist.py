@@ -1,0 +1,108 @@
+"""Fashion-MNIST from its four IDX files, plain or packed."""
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dml_tf.data.sources.archives import read_folder
+from dml_tf.data.sources.tfds import load_tfds
+from dml_tf.data.splits import Source, Split
+
+CLASS_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_FOLDERS = ("", "fashion-mnist", "FashionMNIST/raw")
+_FILES = tuple(
+    f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+)
+_UINT8 = 0x08
+
+
+def load_fashion_mnist(config: Any) -> Source:
+    """Load Fashion-MNIST: 60,000 and 10,000 grey pictures of 28 by 28 pixels, 10 classes.
+
+    Args:
+        config: Object with `data_dir`: the folder of the four files, each plain or `.gz`, or one
+            that holds them in `fashion-mnist/` or `FashionMNIST/raw/`; '' for TensorFlow
+            Datasets.
+
+    Returns:
+        The data set.
+
+    Raises:
+        FileNotFoundError: The files were not found and TensorFlow Datasets could not give them.
+        ValueError: A file is damaged.
+    """
+    root = Path(config.data_dir).expanduser()
+    places = [root / folder for folder in _FOLDERS] if config.data_dir else []
+    for place in places:
+        files = read_folder(place, _FILES)
+        if files:
+            return _source(place, files)
+    wanted = "the four files " + ", ".join(f"{name}.gz" for name in _FILES)
+    return load_tfds("fashion_mnist", "Fashion-MNIST", config.data_dir, places, wanted)
+
+
+def _source(place: Path, files: dict[str, bytes]) -> Source:
+    missing = [name for name in _FILES if name not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{place} holds a part of Fashion-MNIST but not {', '.join(missing)}; put the missing "
+            "files there too."
+        )
+    arrays = [read_idx(files[name], f"{place}/{name}") for name in _FILES]
+    return Source(
+        "Fashion-MNIST", _split(*arrays[:2], place), _split(*arrays[2:], place), CLASS_NAMES
+    )
+
+
+def read_idx(data: bytes, path: str) -> np.ndarray:
+    """Read an array of bytes in the IDX format.
+
+    Args:
+        data: The file: two zeros, the type's code, the number of axes, the length of each axis as
+            big-endian 32-bit integers, then the values in row-major order.
+        path: Where it came from, for error messages.
+
+    Returns:
+        The array, uint8.
+
+    Raises:
+        ValueError: It is something else, or incomplete.
+
+    Example:
+        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]), "labels").tolist()
+        [5, 6]
+    """
+    axes = data[3] if len(data) > 3 else 0
+    start = 4 + 4 * axes
+    if data[:3] != bytes([0, 0, _UINT8]) or not axes or len(data) < start:
+        raise ValueError(f"{path} is no IDX file of bytes; get the official file again.")
+    shape = struct.unpack(f">{axes}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} has {len(data) - start} bytes of values where its header, {shape}, says "
+            f"{math.prod(shape)}; it is incomplete: get the official file again."
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _split(images: np.ndarray, labels: np.ndarray, place: Path) -> Split:
+    if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max() >= len(CLASS_NAMES):
+        raise ValueError(
+            f"{place}: images of shape {images.shape} and labels of shape {labels.shape} up to "
+            f"{labels.max()} do not fit together; get the official files again."
+        )
+    return Split(images[..., np.newaxis], labels.astype(np.int64))

@@ -1,0 +1,15 @@
+"""Where the package's own files are, in a checkout and in an installed wheel."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_IS_CHECKOUT = (_PACKAGE.parent / "flags").is_dir()
+
+# Folder under which results and generated data are kept by default: the checkout, or, where the
+# package is installed, the folder in which the command runs.
+HOME = _PACKAGE.parent if _IS_CHECKOUT else Path.cwd()
+
+
+def shipped(name: str) -> Path:
+    """Path of a file or folder that the wheel contains, such as `flags` or `results/paper.csv`."""
+    return (_PACKAGE.parent if _IS_CHECKOUT else _PACKAGE) / name

@@ -1,0 +1,1 @@
+"""What trained cohorts are measured by."""

@@ -1,0 +1,1 @@
+"""The method: a cohort, its losses and its optimizers."""

@@ -1,0 +1,162 @@
+"""Tasks on the machines of a Ray cluster: `run_all.sh --executor=ray`; nothing else imports Ray."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dml_tf import home
+from dml_tf.paper import workers
+from dml_tf.paper.workers import Event, Executor, ExecutorError, Task
+
+# How often a task begins anew that was lost with its node or process. One that fails does not.
+RETRIES = 3
+_PATIENCE_S = 10.0  # Ray itself tries a dead address for minutes
+_POLL_S = 0.5
+
+
+@contextlib.contextmanager
+def connect(address: str, *, cpus: int = 1, gpus: float = 0) -> Iterator[Executor]:
+    """Connects to a cluster for as long as the context lasts.
+
+    The nodes get this package and its flag files from here, and need what it imports. A task reads
+    and writes files at the same paths as here. Where a node has a disk of its own, the files that
+    a task names are brought there and back; on a shared one, a task that is taken up by another
+    node also finds what the first one left, such as a checkpoint.
+
+    Args:
+        address: Of the cluster's head, `HOST:PORT`; `auto` for the cluster that this machine is
+            part of; `local` for one of this process's own.
+        cpus: Processors that a task needs; TensorFlow gets as many threads.
+        gpus: GPUs that a task needs; a fraction shares one.
+
+    Yields:
+        What runs tasks there; with no room for a task now (0 slots), tasks wait for a node.
+
+    Raises:
+        ExecutorError: There is no cluster at the address, or it is of another version.
+    """
+    environment = {
+        "working_dir": str(home.HOME),
+        "excludes": ["/*", "!/.", "!/dml_tf", "!/flags"],
+        "env_vars": {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first task on a shared GPU takes it all
+            "TF_NUM_INTRAOP_THREADS": str(cpus),
+            "TF_NUM_INTEROP_THREADS": str(cpus),
+        },
+    }
+    try:
+        _reach(address)
+        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="warning")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ExecutorError(
+            f"--ray_address={address}: {error}\nStart Ray on the head with `ray start --head`, on "
+            "each other machine with `ray start --address=HEAD:6379`, and give HEAD:6379. Where it "
+            "has tokens it needs RAY_AUTH_MODE=token and the same ~/.ray/auth_token everywhere."
+        ) from error
+    try:
+        yield Executor(_slots(cpus, gpus), partial(_run, cpus=cpus, gpus=gpus))
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str):
+    """Raises OSError if nobody listens at HOST:PORT."""
+    host, colon, port = address.rpartition("/")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
+
+
+def _slots(cpus: int, gpus: float) -> int:
+    """How many tasks fit on the nodes that are there now."""
+    wanted = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(kind, 0) / n for kind, n in wanted.items())) for node in nodes)
+
+
+def _run(tasks: Sequence[Task], cpus: int, gpus: float) -> Iterator[Event]:
+    """Runs tasks as the cluster has room for them; see `workers.Executor`."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+    work = ray.remote(_work).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
+    upload = cache(lambda file: ray.put(file.read_bytes()))
+    left, begun = {}, set()
+    for i, task in enumerate(tasks):
+        inputs = {file: upload(file) for file in task.reads if file.exists()}
+        left[work.remote(mailbox, i, task, inputs)] = i
+    while left:
+        ended, _ = ray.wait(list(left), timeout=_POLL_S)
+        news = ray.get(mailbox.take.remote())  # what an ended task told has come by now
+        for ref in ended:
+            i = left.pop(ref)
+            news.append((i, *_outcome(ref, tasks[i])))
+        for i, kind, text in news:
+            if i not in begun and kind != "started":  # it was lost before it could tell
+                yield Event("started", tasks[i])
+            elif i in begun and kind == "started":
+                kind, text = "progress", "again, its node or process was lost"
+            begun.add(i)
+            yield Event(kind, tasks[i], text)
+
+
+class _Mailbox:
+    """An actor beside the driver that keeps the tasks' news until they are asked for."""
+
+    def __init__(self):
+        self._news = []
+
+    def put(self, index: int, kind: str, text: str):
+        self._news.append((index, kind, text))
+
+    def take(self) -> list[tuple[int, str, str]]:
+        news, self._news = self._news, []
+        return news
+
+
+def _work(mailbox, index: int, task: Task, inputs: Mapping[Path, ray.ObjectRef]):
+    """Does a task on a node: kind and text of its last event, and the files that it leaves."""
+
+    def tell(text: str, kind: str = "progress"):
+        ray.get(mailbox.put.remote(index, kind, text))
+
+    tell("", "started")
+    for file in set(task.writes) - set(inputs):
+        file.unlink(missing_ok=True)  # of an earlier run, which the driver has no more
+    _place({file: ray.get(content) for file, content in inputs.items()})
+    kind, text = workers.perform(task, tell)
+    files = [file for file in (*task.writes, task.log) if file.exists()]
+    return kind, text, {file: file.read_bytes() for file in files}
+
+
+def _outcome(ref: ray.ObjectRef, task: Task) -> tuple[str, str]:
+    """Kind and text of an ended task's last event, when its files are in place here."""
+    try:
+        kind, text, files = ray.get(ref)
+    except ray.exceptions.RayError as error:
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with task.log.open("a") as log:
+            print(error, file=log)
+        reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        return "failed", str(reason).strip().partition("\n")[0]
+    try:
+        _place(files)
+    except OSError as error:
+        return "failed", str(error)
+    return kind, text
+
+
+def _place(files: Mapping[Path, bytes]):
+    """Writes files that are not there, each whole or not at all; on a shared disk all are."""
+    for file, content in files.items():
+        if file.exists() and file.read_bytes() == content:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".part{os.getpid()}.{file.name}")
+        part.write_bytes(content)
+        part.replace(file)

@@ -1,0 +1,176 @@
+"""Worker processes: many runs in each, since importing TensorFlow costs as much as a small run."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dml_tf.runs import quiet
+
+
+class Task(NamedTuple):
+    """Something to do in a worker.
+
+    Attributes:
+        name: How it is called in messages.
+        function: Importable by the worker; called with `report`, a function that takes a string,
+            and `arguments`. What it raises is its failure.
+        arguments: Anything that pickles.
+        log: File for what it prints, and the traceback of its failure.
+        reads: Files that it takes up where they are there.
+        writes: Files that it leaves. A worker whose disk is not ours gets the former and gives
+            back the latter; paths are the same everywhere.
+    """
+
+    name: str
+    function: Callable
+    arguments: tuple
+    log: Path
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+
+
+class Event(NamedTuple):
+    """What a worker tells.
+
+    Attributes:
+        kind: `started`, `progress`, `done` or `failed`.
+        task: Which task.
+        text: The progress, or the reason of the failure.
+    """
+
+    kind: str
+    task: Task
+    text: str = ""
+
+
+class Executor(NamedTuple):
+    """What runs tasks.
+
+    Attributes:
+        slots: How many it runs side by side.
+        run: Takes tasks and yields events; for each task a `started` first, and a `done` or a
+            `failed` last.
+    """
+
+    slots: int
+    run: Callable[[Sequence[Task]], Iterator[Event]]
+
+
+class ExecutorError(RuntimeError):
+    """There is nothing to run tasks on; the message says what to do."""
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]:
+    """Runs tasks in processes side by side and yields what happens as it happens.
+
+    A process that dies takes only its own task with it; another one goes on in its place.
+
+    Args:
+        tasks: What to do, in this order.
+        jobs: Processes side by side.
+        threads: TensorFlow's threads in each.
+
+    Yields:
+        Events; for each task a `started` first, and a `done` or a `failed` last.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, busy = deque(tasks), {}
+
+    def start_worker():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    idle = [start_worker() for _ in range(min(jobs, len(tasks)))]
+    try:
+        while waiting or busy:
+            while idle and waiting:
+                connection, process = idle.pop()
+                task = waiting.popleft()
+                connection.send(task)
+                busy[connection] = (process, task)
+                yield Event("started", task)
+            for connection in wait(list(busy)):
+                process, task = busy[connection]
+                try:
+                    kind, text = connection.recv()
+                except EOFError:
+                    process.join()
+                    kind, text = "failed", f"its process ended with status {process.exitcode}"
+                    del busy[connection]
+                    if waiting:
+                        idle.append(start_worker())
+                else:
+                    if kind != "progress":
+                        del busy[connection]
+                        idle.append((connection, process))
+                yield Event(kind, task, text)
+    finally:
+        for connection, process in [*idle, *((c, p) for c, (p, _) in busy.items())]:
+            connection.close()
+            process.terminate()
+
+
+def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
+    """Does a task in this process; its log gets what it prints.
+
+    Args:
+        task: What to do.
+        report: Takes its progress.
+
+    Returns:
+        Kind and text of its last event.
+    """
+    with _output_to(task.log):
+        try:
+            task.function(report, *task.arguments)
+        except Exception as error:  # whatever a run raises is that run's failure
+            traceback.print_exc()
+            return "failed", str(error) or type(error).__name__
+    return "done", ""
+
+
+def _work(connection: Connection, threads: int):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    quiet.import_tensorflow(threads)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(perform(task, lambda text: connection.send(("progress", text))))
+
+
+def _end_with_parent():
+    """Ends this process when its parent is gone: left alone it would keep its run locked."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[Any]:
+    """Sends file descriptors 1 and 2 to the end of a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(1), os.dup(2)
+    with log.open("a") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        for stream_number, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, stream_number)
+            os.close(descriptor)

@@ -1,0 +1,230 @@
+"""The data and the compiled cohort of a run, with its initial weights."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from dml_tf import data, networks
+from dml_tf.data import Splits
+from dml_tf.method import optimizers
+from dml_tf.method.cohort import Cohort
+from dml_tf.method.peers import Remote
+from dml_tf.networks import pretrained
+from dml_tf.runs.config import Config
+from dml_tf.runs.errors import FlagError, RunFailed
+from dml_tf.runs.files import RunFiles
+from dml_tf.runs.parallel.placement import Placement
+
+_MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # of other methods: the flag's
+_COMPILED = {"auto": None, "true": True, "false": False}
+_ENTROPY_SGD = (
+    "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
+    "scope", "scope_growth",
+)  # fmt: skip
+
+
+def check_networks(config: Config):
+    """Refuses a name in `--net` that is no network's."""
+    for name in config.net:
+        try:
+            networks.parse(name)
+        except ValueError as error:
+            raise FlagError(f"--net: {error}") from None
+
+
+def load_data(config: Config) -> Splits:
+    """The images of a run.
+
+    Args:
+        config: The run's settings.
+
+    Returns:
+        Its splits.
+
+    Raises:
+        FileNotFoundError: There are none; the message says what to do.
+        RunFailed: They are refused or damaged, or a flag asks for what they do not have.
+    """
+    try:
+        splits = data.load(config)
+        config.schedule(len(splits.train))
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
+    return splits
+
+
+def check_features(config: Config, splits: Splits):
+    """Refuses a feature distance between peers whose features differ in width."""
+    if not config.feature_weight or len(set(config.net)) == 1:
+        return
+    shape = splits.train.images.shape[1:]
+    widths = {}
+    for name in dict.fromkeys(config.net):
+        network = networks.build(name, num_classes=splits.num_classes, input_shape=shape)
+        widths[name] = network.output["features"].shape[-1]
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{width} of {name}" for name, width in widths.items())
+        raise FlagError(
+            f"--feature_weight compares features of one width, and there are {listed}: give "
+            "networks of the same width, or leave it out."
+        )
+
+
+def build_cohort(config: Config, splits: Splits, place: Placement | None = None) -> Cohort:
+    """The compiled cohort of a run, with its initial weights.
+
+    Peer k of seed s starts from the same weights in every method, so that runs of two methods
+    pair by seed. Nothing is trained here: a teacher must exist.
+
+    Args:
+        config: The run's settings.
+        splits: The run's data.
+        place: Where the peers are. Default: all in this process, on the default device.
+
+    Returns:
+        The cohort, compiled with the run's optimizers.
+
+    Raises:
+        FileNotFoundError: The teacher, or the weights to start from, are missing.
+        FlagError: They are for other images, classes or networks.
+    """
+    place = place or Placement()
+    with place.scope():
+        cohort = Cohort(
+            [_peer(config, splits, k, place) for k in range(config.cohort)],
+            update=config.update,
+            mimicry=_MIMICRY.get(config.method, config.mimicry),
+            peer_reduction=config.peer_reduction,
+            ensemble_average=config.ensemble_average,
+            mimicry_weight=config.mimicry_weight,
+            temperature=config.temperature,
+            feature_weight=config.feature_weight,
+            entropy_weight=config.entropy_weight,
+            label_smoothing=config.label_smoothing,
+            frozen=(0,) if config.method == "distill" else (),
+            placement=place,
+        )
+        chosen, per_epoch = [], config.schedule(len(splits.train)).steps_per_epoch
+        for k in cohort.trained:
+            with place.on(k):
+                chosen.append(optimizer(config, per_epoch, k))
+        cohort.compile(
+            chosen,
+            jit_compile=_COMPILED[config.jit_compile] if place.kind == "one" else False,
+            steps_per_execution=config.steps_per_execution,
+        )
+    return cohort
+
+
+def load_teacher(config: Config, splits: Splits) -> keras.Model:
+    """The pre-trained first network of a distillation (Sec. 4.6).
+
+    Args:
+        config: The run's settings. `teacher` is a `.keras` file or the id of a run in the same
+            results folder; by default it is `config.default_teacher`'s.
+        splits: The run's data, which the teacher must fit.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: There is no such file or run.
+        FlagError: It is for other images or classes.
+    """
+    if config.teacher:
+        file = RunFiles.of(config).weights(config.teacher)
+    else:
+        file = RunFiles.of(config.default_teacher).model
+    if not file.exists():
+        raise FileNotFoundError(
+            f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
+            f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
+        )
+    model = keras.saving.load_model(file)
+    teacher = model.networks[0] if isinstance(model, Cohort) else model
+    made_for = (tuple(teacher.input_shape[1:]), _classes(teacher))
+    needed = (splits.train.images.shape[1:], splits.num_classes)
+    if made_for != needed:
+        raise FlagError(
+            f"--teacher: {file} takes images of shape {made_for[0]} in {made_for[1]} classes; "
+            f"this run has {needed[0]} in {needed[1]}."
+        )
+    return teacher
+
+
+def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Model:
+    with place.on(k):
+        if config.method == "distill" and k == 0:
+            return load_teacher(config, splits)
+        if not place.trains(k):
+            return Remote(networks.parse(config.net[k])[0])
+        return _network(config, splits, k)
+
+
+def _network(config: Config, splits: Splits, k: int) -> keras.Model:
+    with _precision(config.precision):
+        network = networks.build(
+            config.net[k],
+            num_classes=splits.num_classes,
+            input_shape=splits.train.images.shape[1:],
+            weight_decay=config.weight_decay,
+            dropout=config.dropout,
+            seed=_seed(config, k),
+        )
+    if source := config.pretrained:
+        if source != "imagenet":
+            source = str(RunFiles.of(config).weights(source))
+        try:
+            pretrained.load(network, config.net[k], source)
+        except ValueError as error:
+            raise FlagError(str(error)) from error
+    return network
+
+
+def learning_rate(config: Config, steps_per_epoch: int):
+    """The run's schedule over training steps, or its constant learning rate."""
+    drop = config.decay_epochs * steps_per_epoch
+    return optimizers.staircase(config.learning_rate, config.decay_rate, drop)
+
+
+def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.optimizers.Optimizer:
+    """The optimizer of one peer, with the run's schedule; each peer has its own noise."""
+    own = {}
+    if config.optimizer == "entropy_sgd":
+        own = {name: getattr(config, name) for name in _ENTROPY_SGD}
+    return optimizers.build(
+        config.optimizer,
+        learning_rate(config, steps_per_epoch),
+        momentum=config.momentum,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        rho=config.rho,
+        epsilon=config.epsilon,
+        mean_square_start=config.mean_square_start,
+        ema=config.ema,
+        seed=_seed(config, peer),
+        **own,
+    )
+
+
+def _seed(config: Config, k: int) -> int:
+    """Seed of peer k's initial weights, dropout and noise."""
+    return int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0])
+
+
+def _classes(network: keras.Model) -> int:
+    outputs = network.output
+    return (outputs["logits"] if isinstance(outputs, dict) else outputs).shape[-1]
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Layers made here compute in a precision, which Keras has as a global setting only."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

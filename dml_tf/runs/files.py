@@ -1,0 +1,218 @@
+"""The files of a run: their paths, writing them whole, its state in one file, and its lock.
+
+NumPy only, so that a machine without TensorFlow can resume a run and hand it back.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """The paths of one run, made once from its config.
+
+    Attributes:
+        folder: Results folder.
+        run_id: The run's name.
+    """
+
+    folder: Path
+    run_id: str
+
+    @classmethod
+    def of(cls, config) -> "RunFiles":
+        """The paths of the run of a `Config`."""
+        return cls(Path(config.results_dir), config.run_id)
+
+    @property
+    def record(self) -> Path:
+        """What was measured: `runs/<run_id>.json`."""
+        return self.folder / "runs" / f"{self.run_id}.json"
+
+    @property
+    def model(self) -> Path:
+        """The trained cohort: `models/<run_id>.keras`."""
+        return self.weights(self.run_id)
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's summaries."""
+        return self.folder / "tensorboard" / self.run_id
+
+    @property
+    def log(self) -> Path:
+        """What the run prints when a worker of `run_all.sh` trains it."""
+        return self.folder / "logs" / f"{self.run_id}.log"
+
+    def checkpoint(self, process: str = "") -> Path:
+        """Folder of the unfinished run's state, one for each process that trains it."""
+        return self.folder / "checkpoints" / (self.run_id + process)
+
+    def lock(self, process: str = "") -> Path:
+        """Lock file against a second process at the same run."""
+        return self.folder / "locks" / (self.run_id + process)
+
+    def weights(self, source: str) -> Path:
+        """Weights that a flag names: a `.keras` or `.h5` file, or a run of the results folder."""
+        if source.endswith((".keras", ".h5")):
+            return Path(source).expanduser()
+        return self.folder / "models" / f"{source}.keras"
+
+
+def needed_weights(config) -> list[Path]:
+    """Files with trained weights that a run starts from or learns from."""
+    files = RunFiles.of(config)
+    named = [source for source in (config.teacher, config.pretrained) if source]
+    needed = [files.weights(source) for source in named if source != "imagenet"]
+    if config.method == "distill" and not config.teacher:
+        needed.append(RunFiles.of(config.default_teacher).model)
+    return needed
+
+
+@contextlib.contextmanager
+def write_whole(file: Path) -> Iterator[Path]:
+    """Context that yields a path to write to; its file replaces `file` when it is complete.
+
+    Nobody sees half of it, not even after a crash: it is flushed to disk before it is renamed. If
+    the body raises, `file` stays as it was.
+
+    Args:
+        file: Where to write; its folder is made.
+
+    Yields:
+        A path in the same folder, with the same suffix.
+
+    Raises:
+        OSError: The disk is full, or the folder is not writable; the error names `file`.
+    """
+    part = file.with_name(f".part{os.getpid()}.{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(file)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(file)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str):
+    """Writes a text file whole, in UTF-8."""
+    with write_whole(file) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
+    """Writes the state of an unfinished run.
+
+    Args:
+        file: Where to write, ending in `.npz`.
+        progress: How far the run came; JSON's types.
+        arrays: Values of the run's variables, in their fixed order.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "state.npz"
+        >>> save_state(file, {"epoch": 3}, [np.zeros(2)])
+        >>> load_state(file)
+        ({'epoch': 3}, [array([0., 0.])])
+    """
+    with write_whole(file) as part, part.open("wb") as stream:
+        _write(stream, progress, arrays)
+
+
+def state_to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
+    """A state as bytes, to send to another process; see `save_state`."""
+    stream = io.BytesIO()
+    _write(stream, progress, arrays)
+    return stream.getvalue()
+
+
+def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
+    """Progress and variables from what `state_to_bytes` made."""
+    with np.load(io.BytesIO(data)) as saved:
+        return _parts(dict(saved))
+
+
+def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
+    """Reads what `save_state` wrote.
+
+    Args:
+        file: The state's file.
+
+    Returns:
+        The progress and the variables' values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or no state.
+    """
+    saved = read_arrays(file)
+    try:
+        return _parts(saved)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a `.npz` file.
+
+    Args:
+        file: Its path.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
+    try:
+        with file.open("rb") as stream, np.load(stream) as saved:
+            return dict(saved)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
+            "away and start again."
+        ) from error
+
+
+@contextlib.contextmanager
+def hold(file: Path, busy: Exception) -> Iterator[None]:
+    """Context that holds a lock; the system releases the lock of a dead process.
+
+    Args:
+        file: Lock file; it and its folder are made.
+        busy: What to raise while another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
+
+
+def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
+    named = {f"variable{i}": array for i, array in enumerate(arrays)}
+    np.savez(stream, state=json.dumps(progress), **named)
+
+
+def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
+    progress = json.loads(str(saved["state"]))
+    return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]

@@ -1,0 +1,1 @@
+"""Peers on several devices or in several processes."""

@@ -1,0 +1,241 @@
+"""The processes that train one run together, on TensorFlow's collectives.
+
+Nothing here but TensorFlow's own runtime opens a connection: `tf.distribute` starts its server from
+the environment variable TF_CONFIG, and what the processes tell each other are gathers.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dml_tf.runs import quiet
+from dml_tf.runs.errors import FlagError
+
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
+)
+_JOBS = ("chief", "worker")  # in the order of TensorFlow's collectives
+# Keys of the groups of devices that gather: apart from those that tf.distribute counts up from 1.
+_DEVICES, _HOSTS = 10_001, 10_002
+# What collectives raise when a process is gone.
+_SIGNS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
+
+class Cluster:
+    """The processes of one run, each of which calls the same methods in the same order.
+
+    Args:
+        addresses: `host:port` of each process; one process needs none.
+        rank: Which of them this is; the first is the chief, which writes record and model.
+
+    Attributes:
+        rank: As given.
+        size: Number of processes.
+
+    Example:
+        >>> Cluster().share(b"alone")
+        [b'alone']
+    """
+
+    def __init__(self, addresses: Sequence[str] = ("",), rank: int = 0):
+        self.rank, self.size = rank, len(addresses)
+        self._addresses = tuple(addresses)
+        self._key = 0
+        self._strategy = None
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the record and the model."""
+        return self.rank == 0
+
+    def connect(self) -> tf.distribute.MultiWorkerMirroredStrategy:
+        """Starts TensorFlow's server and waits for the others; before any other use of TensorFlow.
+
+        A process can do so once: further calls return the same.
+
+        Returns:
+            The strategy that mirrors variables over all processes.
+
+        Raises:
+            ConnectionError: TensorFlow's server cannot start, or the others do not come.
+        """
+        if self._strategy:
+            return self._strategy
+        others = ", ".join(a for i, a in enumerate(self._addresses) if i != self.rank)
+        print(f"worker {self.rank} of {self.size}: waiting for {others}", flush=True)
+        try:
+            with quiet.quiet(), _interruptible():
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise ConnectionError(
+                f"worker {self.rank} could not start at {self._addresses[self.rank]}, or its peers "
+                f"did not come ({error.message}). TF_CONFIG must list the same addresses in every "
+                "process, each free on its own host."
+            ) from error
+        return self._strategy
+
+    def gather(self, value: tf.Tensor) -> tf.Tensor:
+        """The same quantity of every process.
+
+        Args:
+            value: This process's; of one shape and dtype in all of them.
+
+        Returns:
+            All, in order, shape `(processes, *value.shape)`.
+        """
+        return self._gather(value, _DEVICES)
+
+    def share(self, data: bytes) -> list[bytes]:
+        """What every process has to say.
+
+        Args:
+            data: This process's part, of any length.
+
+        Returns:
+            Each process's part, in order.
+        """
+        words = np.frombuffer(data + b"\0" * (-len(data) % 4), np.int32)
+        with tf.device("CPU:0"):
+            lengths = self._gather(tf.constant(len(data), tf.int64), _HOSTS).numpy()
+            padded = np.zeros(max(lengths) // 4 + 1, np.int32)
+            padded[: len(words)] = words
+            gathered = self._gather(tf.constant(padded), _HOSTS).numpy()
+        return [row.tobytes()[:length] for row, length in zip(gathered, lengths, strict=True)]
+
+    def least(self, number: int) -> int:
+        """The smallest of the processes' numbers.
+
+        Args:
+            number: This process's.
+        """
+        if self.size == 1:
+            return number
+        return min(int(theirs) for theirs in self.share(str(number).encode()))
+
+    def from_chief(self, make: Callable[..., dict | None], *arguments) -> dict | None:
+        """What the chief makes, in every process.
+
+        Args:
+            make: Called by the chief alone; returns JSON's types.
+            *arguments: Its arguments.
+        """
+        if self.size == 1:
+            return make(*arguments)
+        made = make(*arguments) if self.is_chief else None
+        return json.loads(self.share(json.dumps(made).encode())[0])
+
+    def refuse_differences(self, what: str, ours: dict):
+        """Refuses processes that would train different runs, or wait for each other for ever.
+
+        Args:
+            what: What is compared, for the message.
+            ours: This process's; JSON's types, with the same keys in all.
+
+        Raises:
+            FlagError: Some values differ.
+        """
+        if self.size == 1:
+            return
+        all_of_them = [json.loads(part) for part in self.share(json.dumps(ours).encode())]
+        first = all_of_them[0]
+        names = sorted({n for theirs in all_of_them for n in ours if theirs[n] != first[n]})
+        if names:
+            raise FlagError(
+                f"the processes of this run have different {what} ({', '.join(names)}): all need "
+                "the same flags, versions and data."
+            )
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Context in which the end of another process is told as such.
+
+        Raises:
+            ConnectionError: Another process has ended or cannot be reached.
+        """
+        try:
+            yield
+        except _SIGNS as error:
+            if self.size == 1:
+                raise
+            named = re.search(
+                r"remote target /job:(\w+)/replica:0/task:(\d+)", error.message
+            )  # other tasks in the message may be this process
+            who = f"{named[1]} {named[2]}" if named else "one"
+            raise ConnectionError(
+                f"another process of this run has ended, or cannot be reached ({who} of "
+                f"{', '.join(self._addresses)}): see what it said. When all are started again with "
+                "the same command, the run goes on after the last epoch that all have finished. "
+                f"TensorFlow's words: {error.message.strip().partition(chr(10))[0]}"
+            ) from error
+
+    def _gather(self, value: tf.Tensor, group: int) -> tf.Tensor:
+        if self.size == 1:
+            return value[tf.newaxis]
+        self._key += 1  # one for each gather that is traced: the same in every process
+        return tf.raw_ops.CollectiveGatherV2(
+            input=value[tf.newaxis],
+            group_size=self.size,
+            group_key=group,
+            instance_key=self._key,
+            ordering_token=[],
+        )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process, also within TensorFlow, where Python would not hear of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def from_environment() -> Cluster:
+    """The cluster that TF_CONFIG describes.
+
+    Returns:
+        It; without TF_CONFIG, or with a single process in it, a cluster of this process alone.
+
+    Raises:
+        FlagError: TF_CONFIG is malformed.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return Cluster()
+    try:
+        setting = json.loads(text)
+        jobs, task = setting["cluster"], setting["task"]
+        if not set(jobs) <= set(_JOBS):
+            raise ValueError(f"the jobs {', '.join(jobs)} are not all among {', '.join(_JOBS)}")
+        before = sum(len(jobs.get(job, ())) for job in _JOBS[: _JOBS.index(task["type"])])
+        addresses = [address for job in _JOBS for address in jobs.get(job, [])]
+        if not all(isinstance(job, list) for job in jobs.values()):
+            raise ValueError("a job is a list of addresses")
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"an address is there twice among {', '.join(addresses)}")
+        if task["index"] not in range(len(jobs[task["type"]])):
+            raise ValueError(f"there is no {task['type']} {task['index']}")
+        return _cluster(tuple(addresses), before + task["index"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None
+
+
+_cluster = functools.cache(Cluster)  # its count of gathers goes on from run to run

@@ -1,0 +1,316 @@
+"""One run, from its settings to its record."""
+
+import contextlib
+import datetime
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from dml_tf import data, networks
+from dml_tf.data import Splits
+from dml_tf.data.pictures import UNREADABLE
+from dml_tf.measures import analysis, evaluate
+from dml_tf.method.cohort import Cohort
+from dml_tf.runs import build, records
+from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
+from dml_tf.runs.checkpoint import Checkpoint
+from dml_tf.runs.config import Config, Schedule
+from dml_tf.runs.errors import FlagError, RecordMismatch, RunFailed
+from dml_tf.runs.files import RunFiles, write_whole
+from dml_tf.runs.parallel import loop
+from dml_tf.runs.parallel.placement import Placement, arrange
+
+Callbacks = Sequence[keras.callbacks.Callback]
+
+
+def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()) -> dict:
+    """Trains and measures what the settings ask for, unless that is done already.
+
+    An interrupted run is resumed after its last finished epoch. It ends with the same weights as
+    an uninterrupted one. Where several processes train one run, each calls this with the same
+    settings; the first, the chief, measures, and writes record and model.
+
+    Args:
+        config: The run's settings.
+        verbose: Keras's: 0 silent, 1 a progress bar, 2 one line an epoch. Default: 1 in a
+            terminal, else 2.
+        callbacks: More of Keras's callbacks for the training.
+
+    Returns:
+        The run's record, also written to `<results_dir>/runs/<run_id>.json`; the trained cohort
+        is in `<results_dir>/models/<run_id>.keras`.
+
+    Raises:
+        FlagError: A network's name is wrong, the placement is not possible, or the processes of
+            the run have different settings.
+        FileNotFoundError: Data or the teacher are missing.
+        RecordMismatch: The results folder holds this run with other settings.
+        RunFailed: Data are refused, the loss is not a number, or another process trains this run.
+        ConnectionError: Another of the run's processes has ended.
+    """
+    build.check_networks(config)
+    place, files = arrange(config), RunFiles.of(config)
+    cluster = place.cluster
+    with cluster.watched(), place.locked(files):
+        cluster.refuse_differences("settings", _shared_settings(config))
+        if record := cluster.from_chief(_find, config, place, files):
+            return record
+        splits = build.load_data(config)
+        cluster.refuse_differences("data", _digests(splits))
+        build.check_features(config, splits)
+        if record := cluster.from_chief(_add_analysis, config, splits, files):
+            return record
+        ensure_teacher(config)
+        cohort = build.build_cohort(config, splits, place)
+        placed = place.describe(cohort, config, splits)
+        checkpoint = Checkpoint(files.checkpoint(place.process_name), config, cluster)
+        with _unreadable_refused():
+            trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
+            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+        checkpoint.delete()
+    return record
+
+
+def ensure_teacher(config: Config):
+    """Trains the default teacher of a distillation, unless its weights are there."""
+    if config.method == "distill" and not config.teacher:
+        alone = config.default_teacher
+        if not RunFiles.of(alone).model.exists():
+            run(alone.replace(overwrite=True))
+
+
+def fit(
+    cohort: Cohort,
+    config: Config,
+    splits: Splits,
+    checkpoint: Checkpoint,
+    place: Placement | None = None,
+    verbose: int | None = None,
+    callbacks: Callbacks = (),
+) -> Cohort | None:
+    """Trains a cohort from its checkpoint, if any, to the end of its schedule.
+
+    Args:
+        cohort: As `build_cohort` makes it.
+        config: The run's settings.
+        splits: The run's data.
+        checkpoint: Where to resume from, and to save to.
+        place: Where the peers are, as for `build_cohort`.
+        verbose: As for `run`.
+        callbacks: More of Keras's callbacks.
+
+    Returns:
+        The trained cohort, all of it in this process; None except in the chief of several
+        processes.
+
+    Raises:
+        FlagError: `steps_per_execution` does not fit the schedule.
+    """
+    place = place or Placement()
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    schedule = config.schedule(len(splits.train))
+    _check_steps_per_execution(config.steps_per_execution, schedule)
+    first = checkpoint.restore(cohort)
+    if first and verbose:
+        done = f"{first} of {schedule.epochs} epochs are done"
+        print(f"{config.run_id}: {done}; resuming.", flush=True)
+    if first < schedule.epochs:
+        chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
+        if place.cluster.is_chief:
+            folder = RunFiles.of(config).tensorboard
+            chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+        options = {
+            "initial_epoch": first,
+            "epochs": schedule.epochs,
+            "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
+            "verbose": verbose,
+            "callbacks": [*chosen, Progress(), *callbacks],
+        }
+        watched = _watched(config, splits)
+        if place.is_whole:
+            batches = data.train_batches(splits, config, initial_epoch=first)
+            cohort.fit(batches, validation_data=watched, shuffle=False, **options)
+        else:
+            loop.fit(cohort, config, splits, watched, **options)
+    if not place.is_whole:
+        cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if cohort is not None:
+        _finish_weights(cohort, config, splits, schedule.epochs)
+    return cohort
+
+
+def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:
+    """Moves BatchNorm's averages to the present weights, as Entropy-SGD's authors do.
+
+    During training they were of the Langevin samples around those weights.
+
+    Args:
+        cohort: Trained peers; only the averages, and the seeds of dropout, change.
+        batches: Training batches.
+        count: Batches to use; with a momentum of 0.9 the old averages count 0.9^count.
+    """
+    for images, _ in batches.take(count):
+        for k in cohort.students:
+            cohort.networks[k](images, training=True)
+
+
+def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Checkpoint) -> dict:
+    """What a finished run leaves for tables, figures and readers.
+
+    Args:
+        config: The run's settings.
+        splits: The run's data.
+        cohort: The trained cohort.
+        checkpoint: History and times of its training.
+
+    Returns:
+        The record, of JSON's types; fractions, nats and seconds.
+    """
+    steps = int(cohort.optimizers[0].iterations.numpy())
+    measured = {
+        part: evaluate.measure(cohort, getattr(splits, part), splits)
+        for part in ("train", "validation", "test")
+        if getattr(splits, part) is not None
+    }
+    images = {part: len(getattr(splits, part)) for part in measured}
+    if splits.reid:
+        images |= {part: len(getattr(splits.reid, part)) for part in evaluate.PARTS}
+        measured["test"] = _measure_reid(cohort, config, splits)
+    if config.analyse:
+        measured["analysis"] = analysis.analyse(cohort, splits)
+    return {
+        "run_id": config.run_id,
+        "command": config.command,
+        "config": config.comparable(),
+        "data": splits.name,
+        "images": images,
+        "input": {
+            "shape": list(splits.train.images.shape[1:]),
+            "mean": splits.mean.tolist(),
+            "std": splits.std.tolist(),
+        },
+        "classes": list(map(str, splits.class_names)),
+        "versions": records.versions(),
+        "machine": records.machine(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "steps": steps,
+        "parameters": {
+            name: networks.count_parameters(net)
+            for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
+        },
+        "wall_clock_s": round(checkpoint.wall_clock_s, 3),
+        "cpu_s": round(checkpoint.cpu_s, 3),
+        "images_per_s": round(steps * config.batch_size / checkpoint.wall_clock_s, 2),
+        **measured,
+        "history": checkpoint.history,
+    }
+
+
+def save_model(cohort: Cohort, file: Path):
+    """Writes a cohort whole to a `.keras` file; its folder is made."""
+    with write_whole(file) as part:
+        cohort.save(part)
+
+
+def _shared_settings(config: Config) -> dict:
+    """What the processes of a run must have in common before they read data."""
+    more = {name: getattr(config, name) for name in ("placement", "steps_per_execution")}
+    versions = {f"version of {name}": v for name, v in records.versions().items()}
+    return config.comparable() | more | versions
+
+
+def _digests(splits: Splits) -> dict:
+    """What distinguishes one process's data from another's."""
+    parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
+    return {
+        "classes": list(map(str, splits.class_names)),
+        **{part: split.digest if split else "" for part, split in parts.items()},
+    }
+
+
+def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
+    """The record of the finished run, if it is done."""
+    record = None if config.overwrite else records.find(config)
+    if record and place.kind == "data" and record["placement"]["devices"] != place.replicas:
+        raise RecordMismatch(
+            f"{files.record} is of batches split over {record['placement']['devices']} devices, "
+            f"not {place.replicas}: use another --results_dir, or train again with --overwrite."
+        )
+    return record
+
+
+def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | None:
+    """The record of a run that lacked only its analysis, if its weights are still there."""
+    record = None if config.overwrite else records.find(config.replace(analyse=False))
+    if not record or not files.model.exists():
+        return None
+    record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
+    records.write(record, files.record)
+    return record
+
+
+def _finish(
+    trained: Cohort,
+    config: Config,
+    splits: Splits,
+    files: RunFiles,
+    checkpoint: Checkpoint,
+    placed: dict,
+) -> dict:
+    record = make_record(config, splits, trained, checkpoint) | placed
+    save_model(trained, files.model)
+    records.write(record, files.record)
+    return record
+
+
+def _watched(config: Config, splits: Splits) -> tf.data.Dataset | None:
+    """What is measured after every epoch."""
+    watched = splits.test if config.watch_test else splits.validation
+    return watched and data.eval_batches(watched, splits, 256)
+
+
+def _check_steps_per_execution(at_once: int, schedule: Schedule):
+    """Refuses calls that would run past the end of an epoch or of the run."""
+    counts = {"an epoch's": schedule.steps_per_epoch, "the run's": schedule.steps}
+    if schedule.epochs == 1:
+        del counts["an epoch's"]
+    for what, steps in counts.items():
+        if steps % at_once:
+            fits = max(n for n in range(1, at_once) if not any(s % n for s in counts.values()))
+            raise FlagError(
+                f"--steps_per_execution={at_once} does not divide {what} {steps} steps; {fits} "
+                "is the next lower number that fits."
+            )
+
+
+def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+    """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
+    cohort.steps_per_execution = 1  # evaluation takes single batches
+    for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
+        optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
+    if config.optimizer == "entropy_sgd":
+        settle_statistics(cohort, data.train_batches(splits, config, initial_epoch=epochs))
+
+
+def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
+    features = evaluate.extract_features(cohort, splits, verbose=int(sys.stdout.isatty()))
+    if config.features_out:
+        evaluate.write_features(features, splits, Path(config.features_out))
+    return evaluate.measure_reid(features, splits)
+
+
+@contextlib.contextmanager
+def _unreadable_refused() -> Iterator[None]:
+    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
+        if not reason:
+            raise
+        raise RunFailed(reason[1]) from error

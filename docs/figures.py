@@ -1,0 +1,346 @@
+"""The READMEs' figures, computed from the records in `results/`: `python -m dml_tf.readme`.
+
+Each block between `<!-- figures: name -->` and `<!-- end of figures -->` is written by this
+program; with `--check` nothing is written, and the exit status says whether anything would be.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from dml_tf import home
+from dml_tf.paper import items as experiments
+from dml_tf.paper import markup, tables
+from dml_tf.paper.page import judge
+from dml_tf.paper.scales import SCALES
+from dml_tf.runs import config, records
+from dml_tf.runs.config import Config
+
+RESULTS = home.HOME / "results"
+FILES = tuple(
+    folder / "README.md" for folder in (home.HOME, RESULTS / "cpu", home.HOME / "benchmarks")
+)
+_BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+_AUGMENTED = {
+    "net": ("resnet8:16",),
+    "train_images": 1000,
+    "epochs": 80,
+    "decay_epochs": 24,
+    "augment": "crop_flip",
+}
+_LARGER = {
+    "net": ("resnet20",),
+    "augment": "crop_flip",
+    "image_size": 0,
+    "train_images": 5000,
+    "epochs": 24,
+    "decay_epochs": 7,
+    "validation_fraction": 0.1,
+}
+# Title -> flags of the independent run; the DML run is a pair of the same network.
+SETTINGS = {
+    "1,000 images, 16x16, ResNet-8, with crops and flips": _AUGMENTED,
+    "5,000 images, 32x32, ResNet-20, with crops and flips": _LARGER,
+}
+# Part and measure in the record -> how it is called, and the factor from there to the table.
+_MEASURES = {
+    ("test", "accuracy"): ("test accuracy, %", 100),
+    ("test", "cross_entropy"): ("test cross-entropy, nats", 1),
+    ("test", "entropy"): ("test posterior entropy, nats", 1),
+    ("train", "accuracy"): ("training accuracy, %", 100),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Rewrites the figures, or checks them.
+
+    Args:
+        argv: Command-line arguments.
+
+    Returns:
+        0, or 1 if `--check` finds figures that do not match the records.
+    """
+    parser = argparse.ArgumentParser(prog="python -m dml_tf.readme", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if stale")
+    options = parser.parse_args(argv)
+    old = {file: file.read_text(encoding="utf-8") for file in FILES}
+    new = {file: fill(text) for file, text in old.items()}
+    if options.check:
+        return int(old != new)
+    for file, text in new.items():
+        file.write_text(text, encoding="utf-8")
+    return 0
+
+
+def fill(text: str) -> str:
+    """A text with its blocks of figures computed anew.
+
+    Args:
+        text: Markdown with marked blocks.
+
+    Returns:
+        The same with new figures.
+    """
+    return _BLOCK.sub(lambda m: f"{m[1]}{FIGURES[m[2]]()}\n{m[3]}", text)
+
+
+def photographs() -> str:
+    """Table 2 at cpu scale: its gains."""
+    return f"{_gains('cpu')}\n\n    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
+
+
+def digits() -> str:
+    """Table 2 at mini scale, first data set: its gains."""
+    return _gains("mini")
+
+
+def claims() -> str:
+    """The paper's claims, and what the records on photographs say of them."""
+    lines = tables.verdicts(
+        SCALES["cpu"].available(RESULTS / "cpu"), RESULTS / "cpu", tuple(experiments.ITEMS)
+    )
+    rows, not_run = [], []
+    for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
+        run = compared[compared.seeds > 0]
+        if run.empty:
+            not_run.append(markup.short(item))
+            continue
+        where = ", ".join(dict.fromkeys((f"Sec. {section}", markup.short(item))))
+        unit = markup.unit(run.metric.iloc[0])
+        factor = 1 if unit[0] == "nats" else 100
+        counts = compared.verdict.map(lambda verdict: markup.SAID[verdict][0])
+        rows.append(
+            {
+                "the paper says": f"{claim} ({where})",
+                "here": f"**{judge(run.verdict)[0]}**",
+                "comparisons": ", ".join(
+                    f"{n} {said}" for said, n in counts.value_counts(sort=False).items()
+                ),
+                "differences, points or nats": _differences(run, factor),
+            }
+        )
+    names = ", ".join(dict.fromkeys(not_run))
+    rest = f"\n\nNot run on photographs: what the paper claims of {names}." if names else ""
+    return _markdown(rows) + rest
+
+
+def augmented() -> str:
+    """Independent training and DML with crops and flips: mean, spread and paired difference."""
+    rows, commands = [], []
+    for title, flags in SETTINGS.items():
+        alone, pair = _runs(flags), _runs({**flags, "cohort": 2})
+        shared = sorted(alone.keys() & pair.keys())
+        commands += [f"{_command(runs, shared)}" for runs in (alone, pair)]
+        for measure, (label, factor) in _MEASURES.items():
+            first, second = (
+                {seed: factor * _mean(runs[seed][1], measure) for seed in shared}
+                for runs in (alone, pair)
+            )
+            difference = tables.contrast([(second, 1), (first, -1)])
+            rows.append(
+                {
+                    "setting": title if measure == ("test", "accuracy") else "",
+                    "measure": label,
+                    "independent": _mean_and_spread(first, factor),
+                    "DML, mean of both peers": _mean_and_spread(second, factor),
+                    "difference [95% interval]": _interval(difference, factor),
+                    "seeds": len(shared),
+                }
+            )
+        name = alone[shared[0]][1]["data"]
+    commands = "\n".join(f"    {command}" for command in commands)
+    return f"Data: {name}.\n\n{_markdown(rows)}\n\n{commands}"
+
+
+def selection() -> str:
+    """What the larger setting's learning rate was chosen by."""
+    rows = []
+    for rate in (0.1, 0.05):
+        found = _runs({**_LARGER, "learning_rate": rate}, seeds=1)
+        validation = found[0][1]["validation"]["peers"]["resnet20"]["accuracy"]
+        rows.append({"learning rate": rate, "validation accuracy, %": f"{100 * validation:.2f}"})
+    return _markdown(rows)
+
+
+def setting() -> str:
+    """What the cpu scale's setting was chosen by, of six that take as many images."""
+    rows = []
+    for file in sorted((RESULTS / "cpu" / "selection" / "runs").glob("*.json")):
+        record = records.read(file)
+        run = record["config"]
+        train, validation = (
+            100 * _mean(record, (part, "accuracy")) for part in ("train", "validation")
+        )
+        rows.append(
+            {
+                "images": run["train_images"],
+                "epochs": run["epochs"],
+                "augmentation": run["augment"],
+                "training accuracy, %": f"{train:.2f}",
+                "validation accuracy, %": f"{validation:.2f}",
+            }
+        )
+    return _markdown(sorted(rows, key=lambda row: tuple(map(str, row.values()))))
+
+
+def pilots() -> str:
+    """Runs, DML's too, that were seen before the cpu scale's setting was looked for."""
+    rows = []
+    for file in sorted((RESULTS / "cpu" / "pilots" / "runs").glob("*.json")):
+        record = records.read(file)
+        run = record["config"]
+        rows.append(
+            {
+                "images": run["train_images"],
+                "epochs": run["epochs"],
+                "augmentation": run["augment"],
+                "seed": run["seed"],
+                "method": run["method"],
+                "test accuracy, %": f"{100 * _mean(record, ('test', 'accuracy')):.2f}",
+            }
+        )
+    return _markdown(sorted(rows, key=lambda row: tuple(map(str, row.values()))))
+
+
+def benchmark(name: str) -> str:
+    """What a benchmark printed when its record was written.
+
+    Args:
+        name: Of the benchmark, and of its record.
+    """
+    return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
+
+
+def protocol() -> str:
+    """The cost of the re-identification protocol at Market-1501's size."""
+    measured = records.read(RESULTS / "benchmarks" / "reid.json")
+    rows = [
+        {
+            "dimensions": row["dim"],
+            "features": row["features"],
+            "method": row["method"],
+            "CPU, s": f"{row['cpu_s']:.2f}",
+            "minus the product, s": f"{row['cpu_s_less_product']:.2f}",
+            "peak memory, MB": f"{row['peak_mb']:.0f}",
+        }
+        for row in measured["rows"]
+    ]
+    return (
+        f"Medians of {measured['repeats']} interleaved repeats, {measured['machine']}.\n\n"
+        f"{_markdown(rows)}\n\n    {measured['command']}"
+    )
+
+
+FIGURES = {
+    "photographs": photographs,
+    "claims": claims,
+    "augmented": augmented,
+    "setting": setting,
+    "pilots": pilots,
+    "selection": selection,
+    "digits": digits,
+    "protocol": protocol,
+    **{
+        name: partial(benchmark, name)
+        for name in (
+            "step",
+            "input_pipeline",
+            "memory",
+            "throughput",
+            "pytorch_step",
+            "placement",
+        )
+    },
+}
+
+
+def _gains(scale: str) -> str:
+    """Table 2's gains on what stands in CIFAR-10's place, of the pairs that were run."""
+    table = pd.read_csv(RESULTS / scale / "table2.csv")
+    table = table[(table.dataset == "CIFAR-10") & (table.seeds > 0)]
+    here = SCALES[scale].data["CIFAR-10"].networks
+    rows = []
+    for (pair, column), line in table.set_index(["row", "column"]).iterrows():
+        if not column.startswith("DML-Ind"):
+            continue
+        net = column.removeprefix("DML-Ind ")
+        alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
+                      for m in ("Independent", "DML"))  # fmt: skip
+        networks = pair.split(" + ")
+        rows.append(
+            {
+                "in the place of": pair,
+                "network": f"`{here[networks[int(net[-1]) - 1]]}`, {net}",
+                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+                "difference [95% interval]": _interval(line, 100),
+                "seeds": int(line.seeds),
+            }
+        )
+    return _markdown(rows)
+
+
+def _runs(flags: Mapping, seeds: int = 20) -> dict[int, tuple[Config, dict]]:
+    """Seed -> config and record, of the runs that are there."""
+    found = {}
+    for seed in range(seeds):
+        run = config.load(dataset="cifar10", scale="cpu", seed=seed, **flags)
+        if record := records.find(run):
+            found[seed] = (run, record)
+    return found
+
+
+def _command(runs: Mapping[int, tuple[Config, dict]], seeds: Sequence[int]) -> str:
+    command = runs[seeds[0]][0].replace(seed=0).command
+    return f"{command} --data_dir=FOLDER --seed={seeds[0]}  # to {seeds[-1]}"
+
+
+def _mean(record: dict, measure: tuple[str, str]) -> float:
+    """Mean of a measure over a record's peers."""
+    part, name = measure
+    return float(np.mean([peer[name] for peer in record[part]["peers"].values()]))
+
+
+def _mean_and_spread(values: Mapping[int, float], factor: int) -> str:
+    digits_shown = 2 if factor == 100 else 3
+    mean, std = np.mean(list(values.values())), np.std(list(values.values()), ddof=1)
+    return f"{mean:.{digits_shown}f} ± {std:.{digits_shown}f}"
+
+
+def _interval(line: Mapping, factor: int) -> str:
+    shown = _signed(line["measured"], factor)
+    if np.isnan(line["low"]):
+        return f"{shown} [too few seeds]"
+    return f"{shown} [{_signed(line['low'], factor)}, {_signed(line['high'], factor)}]"
+
+
+def _differences(run: pd.DataFrame, factor: int) -> str:
+    """The range of some comparisons' differences; of values against a threshold, the values."""
+    ends = run.measured.min(), run.measured.max()
+    if threshold := -run.constant.iloc[0]:
+        low, high = (f"{value + threshold:.2f}" for value in ends)
+        return f"none: {low} to {high}, against {threshold:g}"
+    if len(run) == 1:
+        return _interval(run.iloc[0], factor)
+    return " to ".join(_signed(value, factor) for value in ends)
+
+
+def _signed(value: float, factor: int) -> str:
+    return f"{value:+.{2 if factor == 100 else 3}f}"
+
+
+def _markdown(rows: Sequence[Mapping]) -> str:
+    """Rows as a Markdown table, columns named by the first row's keys."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *(row.values() for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
