@@ -3,7 +3,7 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_IS_CHECKOUT = (_PACKAGE.parent / "flags").is_dir()
+_IS_CHECKOUT = (_PACKAGE.parent / "flags" / "digits.flags").is_file()
 
 # Folder under which results and generated data are kept by default: the checkout, or, where the
 # package is installed, the folder in which the command runs.

@@ -8,12 +8,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper import items as experiments
 from dml_tf.paper.scales import SCALES
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
+
+# Two devices, so that placements can be tested; they must exist before TensorFlow starts. What
+# names no device runs on the first, as if it were the only one.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(autouse=True)

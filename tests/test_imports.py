@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import graphlib
 import importlib
 import pkgutil
 import subprocess
@@ -14,53 +15,9 @@ import dml_tf
 
 ROOT = Path(dml_tf.__file__).parent
 
-# Module -> what it may import of the package, directly.
-ALLOWED = {
-    "version": set(),
-    "startup": set(),
-    "losses": set(),
-    "metrics": set(),
-    "reid": set(),
-    "networks": set(),
-    "data": set(),
-    "config": {"data"},
-    "cohort": {"losses", "networks", "optimizers"},
-    "entropy_sgd": set(),
-    "optimizers": {"config", "entropy_sgd"},
-    "records": {"config"},
-    "evaluate": {"cohort", "data", "metrics", "reid"},
-    "analysis": {"cohort", "config", "data", "evaluate", "metrics"},
-    "cluster": {"config", "startup"},
-    "placement": {"cluster", "cohort", "config"},
-    "distribute": {"cohort"},
-    "state": set(),
-    "checkpoint": {"config", "records", "state"},
-    "exported": {"data", "state"},
-    "portable": {"data", "exported"},
-    "run_step": {"exported", "portable", "state"},
-    "check_step": {"exported", "portable"},
-    "scales": set(),
-    "experiments": {"config", "scales"},
-    "estimate": {"config", "records"},
-    "claims": {"experiments"},
-    "tables": {"claims", "config", "experiments", "records", "scales"},
-    "drawings": {"data", "experiments"},
-    "figures": {"drawings", "experiments", "scales", "tables"},
-    "markup": {"experiments", "tables"},
-    "page": {
-        "claims",
-        "config",
-        "drawings",
-        "experiments",
-        "figures",
-        "markup",
-        "scales",
-        "tables",
-    },
-    "report": {"config", "experiments", "figures", "page", "records", "scales", "tables"},
-    "workers": {"startup"},
-    "ray_executor": {"config", "workers"},
-}
+# The rooms from left to right. A room imports only from rooms to its left.
+ROOMS = (("reid", "networks", "data"), ("method",), ("measures",), ("runs",), ("paper", "export"))
+FOR_ALL = {"home", "version"}
 
 
 def imported_by(file):
@@ -71,16 +28,48 @@ def imported_by(file):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def files_of(module):
-    folder = ROOT / module
-    return folder.glob("*.py") if folder.is_dir() else [ROOT / f"{module}.py"]
+def room_of(name):
+    """The room of `dml_tf.room.module`, None for other packages and the package itself."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "dml_tf" and len(parts) > 1 else None
 
 
-@pytest.mark.parametrize("module", ALLOWED)
-def test_imports_point_one_way(module):
-    names = [name for file in files_of(module) for name in imported_by(file)]
-    ours = {name.split(".")[1] for name in names if name.startswith("dml_tf.")}
-    assert ours <= ALLOWED[module] | {module}
+def module_of(file):
+    return ".".join(["dml_tf", *file.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    )
+
+
+FILES = {module_of(file): file for file in ROOT.rglob("*.py")}
+
+
+def test_every_module_stands_in_a_room():
+    rooms = {room for column in ROOMS for room in column}
+    assert {room_of(module) for module in FILES} == rooms | FOR_ALL | {None}
+
+
+@pytest.mark.parametrize("column", range(len(ROOMS)))
+def test_a_room_imports_only_from_rooms_to_its_left(column):
+    allowed = FOR_ALL | {room for left in ROOMS[:column] for room in left}
+    for room in ROOMS[column]:
+        used = {
+            room_of(name)
+            for module, file in FILES.items()
+            if room_of(module) == room
+            for name in imported_by(file)
+        }
+        assert used <= allowed | {room, None}, room
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {}
+    for module, file in FILES.items():
+        names = set(imported_by(file))
+        parents = {name.rpartition(".")[0] for name in names}
+        graph[module] = ({n for n in names if n in FILES} | (parents & FILES.keys())) - {
+            module, "dml_tf", module.rpartition(".")[0],
+        }  # fmt: skip
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_only_the_executor_needs_ray():
@@ -89,27 +78,28 @@ def test_only_the_executor_needs_ray():
         for file in ROOT.rglob("*.py")
         if any(name.split(".")[0] == "ray" for name in imported_by(file))
     ]
-    assert users == ["ray_executor.py"]
+    assert users == ["paper/ray_executor.py"]
 
 
-def test_only_config_reads_flags():
+def test_only_one_module_defines_flags():
     readers = [
         file.relative_to(ROOT).as_posix()
         for file in ROOT.rglob("*.py")
         if any(name.startswith("absl") for name in imported_by(file))
     ]
-    assert readers == ["config.py"]
+    assert readers == ["runs/flags.py"]
 
 
 @pytest.mark.parametrize(
     "statement",
     [
         "import dml_tf",
-        "from dml_tf import config; config.load(dataset='digits', net=('resnet8',))",
-        "from dml_tf import report, run_all, tables",
+        "from dml_tf.runs import config; config.load(dataset='digits', net=('resnet8',)).run_id",
+        "from dml_tf.paper import page, run_all, tables",
         "from dml_tf.data import epoch_draws",
         "from dml_tf import reid",
-        "from dml_tf import exported, state",
+        "from dml_tf.export import folder",
+        "from dml_tf.measures import analysis, evaluate, posteriors, rankings",
     ],
 )
 def test_what_needs_no_tensorflow_does_not_import_it(statement):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -118,7 +117,7 @@ def test_a_record_made_with_other_settings_is_refused(tmp_path):
     record = train.run(asked, verbose=0)
     record["config"]["learning_rate"] = 0.3
     records.write(record, RunFiles.of(asked).record)
-    with pytest.raises(RecordMismatch, match="learning_rate: 0.3 there, 0.1 now"):
+    with pytest.raises(RecordMismatch, match="learning_rate: 0.3 in the file, 0.1 now"):
         train.run(asked, verbose=0)
     assert records.read(RunFiles.of(asked).record) == record
 
@@ -310,33 +309,45 @@ def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
         Checkpoint(tmp_path / "state", asked).restore(cohort)
 
 
-def test_a_run_killed_at_a_random_moment_ends_with_the_same_weights(tmp_path):
-    options = {**SMALL, **RESUMED, "epochs": 40}
-    moment = random.SystemRandom().uniform(0, 1.5)
-    print(f"killed {moment:.3f} s after the first checkpoint")
-    finals = []
-    for name in ("whole", "killed"):
-        asked = config.load(**options, results_dir=str(tmp_path / name))
-        flags = [config.to_flag(k, v) for k, v in options.items()]
-        flags.append(f"--results_dir={tmp_path / name}")
-        if name == "killed":
-            kill_after_first_checkpoint(flags, tmp_path / name / "checkpoints", moment)
-            assert not RunFiles.of(asked).record.exists()
-        finished = command_line(*flags)
-        assert finished.returncode == 0, finished.stderr
-        assert ("epochs are done; resuming" in finished.stdout) == (name == "killed")
-        finals.append(RunFiles.of(asked).model)
-    assert_same_weights(*finals)
+KILLED = {**SMALL, **RESUMED, "epochs": 40}
 
 
-def kill_after_first_checkpoint(flags, folder, moment):
+def command_for(folder):
+    flags = [config.to_flag(name, value) for name, value in KILLED.items()]
+    return [*flags, f"--results_dir={folder}"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Results of the run that nobody kills."""
+    folder = tmp_path_factory.mktemp("whole")
+    finished = command_line(*command_for(folder))
+    assert finished.returncode == 0, finished.stderr
+    assert "resuming" not in finished.stdout
+    return folder
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.7])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole, seconds):
+    kill_after_first_checkpoint(command_for(tmp_path), tmp_path / "checkpoints", seconds)
+    killed, uninterrupted = (
+        RunFiles.of(config.load(**KILLED, results_dir=str(folder))) for folder in (tmp_path, whole)
+    )
+    assert not killed.record.exists()
+    finished = command_line(*command_for(tmp_path))
+    assert finished.returncode == 0, finished.stderr
+    assert "epochs are done; resuming" in finished.stdout
+    assert_same_weights(killed.model, uninterrupted.model)
+
+
+def kill_after_first_checkpoint(flags, folder, seconds):
     process = subprocess.Popen(
         [sys.executable, "train.py", *flags], cwd=ROOT, stdout=subprocess.DEVNULL
     )
     while not list(folder.glob("*/state.npz")):
         assert process.poll() is None, "it ended before its first checkpoint"
         time.sleep(0.01)
-    time.sleep(moment)
+    time.sleep(seconds)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 

@@ -1,8 +1,8 @@
-"""Checkpoints of an unfinished run: at every moment one whole file on disk.
+"""Checkpoints of an unfinished run: at every moment there is one whole file on disk.
 
-Keras's BackupAndRestore writes weights and then the epoch's number in place, and leaves out the
-seed generators: a run killed between the two files repeats an epoch, one killed during the first
-cannot go on at all, and dropout goes on with other masks.
+Keras's BackupAndRestore is not enough. It writes the weights and then the epoch's number, each in
+place, and leaves out the seed generators. A run killed between the two files repeats an epoch, one
+killed while the weights are written cannot resume, and dropout draws other masks.
 """
 
 import shutil
@@ -21,11 +21,10 @@ from dml_tf.runs.parallel.cluster import Cluster
 class Checkpoint(keras.callbacks.Callback):
     """Saves a cohort and its history after every epoch, and restores them.
 
-    One file holds all: weights, optimizers, seed generators, history and times. It is written
-    under another name and renamed when whole.
+    One file holds weights, optimizers, seed generators, history and times.
 
     Args:
-        folder: Where the checkpoint of this run goes; nothing else may be there.
+        folder: Folder of this run's checkpoint; it holds nothing else.
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
             the last epoch that all have finished, so each keeps its last two.
@@ -48,13 +47,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.cpu_s = 0.0
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the newest checkpoint, if there is one.
-
-        Args:
-            model: A compiled, built cohort like the one that was saved.
+        """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
 
         Returns:
-            How many epochs are finished.
+            Number of finished epochs.
 
         Raises:
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
@@ -64,8 +60,8 @@ class Checkpoint(keras.callbacks.Callback):
         epoch = self._cluster.least(newest)
         if epoch < newest:
             print(
-                f"{self._file.parent} has epoch {newest}, another process of the run epoch {epoch} "
-                "only: going back to that.",
+                f"{self._file.parent} has epoch {newest}, another process of the run only epoch "
+                f"{epoch}: this process resumes after epoch {epoch}, too.",
                 flush=True,
             )
         if not epoch:
@@ -74,12 +70,12 @@ class Checkpoint(keras.callbacks.Callback):
             progress, arrays = next(each for each in found if each[0]["epoch"] == epoch)
         except StopIteration:
             raise RecordMismatch(
-                f"{self._file.parent} has epoch {newest}, another process of the run epoch {epoch} "
-                "only: they are of different runs. Move the checkpoints of all processes away."
+                f"{self._file.parent} has epoch {newest}, another process of the run only epoch "
+                f"{epoch}: they are of different runs. Move the checkpoints of all processes away."
             ) from None
-        if epoch != newest:  # the newest was not agreed on: this is now the one to fall back to
+        if epoch != newest:  # the newest is no use to the others
             self._previous.replace(self._file)
-        # The state of an exported step has its metrics' variables behind the cohort's.
+        # The state of an exported step has its metrics' variables after the cohort's.
         for variable, array in zip(variables(model), arrays, strict=False):
             variable.assign(array)
         self._epoch, self.history = progress["epoch"], progress["history"]
@@ -100,12 +96,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._cpu_started = time.process_time() - self.cpu_s
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves the state after an epoch.
-
-        Args:
-            epoch: Its index, from 0.
-            logs: Its metrics.
-        """
+        """Saves the state after an epoch."""
         self._epoch = epoch + 1
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
@@ -131,26 +122,11 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def variables(model: keras.Model) -> list:
-    """Everything that a training step reads and writes and that outlives an epoch.
-
-    Args:
-        model: A compiled, built cohort.
-
-    Returns:
-        Its weights, seed generators' states and optimizers' variables, in a fixed order.
-    """
+    """A cohort's weights, seed generators and optimizers' variables, in a fixed order."""
     return [*model.variables, *(v for optimizer in model.optimizers for v in optimizer.variables)]
 
 
 def peer_variables(cohort: keras.Model, k: int) -> list:
-    """What training changes of one student.
-
-    Args:
-        cohort: A compiled, built cohort.
-        k: Index of a peer that this process trains.
-
-    Returns:
-        Variables of its network, seed generators' included, and of its optimizer.
-    """
+    """The variables of peer k, which this process trains: its network's and its optimizer's."""
     optimizer = cohort.optimizers[cohort.trained.index(k)]
     return [*cohort.networks[k].variables, *optimizer.variables]

@@ -1,4 +1,4 @@
-"""Starting TensorFlow as a command-line program wants it."""
+"""Importing TensorFlow without the lines that its C++ code prints."""
 
 import contextlib
 import os
@@ -8,13 +8,11 @@ _WANTED = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 
 
 def import_tensorflow(threads: int = 0):
-    """Imports TensorFlow without the lines that its C++ code prints on every start.
-
-    Setting the environment variable `TF_CPP_MIN_LOG_LEVEL` brings them back.
+    """Imports TensorFlow quietly, unless `TF_CPP_MIN_LOG_LEVEL` is set in the environment.
 
     Args:
-        threads: Threads for one operation and for operations side by side; 0 leaves the choice to
-            TensorFlow.
+        threads: TensorFlow's threads, within an operation and between operations; 0 for its
+            default.
     """
     with quiet():
         import tensorflow as tf
@@ -27,18 +25,18 @@ def import_tensorflow(threads: int = 0):
 
 
 def quiet() -> contextlib.AbstractContextManager[None]:
-    """Context without what TensorFlow's C++ code prints, unless it is wanted."""
+    """Context in which TensorFlow's C++ code prints nothing, unless it is wanted."""
     return contextlib.nullcontext() if _WANTED else _silence()
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Sends file descriptor 2 nowhere: the lines come from below Python's sys.stderr."""
+    """Sends file descriptor 2 to the null device; C++ code does not use Python's sys.stderr."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     saved = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)
         yield
     finally:
         os.dup2(saved, 2)

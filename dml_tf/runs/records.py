@@ -14,16 +14,10 @@ from dml_tf.version import __version__
 
 
 def find(config: Config) -> dict | None:
-    """The record of a finished run.
-
-    Args:
-        config: The run's settings.
-
-    Returns:
-        The record, or None if the run has not finished, or lacks the analysis that is asked for.
+    """The record of a finished run; None if the run, or the analysis that is asked for, is missing.
 
     Raises:
-        RecordMismatch: The file is there but was made with other settings, or is no record.
+        RecordMismatch: The file was made with other settings, or is no record.
     """
     file = RunFiles.of(config).record
     if not file.exists():
@@ -40,22 +34,15 @@ def find(config: Config) -> dict | None:
 
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):
-    """Refuses results that were made with other settings than those asked for.
-
-    Args:
-        recorded: Settings that were written down, as `Config.comparable` gives them.
-        config: Settings asked for.
-        file: Where they were written, for the message.
-
-    Raises:
-        RecordMismatch: Some differ.
-    """
+    """Raises `RecordMismatch` if a file's recorded settings differ from those asked for."""
     asked = config.comparable()
-    # A setting that is newer than the record had its default's effect then.
+    # A record from before a setting existed was made with what is now its default.
     recorded = {field.name: field.default for field in dataclasses.fields(config)} | recorded
     names = sorted(n for n in asked if recorded[n] != asked[n])
     if names:
-        differences = ", ".join(f"{n}: {recorded.get(n)} there, {asked.get(n)} now" for n in names)
+        differences = ", ".join(
+            f"{n}: {recorded.get(n)} in the file, {asked.get(n)} now" for n in names
+        )
         raise RecordMismatch(
             f"{file} was made with other settings ({differences}). Use another --results_dir, "
             "move it away, or train again with --overwrite."
@@ -63,14 +50,7 @@ def refuse_mismatch(recorded: dict, config: Config, file: Path):
 
 
 def read(file: Path) -> dict:
-    """Reads a record.
-
-    Args:
-        file: Its path.
-
-    Returns:
-        The record.
-    """
+    """Reads a record."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -80,14 +60,7 @@ def write(record: dict, file: Path):
 
 
 def summary(record: dict) -> str:
-    """One line for each peer of a finished run.
-
-    Args:
-        record: The run's record.
-
-    Returns:
-        Lines with accuracy in percent and cross-entropy in nats, or mAP and rank-1 in percent.
-    """
+    """A line for each peer: accuracy and cross-entropy, or mAP and rank-1, in percent and nats."""
     test = record["test"]
     rows = test["peers"] | {name: test[name] for name in ("average", "ensemble") if name in test}
     width = max(map(len, rows))

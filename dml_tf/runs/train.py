@@ -76,7 +76,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
 
 
 def ensure_teacher(config: Config):
-    """Trains the default teacher of a distillation, unless its weights are there."""
+    """Trains the default teacher of a distillation, unless its weights exist."""
     if config.method == "distill" and not config.teacher:
         alone = config.default_teacher
         if not RunFiles.of(alone).model.exists():
@@ -245,7 +245,7 @@ def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
 
 
 def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | None:
-    """The record of a run that lacked only its analysis, if its weights are still there."""
+    """The record of a run that lacked only its analysis, if its weights still exist."""
     record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not files.model.exists():
         return None

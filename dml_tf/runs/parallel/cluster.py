@@ -1,7 +1,7 @@
-"""The processes that train one run together, on TensorFlow's collectives.
+"""The processes that train one run together, by TensorFlow's collectives.
 
-Nothing here but TensorFlow's own runtime opens a connection: `tf.distribute` starts its server from
-the environment variable TF_CONFIG, and what the processes tell each other are gathers.
+Only TensorFlow's runtime opens connections: `tf.distribute` starts its server from the environment
+variable TF_CONFIG. All that the processes exchange goes through gathers.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
 )
 _JOBS = ("chief", "worker")  # in the order of TensorFlow's collectives
-# Keys of the groups of devices that gather: apart from those that tf.distribute counts up from 1.
+# Group keys of our gathers, far from those of tf.distribute, which count up from 1.
 _DEVICES, _HOSTS = 10_001, 10_002
-# What collectives raise when a process is gone.
-_SIGNS = (
+# What collectives raise when a process has ended.
+_LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -36,14 +36,14 @@ _SIGNS = (
 
 
 class Cluster:
-    """The processes of one run, each of which calls the same methods in the same order.
+    """The processes of one run. Each must call the same methods in the same order.
 
     Args:
-        addresses: `host:port` of each process; one process needs none.
-        rank: Which of them this is; the first is the chief, which writes record and model.
+        addresses: `host:port` of each process; not needed for one process.
+        rank: Index of this process. The first is the chief, which writes record and model.
 
     Attributes:
-        rank: As given.
+        rank: Index of this process.
         size: Number of processes.
 
     Example:
@@ -63,15 +63,15 @@ class Cluster:
         return self.rank == 0
 
     def connect(self) -> tf.distribute.MultiWorkerMirroredStrategy:
-        """Starts TensorFlow's server and waits for the others; before any other use of TensorFlow.
+        """Starts TensorFlow's server and waits for the other processes.
 
-        A process can do so once: further calls return the same.
+        It must come before any other use of TensorFlow. Further calls return the same strategy.
 
         Returns:
             The strategy that mirrors variables over all processes.
 
         Raises:
-            ConnectionError: TensorFlow's server cannot start, or the others do not come.
+            ConnectionError: TensorFlow's server cannot start, or the others do not connect.
         """
         if self._strategy:
             return self._strategy
@@ -82,32 +82,21 @@ class Cluster:
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise ConnectionError(
-                f"worker {self.rank} could not start at {self._addresses[self.rank]}, or its peers "
-                f"did not come ({error.message}). TF_CONFIG must list the same addresses in every "
-                "process, each free on its own host."
+                f"worker {self.rank} could not start at {self._addresses[self.rank]}, or the other "
+                f"processes did not connect ({error.message}). TF_CONFIG must list the same "
+                "addresses in every process, each free on its own host."
             ) from error
         return self._strategy
 
     def gather(self, value: tf.Tensor) -> tf.Tensor:
-        """The same quantity of every process.
+        """The values of all processes, stacked: shape `(processes, *value.shape)`.
 
-        Args:
-            value: This process's; of one shape and dtype in all of them.
-
-        Returns:
-            All, in order, shape `(processes, *value.shape)`.
+        The shape and dtype must be the same in all processes.
         """
         return self._gather(value, _DEVICES)
 
     def share(self, data: bytes) -> list[bytes]:
-        """What every process has to say.
-
-        Args:
-            data: This process's part, of any length.
-
-        Returns:
-            Each process's part, in order.
-        """
+        """The bytes that each process passes, of any length, in the order of the processes."""
         words = np.frombuffer(data + b"\0" * (-len(data) % 4), np.int32)
         with tf.device("CPU:0"):
             lengths = self._gather(tf.constant(len(data), tf.int64), _HOSTS).numpy()
@@ -117,22 +106,13 @@ class Cluster:
         return [row.tobytes()[:length] for row, length in zip(gathered, lengths, strict=True)]
 
     def least(self, number: int) -> int:
-        """The smallest of the processes' numbers.
-
-        Args:
-            number: This process's.
-        """
+        """The smallest of the numbers that the processes pass."""
         if self.size == 1:
             return number
         return min(int(theirs) for theirs in self.share(str(number).encode()))
 
     def from_chief(self, make: Callable[..., dict | None], *arguments) -> dict | None:
-        """What the chief makes, in every process.
-
-        Args:
-            make: Called by the chief alone; returns JSON's types.
-            *arguments: Its arguments.
-        """
+        """What `make` returns in the chief, the only one to call it; JSON's types."""
         if self.size == 1:
             return make(*arguments)
         made = make(*arguments) if self.is_chief else None
@@ -161,14 +141,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Context in which the end of another process is told as such.
-
-        Raises:
-            ConnectionError: Another process has ended or cannot be reached.
-        """
+        """Context that raises ConnectionError when another process of the run has ended."""
         try:
             yield
-        except _SIGNS as error:
+        except _LOST as error:
             if self.size == 1:
                 raise
             named = re.search(
@@ -177,9 +153,9 @@ class Cluster:
             who = f"{named[1]} {named[2]}" if named else "one"
             raise ConnectionError(
                 f"another process of this run has ended, or cannot be reached ({who} of "
-                f"{', '.join(self._addresses)}): see what it said. When all are started again with "
-                "the same command, the run goes on after the last epoch that all have finished. "
-                f"TensorFlow's words: {error.message.strip().partition(chr(10))[0]}"
+                f"{', '.join(self._addresses)}): see its messages. To resume after the last epoch "
+                "that all have finished, start all processes again with the same command. "
+                f"TensorFlow's message: {error.message.strip().partition(chr(10))[0]}"
             ) from error
 
     def _gather(self, value: tf.Tensor, group: int) -> tf.Tensor:
@@ -197,7 +173,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the process, also within TensorFlow, where Python would not hear of it."""
+    """Ctrl-C ends the process also inside TensorFlow, where Python's own handler never runs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -209,10 +185,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def from_environment() -> Cluster:
-    """The cluster that TF_CONFIG describes.
-
-    Returns:
-        It; without TF_CONFIG, or with a single process in it, a cluster of this process alone.
+    """The cluster that TF_CONFIG describes; without TF_CONFIG, this process alone.
 
     Raises:
         FlagError: TF_CONFIG is malformed.
@@ -230,7 +203,7 @@ def from_environment() -> Cluster:
         if not all(isinstance(job, list) for job in jobs.values()):
             raise ValueError("a job is a list of addresses")
         if len(set(addresses)) < len(addresses):
-            raise ValueError(f"an address is there twice among {', '.join(addresses)}")
+            raise ValueError(f"an address is listed twice among {', '.join(addresses)}")
         if task["index"] not in range(len(jobs[task["type"]])):
             raise ValueError(f"there is no {task['type']} {task['index']}")
         return _cluster(tuple(addresses), before + task["index"])
@@ -238,4 +211,6 @@ def from_environment() -> Cluster:
         raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None
 
 
-_cluster = functools.cache(Cluster)  # its count of gathers goes on from run to run
+_cluster = functools.cache(
+    Cluster
+)  # one object, so that its count of gathers continues in the next run

@@ -1,7 +1,7 @@
-"""Training where Keras's `fit` fails: mirrored over processes, or with peers in other ones.
+"""Training where Keras's `fit` fails: peers that are mirrored, or in other processes.
 
-`fit` builds a model anew under a strategy and averages scalars over processes, and can do neither
-for a cohort. This loop runs the same `train_step`, with the same callbacks, under any strategy.
+Under a strategy `fit` builds a model again and averages scalars over processes. A cohort allows
+neither. This loop runs the same `train_step` with the same callbacks under any strategy.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,15 +31,16 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> None:
-    """Trains a cohort under the strategy that it was made under, as Keras's `fit` would.
+    """Trains a cohort under its own strategy, as Keras's `fit` would.
 
-    A batch's logs are the means over this process's replicas, an epoch's count all images once.
+    The logs of a batch are means over this process's replicas. Those of an epoch are over all
+    images.
 
     Args:
         cohort: Compiled and built.
         config: The run's settings.
         splits: The run's data.
-        validation: Batches to measure after every epoch; each replica measures all of them.
+        validation: Batches to measure after every epoch; every replica measures all of them.
         initial_epoch: First epoch, counted from 0.
         epochs: Index after the last epoch.
         steps_per_epoch: Steps, a multiple of the cohort's `steps_per_execution`.
@@ -111,7 +112,7 @@ def _batches(
 
 
 def _function(cohort: Cohort, step: Callable) -> Callable:
-    """A `tf.function` of an iterator and a number of steps, which gives the last step's logs."""
+    """A `tf.function` of an iterator and a number of steps; it returns the last step's logs."""
     strategy = cohort.distribute_strategy
 
     def one(iterator):

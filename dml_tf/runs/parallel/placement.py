@@ -1,6 +1,7 @@
-"""Where a cohort's peers are: on one device, a device or a process each, or mirrored over several.
+"""Where the peers of a cohort are: on one device, on one each, in one process each, or mirrored.
 
-With one peer a device only posteriors travel (Secs. 3.2, 4.5); with mirrored peers gradients do.
+With one peer on each device only posteriors are sent (Secs. 3.2, 4.5); with mirrored peers,
+gradients.
 """
 
 import contextlib
@@ -20,13 +21,13 @@ from dml_tf.runs.parallel.cluster import Cluster, from_environment
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A `dml_tf.cohort.Placement` for the devices and processes at hand; made by `arrange`.
+    """The devices and processes of one run; `arrange` makes it.
 
     Attributes:
-        kind: `one`, `peers` or `data`, the flag.
-        devices: This process's devices; of `peers` in one process, those that are used.
+        kind: Value of `--placement`: `one`, `peers` or `data`.
+        devices: The devices of this process that are used.
         cluster: The processes of the run.
-        strategy: What mirrors the peers; None but for `data`.
+        strategy: TensorFlow's strategy that mirrors the peers; only for `data`.
     """
 
     kind: str = "one"
@@ -36,12 +37,12 @@ class Placement:
 
     @property
     def replicas(self) -> int:
-        """Parts into which a batch is split."""
+        """Number of parts into which a batch is split."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     @property
     def devices_used(self) -> int:
-        """Devices that do the run's work, of all processes."""
+        """Number of devices that train, over all processes."""
         if self.kind == "data":
             return self.replicas
         return self.cluster.size if self.peer_a_process else len(self.devices)
@@ -53,7 +54,7 @@ class Placement:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process has the one copy of every peer."""
+        """Whether this process alone has every peer."""
         return not self.strategy and self.cluster.size == 1
 
     def scope(self) -> contextlib.AbstractContextManager:
@@ -61,30 +62,23 @@ class Placement:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def on(self, k: int) -> contextlib.AbstractContextManager:
-        """Context in which peer k's variables are made and its work is done.
-
-        Args:
-            k: Index of the peer.
-        """
+        """Context in which peer k's variables are made and its work is done."""
         on_own_device = self.kind == "peers" and not self.peer_a_process
         return tf.device(self.devices[k]) if on_own_device else contextlib.nullcontext()
 
     def trains(self, k: int) -> bool:
-        """Whether this process has peer k.
-
-        Args:
-            k: Index of the peer.
-        """
+        """Whether this process has peer k."""
         return not self.peer_a_process or k == self.cluster.rank
 
     def exchange(self, outputs: Sequence[Outputs]) -> list[Outputs]:
-        """Every peer's outputs; those of other processes are gathered, in float32.
+        """The outputs of all peers; those of other processes are gathered, in float32.
 
         Args:
-            outputs: What this process has: name -> values, shape `(batch, width)`, of each peer.
+            outputs: For each peer, name -> values of shape `(batch, width)`; empty for a peer of
+                another process.
 
         Returns:
-            The same of all peers.
+            The same for all peers.
         """
         if not self.peer_a_process:
             return list(outputs)
@@ -95,16 +89,10 @@ class Placement:
         return [dict(zip(own, tf.split(each, widths, axis=1), strict=True)) for each in gathered]
 
     def bytes_per_step(self, cohort: Cohort, batch_size: int, classes: int) -> int:
-        """What one device, or process, receives from the others in a training step.
+        """Bytes that one device, or process, receives from the others in a training step.
 
-        Args:
-            cohort: The cohort that is placed.
-            batch_size: Images in a mini-batch.
-            classes: Number of classes.
-
-        Returns:
-            Bytes: of the other peers' outputs, once or, in processes of their own, once more for
-            every refresh; of mirrored peers' gradients, what an all-reduce cannot do without.
+        With one peer on each device: the other peers' outputs, in processes once more for every
+        refresh. With mirrored peers: the least that an all-reduce of the gradients must send.
         """
         if self.kind == "data":
             elements = sum(v.shape.num_elements() for v in cohort.trainable_variables)
@@ -115,31 +103,31 @@ class Placement:
         width = classes
         if cohort.feature_weight:
             width += cohort.networks[cohort.trained[0]].output["features"].shape[-1]
-        times = 1 + self.peer_a_process * cohort.refreshes
+        times = 1 + (cohort.refreshes if self.peer_a_process else 0)
         return times * (peers - 1) * batch_size * width * 4
 
     @property
     def process_name(self) -> str:
-        """Distinguishes what only a process that does the same may go on with; empty for one."""
+        """Suffix of the files that only a process with the same part can use; empty for one."""
         size = self.cluster.size
         split = f".split{self.replicas}" if self.kind == "data" else ""
         return split + (f".worker{self.cluster.rank}of{size}" if size > 1 else "")
 
     @contextlib.contextmanager
     def locked(self, files: RunFiles) -> Iterator[None]:
-        """Context that holds a run against a second one, and a part against a second process."""
+        """Context that keeps other processes away from this run, or from this process's part."""
         busy = RunFailed(
             f"Another process is training {files.run_id} in {files.folder}. Wait for it, or use "
             "another --results_dir."
         )
         names = {self.process_name} | ({""} if self.cluster.is_chief else set())
-        with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as locks:
             for name in sorted(names):
-                held.enter_context(hold(files.lock(name), busy))
+                locks.enter_context(hold(files.lock(name), busy))
             yield
 
     def describe(self, cohort: Cohort, config: Config, splits: Splits) -> dict:
-        """Prints who does what, and returns it for the record; nothing for one device."""
+        """Prints which process trains what, and returns it for the record; {} for one device."""
         if self.kind == "one":
             return {}
         received = self.bytes_per_step(cohort, config.batch_size, splits.num_classes)
@@ -163,21 +151,15 @@ class Placement:
             where = ", ".join(map("{} on {}".format, cohort.peer_names, self.devices))
         line = f"--placement={self.kind}: {where}; each receives {received:,} bytes a step."
         if self.kind == "peers" and cohort.refreshes:
-            line += " Sequential updates wait for one another: --update=simultaneous overlaps."
+            line += " Sequential updates wait for one another; --update=simultaneous does not."
         return line
 
 
 def arrange(config: Config) -> Placement:
     """The placement that the settings and TF_CONFIG ask for; waits for the other processes.
 
-    Args:
-        config: The run's settings.
-
-    Returns:
-        The placement.
-
     Raises:
-        FlagError: It cannot be had with the devices and processes at hand.
+        FlagError: These devices and processes do not allow it.
         ConnectionError: The other processes cannot be reached.
     """
     processes = from_environment()
@@ -218,7 +200,7 @@ _mirrored = functools.cache(tf.distribute.MirroredStrategy)
 
 
 def _refuse(config: Config, processes: int):
-    """What no process of the run can do."""
+    """Refuses what several processes cannot do."""
     if processes == 1:
         return
     if config.placement == "one":

@@ -1,10 +1,11 @@
-"""Claims on two devices; `test_placement.py` runs them in a process of their own."""
+"""Peers on two devices, and batches split over two, learn as on one."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from plain import without_batch_norm
+from rounding import StartOneRoundingAway, assert_alike, assert_like_histories
 
 from dml_tf import Cohort, data, networks
 from dml_tf.networks.layers import BatchNormalization
@@ -12,9 +13,6 @@ from dml_tf.runs import build, config, records, train
 from dml_tf.runs.errors import FlagError, RecordMismatch
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import arrange
-
-CPU = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 SMALL = {
     "dataset": "digits", "image_size": 8, "batch_size": 16, "steps": 0, "epochs": 2, "cohort": 2,
@@ -65,24 +63,25 @@ def no_batch_norm():
 def one(no_batch_norm, tmp_path_factory):
     """Half of the images have labels, kernels decay, and every loss is in use."""
     asked = settings(**LOSSES, results_dir=str(tmp_path_factory.mktemp("one")))
-    return train.run(asked, verbose=0), weights_of(asked)
+    twin = asked.replace(results_dir=str(tmp_path_factory.mktemp("twin")))
+    start = build.build_cohort(asked, build.load_data(asked)).get_weights()
+    record = train.run(asked, verbose=0)
+    rounded = train.run(twin, verbose=0, callbacks=[StartOneRoundingAway()])
+    return (record, weights_of(asked)), (rounded, weights_of(twin)), start
 
 
-def assert_alike(record, weights, one):
-    expected, theirs = one
-    for ours, other in zip(weights, theirs, strict=True):
-        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
+def assert_learnt_as_one(record, weights, one):
+    (expected, theirs), (rounded, twin), start = one
+    assert_alike(weights, theirs, twin, start)
     assert record.keys() == expected.keys() | {"placement"}
     assert record["steps"] == expected["steps"] == 2 * 12
-    assert record["history"].keys() == expected["history"].keys()
-    for name, values in record["history"].items():
-        np.testing.assert_allclose(values, expected["history"][name], rtol=1e-3, err_msg=name)
+    assert_like_histories(record["history"], expected["history"], rounded["history"])
 
 
 def test_peers_on_their_own_devices_learn_as_on_one(one, tmp_path, capsys):
     asked = settings(placement="peers", **LOSSES, results_dir=str(tmp_path))
     record = train.run(asked, verbose=0)
-    assert_alike(record, weights_of(asked), one)
+    assert_learnt_as_one(record, weights_of(asked), one)
     assert record["placement"] == {
         "kind": "peers", "processes": 1, "devices": 2, "bytes_per_step": 16 * (10 + 4) * 4,
     }  # fmt: skip
@@ -102,7 +101,7 @@ def test_a_split_batch_gives_the_weights_of_a_whole_one_although_the_run_was_sto
     with pytest.raises(KeyboardInterrupt):
         train.run(asked, verbose=0, callbacks=[Interrupt()])
     record = train.run(asked, verbose=0)
-    assert_alike(record, weights_of(asked), one)
+    assert_learnt_as_one(record, weights_of(asked), one)
     record["placement"]["devices"] = 4
     records.write(record, RunFiles.of(asked).record)
     with pytest.raises(RecordMismatch, match="split over 4 devices, not 2"):
