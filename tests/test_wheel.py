@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -31,7 +30,7 @@ def every_setting():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder that holds what the wheel holds, as pip unpacks it."""
+    """An empty folder into which pip has built and installed the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("dml_tf", "flags"):
@@ -39,16 +38,14 @@ def installed(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "requirements.txt", *SHIPPED):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(home.HOME / name, source / name)
+    site = folder / "site"
     command = [
-        sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet",
-        "--disable-pip-version-check", f"--wheel-dir={folder}",
+        sys.executable, "-m", "pip", "install", ".", "--no-deps", "--no-build-isolation", "--quiet",
+        "--disable-pip-version-check", f"--target={site}",
     ]  # fmt: skip
-    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(folder / "site")
-    return folder / "site"
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return site
 
 
 def run_installed(installed, folder, *arguments):
