@@ -9,6 +9,7 @@ commands:
   import  where TensorFlow is: make the cohort and the record of the trained run
 
 `python -m dml_tf.export COMMAND --help` lists the arguments of a command.
+Exit status: 0 done; 1 failed, or refused; 2 bad arguments; 3 `run` was cut and can be resumed.
 """
 
 import argparse

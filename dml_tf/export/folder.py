@@ -55,8 +55,8 @@ class Export:
     Attributes:
         folder: Where `step.mlir`, `images.npz`, `state.npz` and `manifest.json` are.
         manifest: `conventions`: how to use the files, in words. `run_id`, `command`, `config`,
-            `data_dir`, `results_dir`: the run. `images`: what `describe` returns for the training
-            images, and their `mean` and `std`. `steps` of the whole run, `epochs` and
+            `data_dir`, `results_dir`: the run. `images`: `count` of the training images, `shape` of one,
+            hashes `labels_sha256` and `pixels_sha256`, and their `mean` and `std`. `steps` of the whole run, `epochs` and
             `steps_per_epoch`. `variables`: `name`, `shape`, `dtype` and `updated` of each, in the
             program's order. `learning_rate`: its `places` among the variables and its values
             `by_epoch`. `metrics`: name -> places of its total and its count. `versions` of the
@@ -107,11 +107,7 @@ class Export:
         return self.config.schedule(self.manifest["images"]["count"])
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Context that holds the folder against a second process that would write to it.
-
-        Raises:
-            BlockingIOError: Another process holds it.
-        """
+        """Context that holds the folder; `BlockingIOError` while another process holds it."""
         busy = f"Another process uses {self.folder}. Wait until it ends, or use another folder."
         return files.hold(self.folder / ".lock", BlockingIOError(busy))
 
@@ -161,16 +157,9 @@ class Export:
         return train
 
     def refuse_others(self, train: Split, place: Path | str):
-        """Refuses training images that are not those of the export.
+        """Refuses training images of another number, shape or labels than those of the export.
 
         Pixels are not compared: JPEG decoders differ a little.
-
-        Args:
-            train: Training images.
-            place: Where they come from, for the message.
-
-        Raises:
-            ValueError: Their number, shape or labels, in order, differ.
         """
         found, expected = describe(train), self.manifest["images"]
         if any(found[key] != expected[key] for key in ("count", "shape", "labels_sha256")):
@@ -219,14 +208,7 @@ class Export:
 
 
 def describe(train: Split) -> dict:
-    """What distinguishes one training set from another.
-
-    Args:
-        train: Training images.
-
-    Returns:
-        `count`, `shape` of one image, and the hashes `labels_sha256` and `pixels_sha256`.
-    """
+    """What distinguishes one training set from another."""
     return {
         "count": len(train),
         "shape": list(train.images.shape[1:]),

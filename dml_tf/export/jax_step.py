@@ -26,11 +26,7 @@ Advance = Callable[[State, "Data", EpochDraws, int, int], State]
 
 
 def find_device(platform: str | None = None) -> jax.Device:
-    """JAX's first device of a platform, as `cpu`; by default of its preferred platform.
-
-    Raises:
-        RunFailed: JAX finds none.
-    """
+    """JAX's first device of a platform, such as `cpu`; by default of its preferred platform."""
     try:
         return jax.devices(platform)[0]
     except RuntimeError as error:
@@ -141,20 +137,7 @@ def _replace(state: State, places: Sequence[int], value: float) -> State:
 
 
 def load_step(export: Export, precision: str = "default") -> Step:
-    """Makes a JAX function of an exported program.
-
-    Args:
-        export: The exported run.
-        precision: As for `Trainer`.
-
-    Returns:
-        A function `(state, images, labels) -> state` for use under `jax.jit`; images are
-        normalised, shape `(batch, height, width, channels)`, float32, and labels int64.
-
-    Raises:
-        FileNotFoundError: There is no program.
-        ValueError: The program is damaged.
-    """
+    """The exported program as a function `(state, images, labels) -> state` for `jax.jit`."""
     file = export.folder / PROGRAM
     text = file.read_text(encoding="utf-8")
     if precision == "highest":
@@ -207,14 +190,6 @@ def to_device(train: Split, export: Export, device: jax.Device) -> Data:
 
     The normalised values are NumPy's, looked up on the device. No compiler can round them in
     another way (a fused multiply-add would), and batches equal those of `tf.data` bit for bit.
-
-    Args:
-        train: Training images.
-        export: The exported run, with the mean and standard deviation of its pixels.
-        device: Where to.
-
-    Returns:
-        The training set.
     """
     images = export.manifest["images"]
     mean, std = (np.array(images[key], np.float32) for key in ("mean", "std"))
@@ -223,15 +198,7 @@ def to_device(train: Split, export: Export, device: jax.Device) -> Data:
 
 
 def batch(data: Data, draws: EpochDraws) -> tuple[jax.Array, jax.Array]:
-    """Cuts, mirrors and normalises a mini-batch, as `dml_tf.data.train_batches` does.
-
-    Args:
-        data: The training set.
-        draws: One batch of draws, each of shape `(batch,)`.
-
-    Returns:
-        Images, shape `(batch, height, width, channels)`, float32, and labels, shape `(batch,)`.
-    """
+    """Cuts, mirrors and normalises a mini-batch, as `dml_tf.data.train_batches` does."""
     _, height, width, channels = data.images.shape
     pad = crop_pad(height)
     rows = _reflect(draws.top[:, None] - pad + np.arange(height, dtype=np.int32), height)
@@ -249,15 +216,8 @@ def _reflect(place: jax.Array, size: int) -> jax.Array:
 def one_by_one(step: Step) -> Advance:
     """Steps in a dispatch of their own each, for CPUs.
 
-    XLA's CPU compiler runs convolutions inside a loop many times slower.
-
-    Args:
-        step: What `load_step` returned.
-
-    Returns:
-        A function `(state, data, draws, first, last) -> state` that does the steps from `first`
-        to before `last` of an epoch with these draws, of shape `(steps, batch)`. The state that it
-        is given cannot be used again.
+    XLA's CPU compiler runs convolutions inside a loop many times slower. The result takes the
+    draws of an epoch, and does its steps from `first` to before `last`.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -273,10 +233,7 @@ def one_by_one(step: Step) -> Advance:
 
 
 def in_one_dispatch(step: Step) -> Advance:
-    """All steps in one dispatch, for accelerators; otherwise as `one_by_one`.
-
-    One compilation serves any number of steps.
-    """
+    """All steps in one dispatch, for accelerators; one compilation serves any number of them."""
 
     @functools.partial(jax.jit, donate_argnums=0)
     def advance(state, data, draws, first, last):

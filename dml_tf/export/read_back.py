@@ -49,15 +49,7 @@ def import_run(export: Export, config: Config) -> dict:
 
 
 def provenance(trained_on: list[dict], record: dict) -> dict:
-    """The machines that trained a run and the one that measured it.
-
-    Args:
-        trained_on: What `run` noted: one entry for each machine, version or precision.
-        record: The record as this machine makes it.
-
-    Returns:
-        `machine`, the one that trained; `measured_on`, this one; and `trained_on`.
-    """
+    """The machine that trained a run in the place of the one that measured it."""
     machines = dict.fromkeys(entry["machine"] for entry in trained_on)
     return {
         "machine": "; ".join(machines),

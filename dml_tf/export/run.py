@@ -58,7 +58,7 @@ def train(
 def _train(run: "Run", max_seconds: float) -> int:
     saved = time.perf_counter()
     if not run.is_done:
-        print(f"{run.progress}; compiling ...", flush=True)
+        print(f"{run.summary}; compiling ...", flush=True)
     while not run.is_done:
         run.dispatch()
         now = time.perf_counter()
@@ -68,7 +68,7 @@ def _train(run: "Run", max_seconds: float) -> int:
             saved = now
         if cut:
             break
-    print(f"{run.progress}.")
+    print(f"{run.summary}.")
     return DONE if run.is_done else CUT
 
 
@@ -105,16 +105,12 @@ class Run:
         return self.step == self._export.schedule.steps
 
     @property
-    def progress(self) -> str:
+    def summary(self) -> str:
         """How far the run is, in words."""
         return f"{self._export.run_id}: {self.step} of {self._export.schedule.steps} steps are done"
 
     def dispatch(self):
-        """Does as many steps as take about two seconds, or to the end of the epoch.
-
-        Raises:
-            RunFailed: A peer's loss is not finite.
-        """
+        """Does as many steps as take about two seconds, or to the end of the epoch."""
         started = time.perf_counter()
         steps, _, per_epoch = self._export.schedule
         epoch, first = divmod(self.step, per_epoch)
@@ -133,11 +129,7 @@ class Run:
         self._show(epoch, last, values, ended)
 
     def save(self):
-        """Writes the state, whole or not at all.
-
-        Raises:
-            RunFailed: There is no room, or no permission.
-        """
+        """Writes the state, whole or not at all."""
         wall, cpu = time.perf_counter(), time.process_time()
         self._progress["wall_clock_s"] += wall - self._clocks[0]
         self._progress["cpu_s"] += cpu - self._clocks[1]
@@ -188,16 +180,7 @@ class Run:
 
 
 def runtime(device: jax.Device, precision: str, pixels: str) -> dict[str, str]:
-    """What a run is trained with, for its record.
-
-    Args:
-        device: Where.
-        precision: That of products.
-        pixels: Whose the images are.
-
-    Returns:
-        `machine`, `python`, `numpy`, `jax`, `precision` and `pixels`.
-    """
+    """What a run is trained with, for its record."""
     return {
         "machine": f"{device.device_kind}, {platform.machine()}, {os.cpu_count()} cores, "
         f"{platform.system()}",

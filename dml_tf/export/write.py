@@ -86,14 +86,7 @@ def _check(config: Config, folder: Path):
 
 
 def learning_rates(cohort: Cohort) -> list[keras.Variable]:
-    """Makes each student's learning rate a variable, so that the program takes it as an input.
-
-    Args:
-        cohort: A compiled cohort; its optimizers' schedules are replaced.
-
-    Returns:
-        The variables, in the students' order.
-    """
+    """Makes each student's learning rate a variable, so that the program takes it as an input."""
     for optimizer in cohort.optimizers:
         rate = optimizer.learning_rate
         if not isinstance(rate, keras.Variable):  # a schedule's value
@@ -109,19 +102,9 @@ def _variables(cohort: Cohort, rates: Sequence) -> list:
 
 
 def lower(cohort: Cohort, variables: Sequence, image_shape: Sequence[int]) -> tuple[str, list[int]]:
-    """The training step of a cohort as StableHLO.
+    """The training step as StableHLO, and the places of the variables that it returns.
 
-    Args:
-        cohort: A compiled, built cohort.
-        variables: All that the step reads or writes, in the program's order.
-        image_shape: Shape of a batch of images, `(batch, height, width, channels)`.
-
-    Returns:
-        The program, `main(images, labels, *variables)`, and the places of the variables whose new
-        values it returns, in their order.
-
-    Raises:
-        RuntimeError: The step uses a variable that is not in the list.
+    `variables` must be all that the step reads or writes; their order is the program's.
     """
 
     @tf.function(jit_compile=True, autograph=False)
