@@ -54,13 +54,15 @@ class Export:
 
     Attributes:
         folder: Where `step.mlir`, `images.npz`, `state.npz` and `manifest.json` are.
-        manifest: `conventions`: how to use the files, in words. `run_id`, `command`, `config`,
-            `data_dir`, `results_dir`: the run. `images`: `count` of the training images, `shape` of one,
-            hashes `labels_sha256` and `pixels_sha256`, and their `mean` and `std`. `steps` of the whole run, `epochs` and
-            `steps_per_epoch`. `variables`: `name`, `shape`, `dtype` and `updated` of each, in the
-            program's order. `learning_rate`: its `places` among the variables and its values
-            `by_epoch`. `metrics`: name -> places of its total and its count. `versions` of the
-            packages that exported it.
+        manifest: What to know about the run and its program:
+            `conventions`: how to use the files, in words.
+            `run_id`, `command`, `config`, `data_dir`, `results_dir`: the run.
+            `steps`, `epochs`, `steps_per_epoch`: its length.
+            `images`: `count`, `shape` of one, hashes of labels and pixels, `mean` and `std`.
+            `variables`: `name`, `shape`, `dtype`, `updated` of each, in the program's order.
+            `learning_rate`: its `places` among the variables, its values `by_epoch`.
+            `metrics`: name -> places of its total and its count.
+            `versions`: of the packages that exported it.
         config: The run's settings.
     """
 
