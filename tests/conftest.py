@@ -96,3 +96,21 @@ def synthetic_records():
         return runs
 
     return write
+
+
+@pytest.fixture(scope="session")
+def exported_pair(tmp_path_factory):
+    """Folder of an exported pair, whose programs are compiled once for all tests of a process."""
+    import jax
+
+    from dml_tf.export.__main__ import main
+
+    root = tmp_path_factory.mktemp("pair")
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in a third of the time
+    jax.config.update("jax_compilation_cache_dir", str(root / "cache"))
+    flags = (
+        "--dataset=digits --net=resnet8:4 --cohort=2 --image_size=8 --batch_size=16 "
+        "--train_images=100 --augment=crop_flip --epochs=4 --decay_epochs=2"
+    ).split()
+    assert main(["write", *flags, f"--results_dir={root}/results", str(root / "step")]) == 0
+    return root / "step"

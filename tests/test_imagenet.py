@@ -16,7 +16,7 @@ from dml_tf.data.draws import Purpose, epoch_order, philox, random_window
 from dml_tf.data.generated import imagenet_mini
 from dml_tf.data.pictures import Pictures, central_window
 from dml_tf.data.sources import imagenet_tfds
-from dml_tf.export import write as export_step
+from dml_tf.export import write
 from dml_tf.measures import evaluate
 from dml_tf.runs import build, config, records, train
 from dml_tf.runs.errors import FlagError, RunFailed
@@ -317,7 +317,7 @@ def test_settings_that_do_not_fit_are_refused(root, tmp_path):
     with pytest.raises(FlagError, match="--augment=inception is not for --dataset=digits"):
         config.load(dataset="digits", net=("resnet8",), augment="inception")
     with pytest.raises(FlagError, match="these stay on disk"):
-        export_step.export(run_settings(root, tmp_path), tmp_path / "step")
+        write.export(run_settings(root, tmp_path), tmp_path / "step")
     splits = data.load(settings(root))
     with pytest.raises(ValueError, match="--augment=crop_flip: give one of none, flip, inception"):
         data.train_batches(splits, settings(root, augment="crop_flip"))

@@ -15,7 +15,7 @@ from rounding import FACTOR, StartOneRoundingAway, assert_alike, one_rounding_aw
 
 from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
-from dml_tf.export import write as export_step
+from dml_tf.export import write
 from dml_tf.method.peers import Remote
 from dml_tf.runs import build, config, train
 from dml_tf.runs.config import Schedule
@@ -233,7 +233,7 @@ def test_three_peers_apart_learn_and_report_as_together(update):
 
 def test_an_exported_step_takes_no_placement(tmp_path):
     with pytest.raises(FlagError, match="--placement=peers: an exported step"):
-        export_step.export(settings(cohort=2, placement="peers"), tmp_path / "step")
+        write.export(settings(cohort=2, placement="peers"), tmp_path / "step")
 
 
 # Precision and calls of several steps

@@ -1,1 +1,1 @@
-"""The training step on a machine without TensorFlow."""
+"""The training step on a machine without TensorFlow: `python -m dml_tf.export`."""

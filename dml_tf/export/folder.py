@@ -1,265 +1,226 @@
-"""An exported training step on disk, and the images and draws of its run. No TensorFlow.
+"""The folder of an exported run: its four files, and the images and draws of the run.
 
-`dml_tf.export_step` writes the folder, `dml_tf.run_step` trains with it where JAX is, and
-`dml_tf.import_weights` takes the result back.
+No TensorFlow. `CONVENTIONS` is the description of the format for other runtimes.
 """
 
-import argparse
 import contextlib
+import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from dml_tf.data import draws, load
+from dml_tf import data
+from dml_tf.data import Split, draws
 from dml_tf.data.pictures import resize
 from dml_tf.data.sources import jpeg_copy
 from dml_tf.data.splits import choose
 from dml_tf.runs import files
+from dml_tf.runs.config import Config, Schedule
 
 PROGRAM = "step.mlir"
 IMAGES = "images.npz"
 STATE = "state.npz"
 MANIFEST = "manifest.json"
 
-# For the manifest: all that one must know to run the program without this package.
+# Written into the manifest: how to use the program without this package.
 CONVENTIONS = {
-    "program": "step.mlir, StableHLO: main(images, labels, *variables) returns the new values of "
-    "the variables that are `updated`, in their order. images: (batch, height, width, channels), "
-    "float32, normalised; labels: (batch,), int64, -1 where unlabelled.",
-    "learning_rate": "Before the steps of epoch e, from 0, each variable at `learning_rate.places` "
-    "is set to `learning_rate.by_epoch[e]`.",
-    "metrics": "Name: places of its total and its count, both set to 0 before an epoch. The metric "
-    "is total / count.",
-    "order": "w is the first 2 n 64-bit words of Philox4x64-10 with key (seed, e) and counters 1, "
-    "2, ..., for n images in epoch e. Image i stands where w[i] stands in the ascending order of "
-    "w[0] to w[n - 1]. The epoch is cut into `steps_per_epoch` batches; the rest is left out.",
+    "program": "step.mlir is StableHLO: main(images, labels, *variables) does one training step of "
+    "all peers. It returns the new values of the variables that are `updated`, in their order. "
+    "images: (batch, height, width, channels), float32, normalised. labels: (batch,), int64, -1 "
+    "where unlabelled.",
+    "state": "state.npz holds the values of the variables as variable0, variable1, ..., in the "
+    "program's order, and the progress of the run as JSON in `state`.",
+    "learning_rate": "Epochs count from 0. Before the first step of epoch e, set each variable at "
+    "`learning_rate.places` to `learning_rate.by_epoch[e]`.",
+    "metrics": "Name: places of its total and its count among the variables. Set both to 0 before "
+    "each epoch. The metric is total / count.",
+    "order": "For n images in epoch e, w is the first 2 n 64-bit words of Philox4x64-10 with key "
+    "(seed, e) and counters 1, 2, .... Sort w[0] to w[n - 1] in ascending order: image i takes the "
+    "place of w[i]. Cut the epoch into `steps_per_epoch` batches; do not use the rest.",
     "augmentation": "v = w[n + i] and s = 2 pad + 1, with pad = ceil(height / 8). For crop_flip, "
-    "image i is padded by reflection, without repeating the edge, and cut from row v mod s and "
-    "column floor(v / s) mod s on. For flip and crop_flip it is then mirrored left to right where "
-    "v >= 2^63.",
+    "pad image i by reflection, without repeating the edge, and cut it from row v mod s and column "
+    "floor(v / s) mod s. For flip and crop_flip, then mirror it left to right if v >= 2^63.",
     "normalisation": "A pixel's level x of 0 to 255 becomes x * (1 / (255 std)) - mean / std, in "
-    "float32, with its channel's `mean` and `std` from `images`.",
+    "float32, with the `mean` and `std` of its channel from `images`.",
 }
 
 
-def write_manifest(folder: Path, manifest: dict):
-    """Writes the manifest, the last file of an export: without it a folder holds no step.
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An exported run: what its manifest says, and its files.
 
-    Args:
-        folder: Where the step goes.
-        manifest: What `read_manifest` returns.
+    Attributes:
+        folder: Where `step.mlir`, `images.npz`, `state.npz` and `manifest.json` are.
+        manifest: What to know about the run and its program:
+            `conventions`: how to use the files, in words.
+            `run_id`, `command`, `config`, `data_dir`, `results_dir`: the run.
+            `steps`, `epochs`, `steps_per_epoch`: its length.
+            `images`: `count`, `shape` of one, hashes of labels and pixels, `mean` and `std`.
+            `variables`: `name`, `shape`, `dtype`, `updated` of each, in the program's order.
+            `learning_rate`: its `places` among the variables, its values `by_epoch`.
+            `metrics`: name -> places of its total and its count.
+            `versions`: of the packages that exported it.
+        config: The run's settings.
     """
-    text = json.dumps(manifest, indent=1, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
+    folder: Path
+    manifest: dict
+    config: Config
 
-def read_manifest(folder: Path) -> dict:
-    """Reads what is known of an exported step.
+    @classmethod
+    def read(cls, folder: Path) -> "Export":
+        """Reads the manifest of a folder.
 
-    Args:
-        folder: What `dml_tf.export_step` wrote.
+        Args:
+            folder: What `python -m dml_tf.export write` wrote.
 
-    Returns:
-        `conventions`: how to use all this, in words.
-        `run_id`, `command`, `config`, `data_dir`, `results_dir`: the run and its places.
-        `images`: `describe`'s result for the training images, and their `mean` and `std`.
-        `steps` of the whole run and `steps_per_epoch`.
-        `variables`: `name`, `shape`, `dtype` and `updated` of each, in the program's order.
-        `learning_rate`: its `places` among the variables and its values `by_epoch`.
-        `metrics`: name -> where its total and its count are among the variables.
-        `versions` of what wrote it.
+        Returns:
+            The exported run.
 
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is not an export's.
-    """
-    file = folder / MANIFEST
-    make_one = f"Make one with `python -m dml_tf.export_step --dataset=... --net=... {folder}`."
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no exported step: there is no {MANIFEST}. {make_one}"
+        Raises:
+            FileNotFoundError: There is no manifest.
+            ValueError: The manifest is damaged or of another version.
+        """
+        file = folder / MANIFEST
+        write = f"Write one with `python -m dml_tf.export write --dataset=... --net=... {folder}`."
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no exported step: there is no {MANIFEST}. {write}"
+            )
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            if manifest["conventions"] == CONVENTIONS:
+                return cls(folder, manifest, _config(manifest))
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise ValueError(f"{file} was not written by this version of dml_tf.export. {write}")
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.manifest["run_id"]
+
+    @property
+    def schedule(self) -> Schedule:
+        """Length of the run."""
+        return self.config.schedule(self.manifest["images"]["count"])
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Context that holds the folder; `BlockingIOError` while another process holds it."""
+        busy = f"Another process uses {self.folder}. Wait until it ends, or use another folder."
+        return files.hold(self.folder / ".lock", BlockingIOError(busy))
+
+    def read_state(self) -> tuple[dict, list]:
+        """Reads how far the run is.
+
+        Returns:
+            The progress, and the values of the variables in the program's order.
+
+        Raises:
+            FileNotFoundError: There is no state.
+            ValueError: The state is damaged, or of another step.
+        """
+        file = self.folder / STATE
+        if not file.is_file():
+            raise FileNotFoundError(f"There is no {file}: copy it too, or export the step again.")
+        progress, arrays = files.load_state(file)
+        expected = [(tuple(v["shape"]), v["dtype"]) for v in self.manifest["variables"]]
+        found = [(array.shape, array.dtype.name) for array in arrays]
+        if progress.get("config") != self.manifest["config"] or found != expected:
+            raise ValueError(
+                f"{file} and the {MANIFEST} beside it belong to different steps: export again."
+            )
+        return progress, arrays
+
+    def save_state(self, progress: dict, arrays: Sequence[np.ndarray]):
+        """Writes what `read_state` returns, whole or not at all."""
+        files.save_state(self.folder / STATE, progress, arrays)
+
+    def training_set(self, data_dir: Path | None = None) -> Split:
+        """The training images that the run's settings choose.
+
+        Args:
+            data_dir: Official archive, or the JPEG copy's archive or folder. Default: the images
+                of the export.
+
+        Returns:
+            Pixels, shape `(images, height, width, channels)`, uint8, and labels, shape
+            `(images,)`, int64.
+
+        Raises:
+            FileNotFoundError: There are none.
+            ValueError: They are not the run's, or a file is damaged.
+        """
+        train = self._own_images() if data_dir is None else self._published_images(data_dir)
+        self.refuse_others(train, data_dir or self.folder)
+        return train
+
+    def refuse_others(self, train: Split, place: Path | str):
+        """Refuses training images of another number, shape or labels than those of the export.
+
+        Pixels are not compared: JPEG decoders differ a little.
+        """
+        found, expected = describe(train), self.manifest["images"]
+        if any(found[key] != expected[key] for key in ("count", "shape", "labels_sha256")):
+            raise ValueError(
+                f"The training images of {place} are not those of the exported run. There are "
+                f"{found['count']} of shape {found['shape']} where the run has "
+                f"{expected['count']} of shape {expected['shape']}, or their labels differ. Give "
+                "the same data with --data_dir."
+            )
+
+    def epoch_draws(self, epoch: int) -> draws.EpochDraws:
+        """Order and augmentation of an epoch, counted from 0; each of shape `(steps, batch)`."""
+        images = self.manifest["images"]
+        return draws.epoch_draws(
+            self.config.seed,
+            epoch,
+            images=images["count"],
+            batch_size=self.config.batch_size,
+            augment=self.config.augment,
+            pad=draws.crop_pad(images["shape"][0]),
         )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        if manifest["conventions"] == CONVENTIONS:
-            return manifest
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{file} was not written by this version of export_step. {make_one}")
 
-
-def read_state(folder: Path, manifest: dict) -> tuple[dict, list[np.ndarray]]:
-    """Reads how far a run came.
-
-    Args:
-        folder: What `dml_tf.export_step` wrote.
-        manifest: What `read_manifest` returned.
-
-    Returns:
-        The progress and the variables' values, in the program's order.
-
-    Raises:
-        FileNotFoundError: There is no state.
-        ValueError: It is damaged, or another step's.
-    """
-    file = folder / STATE
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no {file}: bring it too, or export the step again.")
-    progress, arrays = files.load_state(file)
-    expected = [(tuple(v["shape"]), v["dtype"]) for v in manifest["variables"]]
-    found = [(array.shape, array.dtype.name) for array in arrays]
-    if progress.get("config") != manifest["config"] or found != expected:
-        raise ValueError(f"{file} belongs to another step than {MANIFEST} beside it: export again.")
-    return progress, arrays
-
-
-def hold(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Holds a folder against a second process that would write to it.
-
-    Args:
-        folder: What `dml_tf.export_step` wrote, or will.
-
-    Returns:
-        A context manager; entering it raises `BlockingIOError` while another process is inside.
-    """
-    busy = f"Another process is at {folder}. Wait for it, or use another folder."
-    return files.hold(folder / ".lock", BlockingIOError(busy))
-
-
-def exists(folder: Path) -> bool:
-    """Whether a folder holds an exported step."""
-    return (folder / MANIFEST).is_file()
-
-
-def describe(images: np.ndarray, labels: np.ndarray) -> dict:
-    """What tells a training set from another.
-
-    Args:
-        images: Pixels, shape `(images, height, width, channels)`, uint8.
-        labels: Classes, shape `(images,)`, int64.
-
-    Returns:
-        `count`, `shape` of one image, and the sums `labels_sha256` and `pixels_sha256`.
-
-    Example:
-        >>> describe(np.zeros((2, 8, 8, 1), np.uint8), np.arange(2))["shape"]
-        [8, 8, 1]
-    """
-    return {
-        "count": len(labels),
-        "shape": list(images.shape[1:]),
-        "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
-        "pixels_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
-    }
-
-
-def training_set(
-    folder: Path, manifest: dict, data_dir: Path | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The training images that the run's flags choose.
-
-    Args:
-        folder: What `dml_tf.export_step` wrote.
-        manifest: What `read_manifest` returned.
-        data_dir: Official archive, or the JPEG copy's archive or folder; None for the folder's
-            own images.
-
-    Returns:
-        Pixels, shape `(images, height, width, channels)`, uint8, and labels, shape `(images,)`,
-        int64.
-
-    Raises:
-        FileNotFoundError: There are none.
-        ValueError: They are not the run's, or a file is damaged.
-    """
-    if data_dir is None:
-        file = folder / IMAGES
+    def _own_images(self) -> Split:
+        file = self.folder / IMAGES
         if not file.exists():
             raise FileNotFoundError(
-                f"There is no {file}: bring it from where the step was exported, or add "
+                f"There is no {file}: copy it from where the step was exported, or add "
                 "--data_dir=PLACE with the official archive or the JPEG copy."
             )
         saved = files.read_arrays(file)
-        images, labels = saved["images"], saved["labels"]
-    else:
-        images, labels = _load(manifest["config"], data_dir)
-    refuse_others(images, labels, manifest, data_dir or folder)
-    return images, labels
+        return Split(saved["images"], saved["labels"])
+
+    def _published_images(self, data_dir: Path) -> Split:
+        config = self.config.replace(data_dir=str(data_dir))
+        try:
+            if config.dataset == "cifar10" and jpeg_copy.is_jpeg_copy(data_dir):
+                train, _ = choose(jpeg_copy.load_jpeg_copy(data_dir), config)
+                return Split(resize(train.images, config.image_size), train.labels)
+            return data.load(config).train
+        except ImportError as error:
+            raise ValueError(
+                f"Reading {config.dataset} at this size from {data_dir} takes {error.name}, which "
+                f"is not installed. Copy {IMAGES} from where the step was exported and leave "
+                "--data_dir out."
+            ) from error
 
 
-def refuse_others(images: np.ndarray, labels: np.ndarray, manifest: dict, place: Path | str):
-    """Refuses training images that are not those of an exported step.
-
-    Pixels are not compared: JPEG decoders differ a little.
-
-    Args:
-        images: Pixels, shape `(images, height, width, channels)`, uint8.
-        labels: Classes, shape `(images,)`, int64.
-        manifest: What `read_manifest` returned.
-        place: Where they come from, for the message.
-
-    Raises:
-        ValueError: Their number, shape or labels, in order, are others.
-    """
-    found, expected = describe(images, labels), manifest["images"]
-    if any(found[key] != expected[key] for key in ("count", "shape", "labels_sha256")):
-        raise ValueError(
-            f"The training images of {place} are not those that the step was exported for: there "
-            f"are {found['count']} of shape {found['shape']} where the run has "
-            f"{expected['count']} of shape {expected['shape']}, or their labels differ. Give the "
-            "same data with --data_dir."
-        )
+def describe(train: Split) -> dict:
+    """What distinguishes one training set from another."""
+    return {
+        "count": len(train),
+        "shape": list(train.images.shape[1:]),
+        "labels_sha256": hashlib.sha256(train.labels.tobytes()).hexdigest(),
+        "pixels_sha256": hashlib.sha256(train.images.tobytes()).hexdigest(),
+    }
 
 
-def _load(settings: dict, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The training images that a run's settings choose from published files."""
-    config = SimpleNamespace(**settings, data_dir=str(data_dir))
-    try:
-        if config.dataset == "cifar10" and jpeg_copy.is_jpeg_copy(data_dir):
-            split, _ = choose(jpeg_copy.load_jpeg_copy(data_dir), config)
-            return resize(split.images, config.image_size), split.labels
-        split = load(config).train
-    except ImportError as error:
-        raise ValueError(
-            f"To read {config.dataset} at this size from {data_dir} takes {error.name}. Bring "
-            f"{IMAGES} from where the step was exported and leave --data_dir out."
-        ) from error
-    return split.images, split.labels
-
-
-def epoch_draws(manifest: dict, epoch: int) -> draws.EpochDraws:
-    """Order and augmentation of an epoch.
-
-    Args:
-        manifest: What `read_manifest` returned.
-        epoch: Its index, from 0.
-
-    Returns:
-        The draws, each of shape `(steps, batch)`.
-    """
-    config, images = manifest["config"], manifest["images"]
-    return draws.epoch_draws(
-        config["seed"],
-        epoch,
-        images=images["count"],
-        batch_size=config["batch_size"],
-        augment=config["augment"],
-        pad=draws.crop_pad(images["shape"][0]),
-    )
-
-
-def add_arguments(parser: argparse.ArgumentParser):
-    """Adds what every command on an exported step takes: its folder, and where the images are.
-
-    Args:
-        parser: Command line to add to.
-    """
-    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="what export_step wrote")
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        help="official archive, or the JPEG copy's archive or folder; default OUT_DIR/images.npz",
-    )
+def _config(manifest: dict) -> Config:
+    places = {name: manifest[name] for name in ("data_dir", "results_dir")}
+    settings = manifest["config"] | places
+    # JSON has lists where a config has tuples.
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})

@@ -1,0 +1,203 @@
+"""The training step of a run on a machine without TensorFlow.
+
+usage: python -m dml_tf.export COMMAND ...
+
+commands:
+  write   where TensorFlow is: write the training step of a run into a folder
+  check   where JAX is: compare the step on this machine's device with its CPU
+  run     where JAX is: train with the step; to resume, repeat the command
+  import  where TensorFlow is: make the cohort and the record of the trained run
+
+`python -m dml_tf.export COMMAND --help` lists the arguments of a command.
+Exit status: 0 done; 1 failed, or refused; 2 bad arguments; 3 `run` was cut and can be resumed.
+"""
+
+import argparse
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dml_tf.runs.errors import BAD_FLAGS, DONE, FAILED, FlagError, RunFailed, exit_status
+
+HELP = {"--help", "-h", "-help"}
+WRITE = """usage: python -m dml_tf.export write FLAGS OUT_DIR
+
+Writes the training step of a run into OUT_DIR. The flags are those of train.py.
+- step.mlir: one mini-batch of Algorithm 1 for all peers, as StableHLO.
+- manifest.json: the settings, the variables and the learning rates, and in words how to use them.
+- state.npz: the initial values of the variables. `run` replaces it.
+- images.npz: the training images and labels that the flags choose, as bytes. `run` does not need
+  it where the data set itself is.
+
+example:
+  python -m dml_tf.export write --dataset=digits --net=resnet8:16 --cohort=2 exported/pair
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command that the first argument names.
+
+    Args:
+        argv: Command, then its arguments.
+
+    Returns:
+        Exit status: 0 done; 1 the command failed, or data are missing or refused; 2 bad flags, or
+        no such command; 3 `run` was cut by --max_seconds and can be resumed.
+    """
+    if not argv:
+        print(__doc__, file=sys.stderr)
+        return BAD_FLAGS
+    name, *arguments = argv
+    if name in HELP:
+        print(__doc__)
+        return DONE
+    if name not in COMMANDS:
+        print(f"There is no command {name!r}.\n\n{__doc__}", file=sys.stderr)
+        return BAD_FLAGS
+    command, refused = COMMANDS[name]
+    return exit_status(
+        f"dml_tf.export {name}", functools.partial(_with_packages, command, arguments), refused
+    )
+
+
+def _with_packages(command, arguments: Sequence[str]) -> int | None:
+    """Runs a command; names the requirements if a package is missing."""
+    try:
+        return command(arguments)
+    except ModuleNotFoundError as error:
+        if error.name.startswith("dml_tf"):
+            raise
+        raise RunFailed(
+            f"{error.name} is not installed. `write` and `import` take requirements.txt, `check` "
+            "and `run` requirements-pjrt.txt."
+        ) from error
+
+
+def _write(argv: Sequence[str]):
+    from dml_tf.runs import flags, quiet
+
+    if HELP & set(argv):
+        print(f"{WRITE}\n{flags.flag_help()}")
+        return
+    if not argv or argv[-1].startswith("-"):
+        raise FlagError("OUT_DIR is missing: name the folder to write to, after the flags.")
+    config, folder = flags.parse(argv[:-1]), Path(argv[-1])
+    quiet.import_tensorflow()
+    from dml_tf.export import write
+
+    export = write.export(config, folder)
+    print(
+        f"{folder}: a step of {export.run_id} with {len(export.manifest['variables'])} variables, "
+        f"for {export.schedule.steps} steps. Train with `python -m dml_tf.export run {folder}`."
+    )
+
+
+def _check(argv: Sequence[str]) -> int:
+    parser = _parser(
+        "check",
+        "Compares 20 steps of a run on JAX's default device with the CPU's, each from the same "
+        "state.\nPrints the largest difference of a loss and of a variable, for float32 products, "
+        "which must\nagree, and for the device's own products.",
+        "python -m dml_tf.export check exported/pair",
+    )
+    _add_data_dir(parser)
+    asked = parser.parse_args(argv)
+    from dml_tf.export import check
+    from dml_tf.export.jax_step import find_device
+
+    worst = check.check(asked.folder, asked.data_dir)
+    for precision, (loss, variable) in worst.items():
+        print(
+            f"{find_device().device_kind}, {precision} precision: losses within {loss:.1e} of the "
+            f"CPU's, variables within {variable:.1e}"
+        )
+    return DONE if worst["highest"][0] <= check.LOSS_TOLERANCE else FAILED
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser(
+        "run",
+        "Trains with an exported step, on any device of JAX, to the end of the run's schedule.\n"
+        "The state is saved in OUT_DIR. To resume a run, repeat the command.",
+        "python -m dml_tf.export run exported/pair --max_seconds=300",
+    )
+    _add_data_dir(parser)
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=math.inf,
+        help="save and stop before so many seconds have passed, with exit status 3; the first "
+        "dispatch, which compiles, is always done",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("default", "highest"),
+        default="default",
+        help="of products: the device's own, as TF32 on a GPU, or float32",
+    )
+    asked = parser.parse_args(argv)
+    from dml_tf.export import run
+
+    return run.train(asked.folder, asked.data_dir, asked.max_seconds, asked.precision)
+
+
+def _import(argv: Sequence[str]):
+    parser = _parser(
+        "import",
+        "Takes a trained run back: measures it with the project's own code and data, and writes\n"
+        "<results_dir>/models/<run_id>.keras and <results_dir>/runs/<run_id>.json as train.py "
+        "does.",
+        "python -m dml_tf.export import exported/pair",
+    )
+    parser.add_argument("--data_dir", help="as train.py's; default: as for the export")
+    parser.add_argument("--results_dir", help="as train.py's; default: as for the export")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing record")
+    asked = parser.parse_args(argv)
+    from dml_tf.export.folder import Export
+    from dml_tf.runs import quiet
+    from dml_tf.runs.files import RunFiles
+
+    export = Export.read(asked.folder)
+    places = {"data_dir": asked.data_dir, "results_dir": asked.results_dir}
+    given = {name: place for name, place in places.items() if place is not None}
+    config = export.config.replace(**given, overwrite=asked.overwrite)
+    quiet.import_tensorflow()
+    from dml_tf.export import read_back
+    from dml_tf.runs import records
+
+    record = read_back.import_run(export, config)
+    print(f"{records.summary(record)}\nrecord: {RunFiles.of(config).record}")
+
+
+def _parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser that takes the folder."""
+    parser = argparse.ArgumentParser(
+        f"python -m dml_tf.export {command}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="folder that `write` wrote")
+    return parser
+
+
+def _add_data_dir(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        help="official archive, or the JPEG copy's archive or folder; default: OUT_DIR/images.npz",
+    )
+
+
+# Name -> the function, and exceptions that mean refused files or data.
+COMMANDS = {
+    "write": (_write, ()),
+    "check": (_check, (ValueError,)),
+    "run": (_run, (ValueError,)),
+    "import": (_import, (ValueError,)),
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
