@@ -244,7 +244,7 @@ def test_damaged_binary_files_are_named(tmp_path, damage):
     ("content", "message"),
     [
         (b"no pickle", "test_batch cannot be read as a pickle"),
-        (pickle.dumps([1]), "holds no dictionary"),
+        (pickle.dumps([1]), "contains no dictionary"),
         (pickle.dumps({"data": planes(2)}), "lacks labels"),
         (pickle.dumps({"data": planes(2), "labels": [1]}), r"\(2, 3072\)"),
         (pickle.dumps({"data": planes(1).astype(float), "labels": [1]}), "float64"),

@@ -14,6 +14,7 @@ from PIL import Image
 from dml_tf import data
 from dml_tf.data.draws import Purpose, epoch_order, philox, random_window
 from dml_tf.data.generated import imagenet_mini
+from dml_tf.data.generated.__main__ import main
 from dml_tf.data.pictures import Pictures, central_window
 from dml_tf.data.sources import imagenet_tfds
 from dml_tf.export import write as export_step
@@ -479,7 +480,7 @@ def test_the_stand_in_is_made_once_and_nothing_is_overwritten(generated, tmp_pat
     (tmp_path / "mine").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
         data.load(settings(tmp_path, dataset="imagenet_mini"))
-    assert imagenet_mini.main([str(tmp_path)]) == 1
+    assert main(["imagenet_mini", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
 
 

@@ -233,19 +233,21 @@ def test_junk_among_the_training_pictures_is_left_out_with_a_count(root):
 
 def test_missing_data_says_what_to_download_and_where_it_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        load(tmp_path / "nowhere")
+        load(tmp_path / "absent")
     for words in (
-        str(tmp_path / "nowhere" / "Market-1501-v15.09.15.zip"),
+        str(tmp_path / "absent" / "Market-1501-v15.09.15.zip"),
         "Download",
         "--data_dir=FOLDER",
         "--dataset=pedestrians",
+        f"TensorFlow Datasets has no market1501 in {tmp_path / 'absent' / 'market1501'}",
+        f"Market-1501-v15.09.15.zip to prepare it from in {tmp_path / 'absent'}/downloads/manual",
     ):
         assert words in str(error.value)
 
 
 @pytest.mark.parametrize("folder", [tree.QUERY, tree.GALLERY, tree.MULTI_QUERY])
 def test_a_missing_or_empty_folder_is_named(root, folder):
-    (root / folder).rename(root / "elsewhere")
+    (root / folder).rename(root / "renamed")
     with pytest.raises(FileNotFoundError, match=f"{root / folder} is missing"):
         load(root)
     (root / folder).mkdir()
