@@ -271,7 +271,9 @@ def test_a_cut_tar_is_damaged_and_a_missing_batch_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist"])
-def test_missing_data_says_where_it_looked_and_what_works(tmp_path, dataset, monkeypatch):
+def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(
+    tmp_path, dataset, monkeypatch
+):
     def no_network(*arguments, **keywords):
         raise OSError("no network")
 
@@ -288,7 +290,7 @@ def test_missing_data_says_where_it_looked_and_what_works(tmp_path, dataset, mon
         load(config(dataset, tmp_path / "mistyped"))
 
 
-def test_tensorflow_datasets_serves_where_no_folder_is_given(monkeypatch, tmp_path):
+def test_tensorflow_datasets_is_used_if_no_folder_is_given(monkeypatch, tmp_path):
     import tensorflow as tf
 
     columns = {"image": np.ones((4, 32, 32, 3), np.uint8), "label": np.arange(4)}

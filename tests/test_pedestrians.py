@@ -1,3 +1,5 @@
+"""The generated people: the layout, the folders, what can be learnt from them, the command."""
+
 import dataclasses
 import threading
 
