@@ -43,7 +43,7 @@ def train_batches(
         where unlabelled.
 
     Raises:
-        ValueError: The training set is smaller than one batch, or cannot be augmented so.
+        ValueError: The training set is smaller than one batch, or `augment` does not fit it.
 
     Example:
         >>> from types import SimpleNamespace

@@ -135,11 +135,8 @@ def epoch_order(seed: int, epoch: int, *, images: int, batch_size: int) -> np.nd
 
 
 def crop_pad(size: int) -> int:
-    """Padding before a random crop, in pixels: 4 at a height of 32 (Sec. 4.1), else in proportion.
-
-    The proportion, rounded up, is our choice: 2 at 16, 4 at 28.
-    """
-    return -(-size // 8)
+    """Padding in pixels before a random crop: 4 for a height of 32 (Sec. 4.1), else `size / 8`."""
+    return math.ceil(size / 8)  # our choice: 2 for 16, 4 for 28
 
 
 def random_window(seed: int, epoch: int, image: int, *, height: int, width: int) -> Window:

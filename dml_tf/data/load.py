@@ -143,10 +143,7 @@ def _all_of(reid: Market1501) -> Splits:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, of pixels scaled to [0, 1], float32.
-
-    They are exact, from counts of the 256 levels. The deviation is at least one level, 1/255.
-    """
+    """Mean and deviation (1/255 or more) of each channel of pixels in [0, 1], exact, float32."""
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[-1], 256))
     for start in range(0, len(images), 1000):  # counting widens its input to 64 bits

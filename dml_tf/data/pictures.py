@@ -100,11 +100,7 @@ def cut(picture: Image.Image, window: Window, size: int) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Pictures in memory, resized to `(images, size, size, channels)`; size 0 keeps them.
-
-    A smaller size that divides both sides takes means over blocks. A larger multiple of both
-    sides repeats pixels. Any other size is bilinear, with antialiasing.
-    """
+    """Pictures in memory, resized to `(images, size, size, channels)`; size 0 keeps them."""
     if size < 0:
         raise ValueError(f"--image_size={size}: give a number of pixels, or 0 for the data's own.")
     height, width = images.shape[1:3]
@@ -113,7 +109,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     if height % size == 0 and width % size == 0:
         return _pool(images, size)
     if size % height == 0 and size % width == 0:
-        return images.repeat(size // height, axis=1).repeat(size // width, axis=2)
+        return images.repeat(size // height, axis=1).repeat(size // width, axis=2)  # exact
     return _interpolate(images, size)
 
 
@@ -127,6 +123,7 @@ def _pool(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _interpolate(images: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, with antialiasing."""
     import tensorflow as tf
 
     resized = np.empty((len(images), size, size, images.shape[-1]), np.uint8)

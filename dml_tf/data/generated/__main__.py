@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the folder is refused; bad arguments exit with 2."""
     parser = _parser()
     asked = vars(parser.parse_args(argv))
-    write, folder = asked.pop("write"), Path(asked.pop("folder"))
+    write, folder = asked.pop("write"), Path(asked.pop("folder")).expanduser()
     try:
         write(folder, **asked)
     except ValueError as error:

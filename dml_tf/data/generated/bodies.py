@@ -241,11 +241,9 @@ class _Body:
 
 
 def paint_profile(canvas, rows, centres, widths, colour, texture, light):
-    """Paints all pixels within half-widths of a line from top to bottom, shaded as if round.
-
-    `rows`, `centres` and `widths` are in pixels at the line's points; `texture` maps `(u, v)`,
-    across -1 to 1 and down 0 to 1, to colours.
-    """
+    """Paints what is within `widths` of a line through `(rows, centres)`, shaded as if round."""
+    # Rows, centres and half-widths are in pixels. A texture maps (u, v), across -1 to 1 and down
+    # 0 to 1, to colours.
     height, width, _ = canvas.shape
     first, last = max(0, int(rows[0])), min(height, int(np.ceil(rows[-1])) + 1)
     if first >= last:

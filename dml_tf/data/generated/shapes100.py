@@ -94,11 +94,8 @@ def _drawn() -> Source:
 
 
 def generate(count: int, *, part: int) -> Split:
-    """Images of class `i % 100`; image `i` is a function of `i` and the part (0 training, 1 test).
-
-    Class `5 * s + p` is shape `s` in pattern `p`.
-    """
-    labels = np.arange(count) % (len(SHAPES) * len(PATTERNS))
+    """Images `i`, each a function of `i` and the part alone: 0 for training, 1 for test."""
+    labels = np.arange(count) % (len(SHAPES) * len(PATTERNS))  # 5 * shape + pattern
     scenes, grains = philox(0, Purpose.SHAPES, 2 * part), philox(0, Purpose.SHAPES, 2 * part + 1)
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for start in range(0, count, _CHUNK):

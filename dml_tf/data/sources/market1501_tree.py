@@ -50,10 +50,7 @@ def parse_name(name: str) -> ImageName | None:
 
 
 def find_tree(data_dir: str | Path) -> AnyPath:
-    """Finds the folder that contains `bounding_box_train` and the others, perhaps inside a .zip.
-
-    `data_dir` is that folder, or contains `Market-1501-v15.09.15` or its .zip, or is a .zip.
-    """
+    """The folder that contains the four folders: `data_dir`, or one inside it, or in a .zip."""
     given = Path(data_dir).expanduser()
     looked = [given, given / FOLDER, given / f"{FOLDER}.zip"] if data_dir else []
     for place in looked:

@@ -22,10 +22,7 @@ def find_builder(dataset: str, data_dir: str):
 def load_tfds(
     dataset: str, name: str, data_dir: str, looked: Sequence[Path], wanted: str
 ) -> Source:
-    """Load a data set, called `name` in print, that TensorFlow Datasets has or can download now.
-
-    `looked` lists where the official files `wanted` were looked for, for the error message.
-    """
+    """Load a data set; the places `looked` at for the files `wanted` are for the message."""
     try:
         if data_dir and not Path(data_dir).expanduser().is_dir():
             raise NotADirectoryError(f"there is no folder {data_dir}")
