@@ -244,7 +244,7 @@ def test_damaged_binary_files_are_named(tmp_path, damage):
     ("content", "message"),
     [
         (b"no pickle", "test_batch cannot be read as a pickle"),
-        (pickle.dumps([1]), "holds no dictionary"),
+        (pickle.dumps([1]), "contains no dictionary"),
         (pickle.dumps({"data": planes(2)}), "lacks labels"),
         (pickle.dumps({"data": planes(2), "labels": [1]}), r"\(2, 3072\)"),
         (pickle.dumps({"data": planes(1).astype(float), "labels": [1]}), "float64"),
@@ -271,7 +271,9 @@ def test_a_cut_tar_is_damaged_and_a_missing_batch_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "fashion_mnist"])
-def test_missing_data_says_where_it_looked_and_what_works(tmp_path, dataset, monkeypatch):
+def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(
+    tmp_path, dataset, monkeypatch
+):
     def no_network(*arguments, **keywords):
         raise OSError("no network")
 
@@ -288,7 +290,7 @@ def test_missing_data_says_where_it_looked_and_what_works(tmp_path, dataset, mon
         load(config(dataset, tmp_path / "mistyped"))
 
 
-def test_tensorflow_datasets_serves_where_no_folder_is_given(monkeypatch, tmp_path):
+def test_tensorflow_datasets_is_used_if_no_folder_is_given(monkeypatch, tmp_path):
     import tensorflow as tf
 
     columns = {"image": np.ones((4, 32, 32, 3), np.uint8), "label": np.arange(4)}

@@ -15,7 +15,7 @@ from dml_tf.data.draws import Purpose, crop_pad, philox
 def make_splits(images=23, size=8, channels=3, unlabelled=0):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, size, size, channels), dtype=np.uint8)
-    pixels[:, 0, 0, 0] = np.arange(images)  # So that an image can be told by one pixel.
+    pixels[:, 0, 0, 0] = np.arange(images)  # one pixel identifies an image
     labels = np.arange(images) % 5
     labels[:unlabelled] = -1
     split = Split(pixels, labels)
@@ -89,7 +89,7 @@ def test_without_crops_nothing_moves(augment):
     assert draws.flip.any() == (augment == "flip")
 
 
-def test_padding_is_4_at_32_pixels_and_in_proportion_elsewhere():
+def test_padding_is_4_at_32_pixels_and_in_proportion_at_other_sizes():
     assert [crop_pad(size) for size in (8, 16, 28, 32, 64)] == [1, 2, 4, 4, 8]
 
 

@@ -1,3 +1,5 @@
+"""Market-1501 from its official folders and .zip, in small."""
+
 import io
 import zipfile
 
@@ -10,7 +12,7 @@ from dml_tf.data.sources import market1501_tree as tree
 from dml_tf.data.sources.market1501 import load_market1501
 from dml_tf.data.splits import UNLABELLED
 
-# As they stand in the true folders.
+# Names from the real folders.
 NAMES = {
     "-1_c1s1_000401_03.jpg": (-1, 1, 1, 401, 3),
     "-1_c1s1_000451_04.jpg": (-1, 1, 1, 451, 4),
@@ -124,12 +126,12 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_true_name_is_read(name):
+def test_a_real_name_is_read(name):
     assert tree.parse_name(name) == NAMES[name]
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_name_is_none_of_market_1501_s(name):
+def test_other_names_are_refused(name):
     assert tree.parse_name(name) is None
 
 
@@ -231,21 +233,23 @@ def test_junk_among_the_training_pictures_is_left_out_with_a_count(root):
     assert data.train.labels.tolist() == [0, 1, 1, 2, 3]
 
 
-def test_missing_data_says_what_to_download_and_where_it_was_looked_for(tmp_path):
+def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        load(tmp_path / "nowhere")
+        load(tmp_path / "absent")
     for words in (
-        str(tmp_path / "nowhere" / "Market-1501-v15.09.15.zip"),
+        str(tmp_path / "absent" / "Market-1501-v15.09.15.zip"),
         "Download",
         "--data_dir=FOLDER",
         "--dataset=pedestrians",
+        f"TensorFlow Datasets has no market1501 in {tmp_path / 'absent' / 'market1501'}",
+        f"Market-1501-v15.09.15.zip to prepare it from in {tmp_path / 'absent'}/downloads/manual",
     ):
         assert words in str(error.value)
 
 
 @pytest.mark.parametrize("folder", [tree.QUERY, tree.GALLERY, tree.MULTI_QUERY])
 def test_a_missing_or_empty_folder_is_named(root, folder):
-    (root / folder).rename(root / "elsewhere")
+    (root / folder).rename(root / "renamed")
     with pytest.raises(FileNotFoundError, match=f"{root / folder} is missing"):
         load(root)
     (root / folder).mkdir()

@@ -1,3 +1,5 @@
+"""The generated people: the layout, the folders, what can be learnt from them, the command."""
+
 import dataclasses
 import threading
 
@@ -6,9 +8,8 @@ import pytest
 from PIL import Image
 
 from dml_tf import reid
-from dml_tf.data.generated import figures as pedestrian_figures
-from dml_tf.data.generated import pedestrians
-from dml_tf.data.generated import people as pedestrian_people
+from dml_tf.data.generated import bodies, pedestrians, people
+from dml_tf.data.generated.__main__ import main
 from dml_tf.data.sources import market1501_tree as tree
 from dml_tf.data.sources.market1501 import load_market1501
 
@@ -24,7 +25,7 @@ def content(root):
     return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def test_the_true_loader_reads_it_without_a_warning(folder, recwarn):
+def test_the_loader_of_market_1501_reads_it_without_a_warning(folder, recwarn):
     data = load_market1501(folder, image_size=(128, 64), published=None)
     assert not [w for w in recwarn if "dml_tf" in w.filename]
     assert len(data.class_pids) == 3
@@ -92,7 +93,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_at_the_same_time_leave_one_whole_tree(tmp_path, folder):
+def test_two_processes_at_the_same_time_leave_one_whole_tree(tmp_path, folder):
     both_began = threading.Barrier(2)
 
     def run(failures):
@@ -113,7 +114,7 @@ def test_two_at_the_same_time_leave_one_whole_tree(tmp_path, folder):
     assert content(tmp_path / "data") == content(folder)
 
 
-def test_what_is_there_is_kept_and_other_sizes_are_refused(folder):
+def test_an_existing_data_set_is_kept_and_other_sizes_are_refused(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert pedestrians.ensure(folder, SIZES) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
@@ -129,15 +130,15 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_the_command_line_writes_and_tells_how_much(tmp_path, capsys):
+def test_the_command_writes_and_prints_the_counts(tmp_path, capsys):
     dest, few = str(tmp_path / "x"), ["--train_identities=1", "--test_identities=1", "--queries=1"]
-    assert pedestrians.main([dest, *few, "--distractors=0", "--junk=2", "--seed=4"]) == 0
-    said = capsys.readouterr().out
-    assert "1 in query" in said and "4 in gt_bbox" in said
-    assert pedestrians.main([dest, *few]) == 1
+    assert main(["pedestrians", dest, *few, "--distractors=0", "--junk=2", "--seed=4"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 in query" in printed and "4 in gt_bbox" in printed
+    assert main(["pedestrians", dest, *few]) == 1
     assert "is not empty" in capsys.readouterr().err
     with pytest.raises(SystemExit) as refused:
-        pedestrians.main([dest + "2", "--queries=0"])
+        main(["pedestrians", dest + "2", "--queries=0"])
     assert refused.value.code == 2
     assert "at least 1" in capsys.readouterr().err
 
@@ -151,14 +152,14 @@ def test_impossible_sizes_are_refused(wrong):
 
 
 def test_any_two_people_differ_in_two_visible_attributes():
-    people = pedestrian_people.random_people(60, np.random.default_rng(0))
-    looks = [pedestrian_people.appearance(person) for person in people]
+    crowd = people.random_people(60, np.random.default_rng(0))
+    looks = [people.appearance(person) for person in crowd]
     for i, look in enumerate(looks):
         for other in looks[:i]:
             assert sum(a != b for a, b in zip(look, other, strict=True)) >= 2
-    families = [people[i : i + 4] for i in range(0, 60, 4)]
+    families = [crowd[i : i + 4] for i in range(0, 60, 4)]
     for first, *others in families:
-        for other in others:  # few attributes: four were drawn anew
+        for other in others:  # four attributes were drawn again
             assert sum(getattr(first, n) != getattr(other, n) for n in vars(first)) == 4
 
 
@@ -167,8 +168,8 @@ def drawn(person):
     views = []
     for yaw in np.linspace(0, 2 * np.pi, 8, endpoint=False):
         canvas = np.full((128, 64, 3), 0.5, np.float32)
-        pose = pedestrian_figures.Pose(yaw, 1.0, 0.4, x=32, top=8, height=112, elevation=0.2)
-        pedestrian_figures.draw(canvas, person, pose)
+        pose = bodies.Pose(yaw, 1.0, 0.4, x=32, top=8, height=112, elevation=0.2)
+        bodies.draw(canvas, person, pose)
         views.append(canvas)
     return np.stack(views)
 
@@ -177,12 +178,12 @@ def test_exactly_the_visible_attributes_can_be_seen():
     rng = np.random.default_rng(0)
     hidden = 0
     for _ in range(12):
-        person = pedestrian_people.random_person(rng)
+        person = people.random_person(rng)
         before = drawn(person)
         for name in vars(person):
-            value = pedestrian_people._choose(rng, name, getattr(person, name))
+            value = people._choose(rng, name, getattr(person, name))
             other = dataclasses.replace(person, **{name: value})
-            same_look = pedestrian_people.appearance(person) == pedestrian_people.appearance(other)
+            same_look = people.appearance(person) == people.appearance(other)
             assert np.array_equal(drawn(other), before) == same_look, (person, name, value)
             hidden += same_look
     assert hidden > 5

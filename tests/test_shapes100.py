@@ -1,4 +1,4 @@
-"""The generated data set: fixed, balanced, varied, and its classes can be told apart."""
+"""The generated data set: fixed, balanced, varied, and its classes can be learnt."""
 
 from types import SimpleNamespace
 
@@ -61,7 +61,7 @@ def test_pixels_use_the_range_without_saturating():
 
 
 def test_classes_can_be_learnt_though_not_from_colours():
-    # Nearest class mean of the grey pictures knows more than chance; of mean colours, nothing.
+    # The nearest class mean of grey pictures beats chance; that of mean colours does not.
     train, test = generate(5000, part=0), generate(1000, part=1)
 
     def accuracy(features):

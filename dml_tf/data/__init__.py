@@ -1,6 +1,7 @@
-"""Data sets: `load` them, then draw `train_batches` and `eval_batches`.
+"""Data sets: `load` one, then draw `train_batches` and `eval_batches` from it.
 
-Nothing here imports TensorFlow, TensorFlow Datasets or scikit-learn before it is needed.
+Importing this room imports no TensorFlow, TensorFlow Datasets or scikit-learn. Its modules import
+in one direction: draws <- pictures <- splits <- {batches, sources <- generated} <- load.
 """
 
 from dml_tf.data.draws import (
@@ -11,8 +12,7 @@ from dml_tf.data.draws import (
     steps_per_epoch,
 )
 from dml_tf.data.load import DATASETS, REID_DATASETS, STREAMED_DATASETS, load
-from dml_tf.data.sources.market1501 import Market1501
-from dml_tf.data.splits import Split, Splits
+from dml_tf.data.splits import Market1501, Source, Split, Splits
 
 __all__ = [
     "AUGMENTATIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "STREAMED_DATASETS",
     "EpochDraws",
     "Market1501",
+    "Source",
     "Split",
     "Splits",
     "epoch_draws",

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: `tf.data` applies what `draws` has drawn."""
+"""Batches for training and evaluation: `tf.data` applies the draws of `draws`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,18 +24,18 @@ def train_batches(
 ) -> tf.data.Dataset:
     """An endless stream of augmented training batches.
 
-    Each epoch is one new permutation, cut into `steps_per_epoch` full batches. Crops are taken
-    from images padded by reflection with 4 pixels at a size of 32 (Sec. 4.1's recipe) and in
-    proportion at others (ours); from pictures on disk they are Inception's, see
-    `draws.random_window`, and else the middle. Flips are left to right. The stream that starts at
-    epoch `e` gives exactly the batches that a longer one gives from epoch `e` on.
+    Each epoch is a new permutation, cut into `steps_per_epoch` full batches. Images in memory are
+    padded by reflection and cropped: 4 pixels at a size of 32 (Sec. 4.1), in proportion at other
+    sizes (ours). Pictures on disk are cropped to Inception's random windows, or to the middle.
+    Flips are left to right. A stream that starts at epoch `e` gives exactly the batches that a
+    longer one gives from epoch `e` on.
 
     Args:
         splits: The run's data.
-        config: Object with `batch_size`, `seed` and `augment`: `none`, `flip`, or `crop_flip`, in
-            whose place pictures on disk take `inception`.
+        config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for images in
+            memory, `crop_flip`, or, for pictures on disk, `inception`.
         initial_epoch: First epoch of the stream, counted from 0.
-        part: Which of how many equal parts of every batch is made; the number divides the batch.
+        part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
 
     Returns:
         A data set of `(images, labels)`: normalised pixels, shape
@@ -43,7 +43,7 @@ def train_batches(
         where unlabelled.
 
     Raises:
-        ValueError: The training set is smaller than one batch, or `augment` is not for it.
+        ValueError: The training set is smaller than one batch, or `augment` does not fit it.
 
     Example:
         >>> from types import SimpleNamespace
@@ -61,16 +61,18 @@ def train_batches(
     if config.augment not in augmentations:
         raise ValueError(f"--augment={config.augment}: give one of {', '.join(augmentations)}.")
     epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
-    share = config.batch_size // part[1]
-    columns = slice(part[0] * share, (part[0] + 1) * share)
-    return (_decoded if on_disk else _cropped)(epochs, splits, config, columns).prefetch(2)
-
-
-def _cropped(
-    epochs: tf.data.Dataset, splits: Splits, config: Any, columns: slice
-) -> tf.data.Dataset:
-    """Batches of the epochs, from images in memory."""
+    number, parts = part
+    share = config.batch_size // parts
+    columns = slice(number * share, (number + 1) * share)
     shape = (steps_per_epoch(len(splits.train), config.batch_size), config.batch_size)
+    make = _from_disk if on_disk else _from_memory
+    return make(epochs, splits, config, shape, columns).prefetch(2)
+
+
+def _from_memory(
+    epochs: tf.data.Dataset, splits: Splits, config: Any, shape: tuple[int, int], columns: slice
+) -> tf.data.Dataset:
+    """The columns of each epoch's `shape` (steps, batch), from images in memory."""
     pad = crop_pad(splits.train.images.shape[1])
 
     def draw(epoch):
@@ -99,14 +101,11 @@ def _cropped(
     return epochs.flat_map(batches_of).map(batch).with_options(_options())
 
 
-def _decoded(
-    epochs: tf.data.Dataset, splits: Splits, config: Any, columns: slice
+def _from_disk(
+    epochs: tf.data.Dataset, splits: Splits, config: Any, shape: tuple[int, int], columns: slice
 ) -> tf.data.Dataset:
-    """Batches of the epochs, from pictures on disk."""
-    pictures, shape = (
-        splits.train.images,
-        (steps_per_epoch(len(splits.train), config.batch_size), config.batch_size),
-    )
+    """The columns of each epoch's `shape` (steps, batch), from pictures on disk."""
+    pictures = splits.train.images
 
     def draw(epoch):
         return epoch_order(
@@ -154,11 +153,8 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
 def _decode(
     places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split
 ) -> tf.data.Dataset:
-    """Pixels and label at each place, whose last element is the index of a picture.
-
-    Pillow decodes, in as many threads as TensorFlow finds useful, and names a broken file, which
-    TensorFlow's own decoders inside a graph do not.
-    """
+    """Pixels and label at each place, whose last element is the index of a picture."""
+    # Pillow decodes, because it names a broken file; TensorFlow's decoders in a graph do not.
     labels = _constant(split.labels)
 
     def decode(*place):
@@ -177,19 +173,8 @@ def _batched(
 
 
 def crop(images: tf.Tensor, draws: EpochDraws, pad: int) -> tf.Tensor:
-    """Cut and mirror a batch of crops from reflect-padded images.
-
-    The padded images are never made: a crop's rows and columns are looked up where reflection
-    puts them, in two gathers for the whole batch.
-
-    Args:
-        images: All images, shape `(images, height, width, channels)`.
-        draws: One batch of draws, each of shape `(batch,)`.
-        pad: Padding on each side in pixels, below height and width.
-
-    Returns:
-        Crops, shape `(batch, height, width, channels)`, of the images' dtype.
-    """
+    """Crops of reflect-padded images, one for each of a batch of draws, mirrored as drawn."""
+    # The padded images are never made: the rows and columns of a crop are reflected instead.
     _, height, width, channels = images.shape
     rows = _reflect(draws.top[:, tf.newaxis] - pad + tf.range(height), height)
     columns = _reflect(draws.left[:, tf.newaxis] - pad + tf.range(width), width)
@@ -200,7 +185,7 @@ def crop(images: tf.Tensor, draws: EpochDraws, pad: int) -> tf.Tensor:
 
 
 def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
-    """Places outside `[0, size)` mirrored at the first and last pixel, which are not repeated."""
+    """Mirrors places outside `[0, size)` at the first and last pixel, which are not repeated."""
     return (size - 1) - tf.abs((size - 1) - tf.abs(place))
 
 
@@ -209,14 +194,14 @@ def _on_host(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _constant(array: np.ndarray) -> tf.Tensor:
-    with tf.device("CPU:0"):  # Where tf.data works, also beside a GPU.
+    with tf.device("CPU:0"):  # tf.data works there, also beside a GPU
         return tf.constant(array)
 
 
 def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from pixels 0..255 to pixels of mean 0 and deviation 1 in each channel."""
     shape = splits.train.images.shape[1:]
-    # One long row an image: broadcasting over three channels takes twice the time.
+    # Each image is one long row: broadcasting over three channels takes twice the time.
     scale = np.broadcast_to(1 / (255 * splits.std), shape).ravel()
     offset = np.broadcast_to(-splits.mean / splits.std, shape).ravel()
 
@@ -228,7 +213,7 @@ def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _options() -> tf.data.Options:
-    """Batches in order, made by one thread of the pipeline's own beside the training step's."""
+    """Batches come in order, from one thread that the training step does not use."""
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = 1

@@ -1,10 +1,10 @@
 """Every random choice about data: pure NumPy, a function of the seed, the same on every machine.
 
-A draw is a run of 64-bit words from the counter-based generator Philox4x64-10 under the 128-bit
-key `(seed, purpose * 2**32 + epoch)`, low word first. NumPy's `Philox` starts at counter 1, then
-2, 3, ... and gives the four words of a block in order. Nothing but sorting, division and shifts
-is done to the words (a window's area and aspect ratio take a root and a power besides), so that
-another runtime can repeat every draw exactly.
+A draw reads 64-bit words from the counter-based generator Philox4x64-10. Its 128-bit key is
+`(seed, purpose * 2**32 + epoch)`, the low word first. NumPy's `Philox` counts from 1 and gives the
+four words of a block in order. The words are only sorted, divided and shifted (the area and the
+aspect ratio of a window also take a root and a power), so another runtime can repeat every draw
+exactly.
 """
 
 import enum
@@ -15,16 +15,16 @@ import numpy as np
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 STREAMED_AUGMENTATIONS = ("none", "flip", "inception")
-# Windows of 8 to 100% of the area and of aspect ratio 3/4 to 4/3 (Szegedy et al., Going deeper
-# with convolutions, CVPR 2015, Sec. 6).
+# Windows have 8 to 100% of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al., Going
+# deeper with convolutions, CVPR 2015, Sec. 6).
 SMALLEST_AREA = 0.08
 WIDEST = 4 / 3
 _ATTEMPTS = 10
-_WINDOW_BLOCKS = 3  # of four words: the attempts, the place and the flip
+_WINDOW_BLOCKS = 3  # of four words: ten attempts, one for the place, one for the flip
 
 
 class Purpose(enum.IntEnum):
-    """What a stream of words is for; two purposes never share a word."""
+    """What a stream of words is for; no word serves two purposes."""
 
     EPOCH = 0
     VALIDATION = 1
@@ -53,15 +53,7 @@ class EpochDraws(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A part of a picture.
-
-    Attributes:
-        top: First row, in pixels.
-        left: First column.
-        height: Number of rows.
-        width: Number of columns.
-        flip: Whether it is mirrored left to right.
-    """
+    """A part of a picture, in pixels, and whether it is mirrored left to right."""
 
     top: int
     left: int
@@ -70,24 +62,8 @@ class Window(NamedTuple):
     flip: bool
 
 
-def philox(seed: int, purpose: Purpose, epoch: int = 0, *, block: int = 0) -> np.random.Philox:
-    """The stream of words for one purpose.
-
-    Args:
-        seed: The run's seed, 0 or more.
-        purpose: What the words are for.
-        epoch: Epoch, counted from 0, for purposes that draw anew in each.
-        block: How many blocks of four words are passed over.
-
-    Returns:
-        A NumPy bit generator; `random_raw(n)` gives the next `n` words, uint64.
-    """
-    key = np.array([seed, (int(purpose) << 32) + int(epoch)], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=block)
-
-
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Full batches in one epoch; the rest of a permutation is not used in that epoch.
+    """Number of full batches in one epoch; the remaining images are not used in that epoch.
 
     Args:
         images: Size of the training set.
@@ -107,47 +83,15 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return images // batch_size
 
 
-def crop_pad(size: int) -> int:
-    """Pixels of padding before a random crop: 4 for images of 32, as in Sec. 4.1's WRN recipe.
-
-    Other sizes take the same share, rounded up (2 at 16, 4 at 28), which is our choice.
-
-    Args:
-        size: Height of the image in pixels.
-
-    Returns:
-        Padding on each side, in pixels.
-    """
-    return -(-size // 8)
-
-
-def epoch_order(seed: int, epoch: int, *, images: int, batch_size: int) -> np.ndarray:
-    """Order of the training images in one epoch, cut to whole batches.
-
-    Args:
-        seed: The run's seed.
-        epoch: Epoch, counted from 0.
-        images: Size of the training set.
-        batch_size: Images in a batch.
-
-    Returns:
-        The stable ascending sort of the first `images` words of the stream for `Purpose.EPOCH`,
-        shape `(images // batch_size * batch_size,)`, int32.
-    """
-    words = philox(seed, Purpose.EPOCH, epoch).random_raw(images)
-    order = np.argsort(words, kind="stable")[: images // batch_size * batch_size]
-    return order.astype(np.int32)
-
-
 def epoch_draws(
     seed: int, epoch: int, *, images: int, batch_size: int, augment: str, pad: int
 ) -> EpochDraws:
     """Order, crop offsets and flips of one epoch.
 
-    The order is that of `epoch_order`. With `w` the stream for `Purpose.EPOCH`, image `i` takes
-    its augmentation from `v = w[images + i]`: `top = v % (2 pad + 1)`,
-    `left = v // (2 pad + 1) % (2 pad + 1)`, and it is flipped where the highest bit of `v` is set.
-    The draws of an image therefore do not depend on the batch size.
+    The order is that of `epoch_order`. With `w` the stream for `Purpose.EPOCH`, the augmentation
+    of image `i` comes from `v = w[images + i]`: `top = v % (2 pad + 1)`,
+    `left = v // (2 pad + 1) % (2 pad + 1)`, and the image is flipped if the highest bit of `v` is
+    set. The draws of an image therefore do not depend on the batch size.
 
     Args:
         seed: The run's seed.
@@ -158,7 +102,10 @@ def epoch_draws(
         pad: Padding on each side in pixels; offsets of `pad` mean no shift.
 
     Returns:
-        The draws, `images // batch_size` steps of them.
+        The draws of all steps of the epoch.
+
+    Raises:
+        ValueError: The training set is smaller than one batch.
 
     Example:
         >>> draws = epoch_draws(0, 3, images=10, batch_size=4, augment="crop_flip", pad=2)
@@ -169,41 +116,37 @@ def epoch_draws(
     index = index.reshape(-1, batch_size)
     words = philox(seed, Purpose.EPOCH, epoch).random_raw(2 * images)[images:][index]
     span = np.uint64(2 * pad + 1)
-    unmoved = np.full_like(index, pad)
     if augment == "crop_flip":
         top, left = (words % span).astype(np.int32), (words // span % span).astype(np.int32)
     else:
-        top = left = unmoved
-    flip = (words >> np.uint64(63)).astype(bool) & (augment != "none")
+        top = left = np.full_like(index, pad)
+    if augment == "none":
+        flip = np.zeros(index.shape, bool)
+    else:
+        flip = (words >> np.uint64(63)).astype(bool)
     return EpochDraws(index, top, left, flip)
 
 
+def epoch_order(seed: int, epoch: int, *, images: int, batch_size: int) -> np.ndarray:
+    """Image at each place of one epoch: the stable sort of the stream's first words, int32."""
+    words = philox(seed, Purpose.EPOCH, epoch).random_raw(images)
+    order = np.argsort(words, kind="stable")[: steps_per_epoch(images, batch_size) * batch_size]
+    return order.astype(np.int32)
+
+
+def crop_pad(size: int) -> int:
+    """Padding in pixels before a random crop: 4 for a height of 32 (Sec. 4.1), else `size / 8`."""
+    return math.ceil(size / 8)  # our choice: 2 for 16, 4 for 28
+
+
 def random_window(seed: int, epoch: int, image: int, *, height: int, width: int) -> Window:
-    """The window of one picture in one epoch, for Inception's crops.
-
-    Of the stream for `Purpose.WINDOW`, image `i` takes the words `w[12 i : 12 i + 12]`. Each of the
-    first ten is an attempt: its high half, as a fraction, gives the share of the area, uniform from
-    0.08 to 1, and its low half the aspect ratio, whose logarithm is uniform from that of 3/4 to
-    that of 4/3. The first attempt that fits into the picture counts, so that a window is as likely
-    as any other of the pairs that fit. `top` and `left` are the halves of the eleventh word modulo
-    the places there are; the flip is the twelfth's highest bit. Where no attempt fits, as in very
-    long pictures, it is the largest central window of an allowed aspect ratio.
-
-    Args:
-        seed: The run's seed.
-        epoch: Epoch, counted from 0.
-        image: Index of the picture in the training set.
-        height: Height of the picture in pixels.
-        width: Width, likewise.
-
-    Returns:
-        The window, within the picture.
-
-    Example:
-        >>> window = random_window(0, 3, 7, height=375, width=500)
-        >>> 0 <= window.top <= 375 - window.height, 0 <= window.left <= 500 - window.width
-        (True, True)
-    """
+    """The window that Inception's crops take from one picture, in pixels, in one epoch."""
+    # Image i has the words w[12 i : 12 i + 12] of its stream. Each of the first ten is an attempt:
+    # its high half gives the share of the area, uniform from 0.08 to 1; its low half the aspect
+    # ratio, whose logarithm is uniform. The first attempt that fits into the picture counts, so
+    # all pairs that fit are equally likely. The eleventh word gives the place, the twelfth the
+    # flip. If no attempt fits, as in very long pictures, the window is the largest central one
+    # of an allowed aspect ratio.
     stream = philox(seed, Purpose.WINDOW, epoch, block=_WINDOW_BLOCKS * image)
     words = stream.random_raw(4 * _WINDOW_BLOCKS).tolist()
     flip = bool(words[11] >> 63)
@@ -219,3 +162,9 @@ def random_window(seed: int, epoch: int, image: int, *, height: int, width: int)
             )
     rows, columns = min(height, round(width * WIDEST)), min(width, round(height * WIDEST))
     return Window((height - rows) // 2, (width - columns) // 2, rows, columns, flip)
+
+
+def philox(seed: int, purpose: Purpose, epoch: int = 0, *, block: int = 0) -> np.random.Philox:
+    """The stream of words for one purpose, from its `block`-th block of four words on."""
+    key = np.array([seed, (int(purpose) << 32) + int(epoch)], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=block)

@@ -1,50 +1,49 @@
-"""From a config to the images of one run."""
+"""From a config to the images of one run.
 
-import importlib
-from pathlib import Path
+To add a data set, write a function from a config to a `Source` in `sources/` or `generated/`.
+Give it a name in `_SOURCES` below; `--dataset=NAME` then finds it. Its flags go into
+`flags/NAME.flags`. Import what is slow to import, or optional, inside the function.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from dml_tf.data.generated import imagenet_mini, pedestrians
+from dml_tf.data.generated.shapes100 import load_shapes100
 from dml_tf.data.pictures import resize
-from dml_tf.data.splits import Source, Split, Splits, choose
+from dml_tf.data.sources import imagenet
+from dml_tf.data.sources.cifar import load_cifar10, load_cifar100
+from dml_tf.data.sources.digits import load_digits
+from dml_tf.data.sources.fashion_mnist import load_fashion_mnist
+from dml_tf.data.sources.image_folder import load_image_folder
+from dml_tf.data.sources.market1501 import load_market1501
+from dml_tf.data.splits import Market1501, Source, Split, Splits, choose
+from dml_tf.home import HOME
 
-# Where generated files are kept that take a while to make.
-GENERATED = Path(__file__).resolve().parents[2] / "data"
-
-# Imported when asked for: what one data set needs, another does not.
-_SOURCES = {
-    "cifar10": "sources.cifar:load_cifar10",
-    "cifar100": "sources.cifar:load_cifar100",
-    "fashion_mnist": "sources.fashion_mnist:load_fashion_mnist",
-    "image_folder": "sources.image_folder:load_image_folder",
-    "digits": "sources.digits:load_digits",
-    "shapes100": "generated.shapes100:load_shapes100",
-    "imagenet": "sources.imagenet:load_imagenet",
-    "imagenet_mini": "sources.imagenet:load_imagenet_mini",
-}
-# Their pictures stay on disk.
-STREAMED_DATASETS = ("imagenet", "imagenet_mini")
-REID_DATASETS = ("market1501", "pedestrians")
-DATASETS = (*_SOURCES, *REID_DATASETS)
-_HALF = np.full(3, 0.5, np.float32)
+GENERATED = HOME / "data"  # where generated files are kept if --data_dir is not given
+_HALF = np.full(3, 0.5, np.float32)  # scales pixels to [-1, 1]
 
 
 def load(config: Any) -> Splits:
-    """Load a data set and choose a run's images from it, all a function of `config.seed`.
+    """Load a data set and choose a run's images from it, a function of `config.seed`.
 
     Args:
-        config: Object with the fields `dataset` (one of `DATASETS`), `data_dir` ('' where not
-            given), `image_size` (pixels; 0 keeps the data's own size, which means 64 for
-            `image_folder` and 224 for ImageNet), `train_images` (0 for all),
-            `validation_fraction`, `labelled_fraction`, `unlabelled` (`use` or `drop`) and `seed`.
+        config: Object with the fields `dataset` (one of `DATASETS`), `data_dir` (may be ''),
+            `image_size` (pixels; 0 keeps the data's own size, which is 64 for `image_folder`,
+            224 for ImageNet and 160 by 64 for re-identification), `seed` and `unlabelled` (`use`
+            or `drop`). Classification also needs `train_images` (0 for all),
+            `validation_fraction` and `labelled_fraction`; re-identification needs
+            `labelled_identities` (0 for all).
 
     Returns:
         The training, validation and test images with the statistics that normalise them.
 
     Raises:
-        ValueError: A field has no such value, or a file is not what it should be.
+        ValueError: A field has no such value, or a file is damaged or refused.
         FileNotFoundError: The data is missing; the message says where it was looked for.
+        FileExistsError: The folder for generated data contains something else.
 
     Example:
         >>> from types import SimpleNamespace
@@ -55,9 +54,50 @@ def load(config: Any) -> Splits:
         >>> splits.train.images.shape, len(splits.test), splits.num_classes
         ((200, 16, 16, 1), 1000, 10)
     """
-    if config.dataset in REID_DATASETS:
-        return _load_reid(config)
-    source = _source(config)
+    if config.dataset in _SOURCES:
+        return _chosen(_SOURCES[config.dataset](config), config)
+    if config.dataset in _REID:
+        return _all_of(_REID[config.dataset](config))
+    raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
+
+
+def _imagenet_mini(config: Any) -> Source:
+    folder = imagenet_mini.ensure(config.data_dir or GENERATED / "imagenet_mini")
+    size = config.image_size or imagenet.DEFAULT_SIZE
+    return imagenet.load_folders(folder, imagenet_mini.NAME, size)
+
+
+def _market1501(config: Any) -> Market1501:
+    return load_market1501(config.data_dir, **_reid_options(config))
+
+
+def _pedestrians(config: Any) -> Market1501:
+    folder = pedestrians.ensure(config.data_dir or GENERATED / "pedestrians")
+    options = _reid_options(config)
+    return load_market1501(folder, published=None, name=pedestrians.NAME, **options)
+
+
+_SOURCES: dict[str, Callable[[Any], Source]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "fashion_mnist": load_fashion_mnist,
+    "image_folder": load_image_folder,
+    "digits": load_digits,
+    "shapes100": load_shapes100,
+    "imagenet": imagenet.load_imagenet,
+    "imagenet_mini": _imagenet_mini,
+}
+_REID: dict[str, Callable[[Any], Market1501]] = {
+    "market1501": _market1501,
+    "pedestrians": _pedestrians,
+}
+DATASETS = (*_SOURCES, *_REID)
+REID_DATASETS = tuple(_REID)
+STREAMED_DATASETS = ("imagenet", "imagenet_mini")  # their pictures stay on disk
+
+
+def _chosen(source: Source, config: Any) -> Splits:
+    """The images that a run chooses from a data set, resized, with the statistics of its pixels."""
     train, validation = choose(source, config)
     train, test = _resized(train, config.image_size), _resized(source.test, config.image_size)
     mean, std = (_HALF, _HALF) if source.to_unit_range else pixel_statistics(train.images)
@@ -73,24 +113,22 @@ def load(config: Any) -> Splits:
     )
 
 
-def _load_reid(config: Any) -> Splits:
-    """Splits of a re-identification data set; its pictures are 160 by 64 unless told otherwise."""
-    from dml_tf.data.generated import pedestrians
-    from dml_tf.data.sources import market1501
+def _resized(split: Split, size: int) -> Split:
+    return Split(resize(split.images, size), split.labels)
 
-    data_dir, more = config.data_dir, {}
-    if config.dataset == "pedestrians":
-        data_dir = pedestrians.ensure(data_dir or GENERATED / "pedestrians")
-        more = {"published": None, "name": "pedestrians (generated)"}
+
+def _reid_options(config: Any) -> dict[str, Any]:
     size = config.image_size or (160, 64)
-    reid = market1501.load_market1501(
-        data_dir,
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
-        labelled_identities=config.labelled_identities,
-        unlabelled=config.unlabelled,
-        seed=config.seed,
-        **more,
-    )
+    return {
+        "image_size": (size, size) if isinstance(size, int) else tuple(size),
+        "labelled_identities": config.labelled_identities,
+        "unlabelled": config.unlabelled,
+        "seed": config.seed,
+    }
+
+
+def _all_of(reid: Market1501) -> Splits:
+    """The images of a re-identification data set; pixels are scaled as in the authors' code."""
     return Splits(
         name=reid.name,
         train=reid.train,
@@ -98,39 +136,20 @@ def _load_reid(config: Any) -> Splits:
         test=None,
         num_classes=len(reid.class_pids),
         class_names=tuple(f"{pid:04d}" for pid in reid.class_pids),
-        mean=_HALF,  # the authors' code scales pixels to [-1, 1]
+        mean=_HALF,
         std=_HALF,
         reid=reid,
     )
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, exact from the counts of the 256 levels.
-
-    Args:
-        images: Pixels, shape `(images, height, width, channels)`, uint8.
-
-    Returns:
-        Mean and standard deviation of the pixels scaled to [0, 1], each of shape `(channels,)`,
-        float32. A channel of one level alone gets one level's width, 1/255, as its deviation.
-    """
+    """Mean and deviation (1/255 or more) of each channel of pixels in [0, 1], exact, float32."""
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[-1], 256))
-    for start in range(0, len(images), 1000):  # Counting widens its input to 64 bits.
+    for start in range(0, len(images), 1000):  # counting widens its input to 64 bits
         channels = images[start : start + 1000].reshape(-1, len(counts)).T
         counts += [np.bincount(channel, minlength=256) for channel in channels]
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels
     variance = (weights * (levels - mean[:, np.newaxis]) ** 2).sum(axis=1)
     return mean.astype(np.float32), np.maximum(np.sqrt(variance), 1 / 255).astype(np.float32)
-
-
-def _source(config: Any) -> Source:
-    if config.dataset not in _SOURCES:
-        raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
-    module, function = _SOURCES[config.dataset].split(":")
-    return getattr(importlib.import_module(f"dml_tf.data.{module}"), function)(config)
-
-
-def _resized(split: Split, size: int) -> Split:
-    return Split(resize(split.images, size), split.labels)

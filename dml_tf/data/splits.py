@@ -2,15 +2,12 @@
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
-
-if TYPE_CHECKING:
-    from dml_tf.data.pictures import Pictures
-    from dml_tf.data.sources.market1501 import Market1501
+from dml_tf.data.pictures import Pictures
 
 UNLABELLED = -1
 
@@ -24,7 +21,7 @@ class Split:
         labels: Class of each image, shape `(images,)`, int64; -1 where it is not given.
     """
 
-    images: "np.ndarray | Pictures"
+    images: np.ndarray | Pictures
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -32,18 +29,18 @@ class Split:
         return len(self.labels)
 
     def take(self, index: np.ndarray | slice) -> "Split":
-        """The images at `index`, shape `(chosen,)` or a slice, as a split of their own."""
+        """The images at `index`, shape `(chosen,)` or a slice, as a new split."""
         return Split(self.images[index], self.labels[index])
 
     @property
     def digest(self) -> str:
-        """Differs from another split's where images or labels do, hexadecimal."""
-        seen = hashlib.sha256(np.ascontiguousarray(self.labels))
-        stored = self.images
-        seen.update(
-            np.ascontiguousarray(stored) if isinstance(stored, np.ndarray) else stored.listing()
-        )
-        return seen.hexdigest()
+        """A hexadecimal hash of images and labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels))
+        if isinstance(self.images, Pictures):
+            digest.update(self.images.listing())
+        else:
+            digest.update(np.ascontiguousarray(self.images))
+        return digest.hexdigest()
 
     @property
     def labelled(self) -> "Split":
@@ -59,10 +56,10 @@ class Source:
         name: The name that reports print, such as `CIFAR-10`.
         train: All training images.
         test: All test images.
-        class_names: One name a class.
-        validation: Validation images, where the data set brings its own.
-        to_unit_range: Whether pixels are scaled to [-1, 1], as the authors' code does, rather than
-            by the training images' own statistics.
+        class_names: One name per class.
+        validation: Validation images, if the data set has its own.
+        to_unit_range: Whether pixels are scaled to [-1, 1], as in the authors' code; otherwise the
+            statistics of the training images normalise them.
     """
 
     name: str
@@ -74,8 +71,50 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReidImages:
+    """Pictures of people.
+
+    Attributes:
+        images: Pixels, shape `(images, height, width, 3)`, uint8.
+        pids: Identities, shape `(images,)`, int64; 0 is a distractor, -1 junk.
+        camids: Cameras, shape `(images,)`, int64.
+        names: File names.
+    """
+
+    images: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Market1501:
+    """The part of a re-identification data set that one run uses.
+
+    Attributes:
+        name: The data set's name as printed.
+        train: Training images; labels 0..M-1, or -1 where the identity is not given.
+        class_pids: Identity of each label, shape `(M,)`, int64.
+        query: Queries.
+        gallery: The images that are ranked, with distractors and junk.
+        multi_query: Hand-drawn boxes of the queries' identities in the queries' cameras.
+    """
+
+    name: str
+    train: Split
+    class_pids: np.ndarray
+    query: ReidImages
+    gallery: ReidImages
+    multi_query: ReidImages
+
+
+@dataclasses.dataclass(frozen=True)
 class Splits:
-    """What one run trains on and is measured on.
+    """The data that one run is trained and evaluated on.
 
     Attributes:
         name: The data set's name as printed, such as `CIFAR-10 (JPEG copy)`.
@@ -83,7 +122,7 @@ class Splits:
         validation: Images held out of the training set, or None.
         test: The test images, always all of them; None for re-identification.
         num_classes: Number of classes.
-        class_names: One name a class.
+        class_names: One name per class.
         mean: Mean of the training pixels scaled to [0, 1], shape `(channels,)`, float32.
         std: Their standard deviation, likewise.
         reid: Queries and gallery, for re-identification.
@@ -97,49 +136,14 @@ class Splits:
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
-    reid: "Market1501 | None" = None
-
-
-def class_ranks(labels: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Place of each image in a random order of its own class.
-
-    Args:
-        labels: Classes, shape `(images,)`.
-        words: A random word for each image, shape `(images,)`, uint64.
-
-    Returns:
-        Ranks from 0, shape `(images,)`, int64.
-
-    Example:
-        >>> class_ranks(np.array([0, 1, 0]), np.array([9, 5, 3])).tolist()
-        [1, 0, 0]
-    """
-    order = np.lexsort((words, labels))
-    first = np.searchsorted(labels[order], labels[order], side="left")
-    ranks = np.empty(len(labels), dtype=np.int64)
-    ranks[order] = np.arange(len(labels)) - first
-    return ranks
+    reid: Market1501 | None = None
 
 
 def choose(source: Source, config: Any) -> tuple[Split, Split | None]:
-    """Choose a run's training and validation images.
-
-    In this order, each from its own stream of the seed: `validation_fraction` of every class is
-    held out; `train_images` of the rest are kept, as many of each class as of any other; and
-    `labelled_fraction` of every class keeps its labels, at least one image a class. The others
-    get the label -1, or are removed with `unlabelled="drop"`.
-
-    Args:
-        source: The whole data set.
-        config: Object with `validation_fraction`, `train_images`, `labelled_fraction`,
-            `unlabelled` and `seed`.
-
-    Returns:
-        The training split, and the validation split or None.
-
-    Raises:
-        ValueError: A flag asks for what the data set does not have.
-    """
+    """Choose a run's training and validation images, a function of `config.seed`."""
+    # In this order: `validation_fraction` of every class is held out; `train_images` of the rest
+    # are kept, the same number per class where there are enough; `labelled_fraction` of every
+    # class keeps its labels, at least one image. Each choice has its own random stream.
     train, validation = _hold_out(source, config.validation_fraction, config.seed)
     train = _keep(train, config.train_images, config.seed)
     return _label(train, config.labelled_fraction, config.unlabelled, config.seed), validation
@@ -148,7 +152,7 @@ def choose(source: Source, config: Any) -> tuple[Split, Split | None]:
 def _hold_out(source: Source, fraction: float, seed: int) -> tuple[Split, Split | None]:
     if not 0 <= fraction < 1:
         raise ValueError(
-            f"--validation_fraction={fraction}: give a fraction of at least 0, below 1."
+            f"--validation_fraction={fraction}: give a fraction of at least 0 and below 1."
         )
     if not fraction:
         return source.train, source.validation
@@ -169,8 +173,8 @@ def _hold_out(source: Source, fraction: float, seed: int) -> tuple[Split, Split 
 def _keep(train: Split, count: int, seed: int) -> Split:
     if not 0 <= count <= len(train):
         raise ValueError(
-            f"--train_images={count}: there are {len(train)} training images (after validation "
-            "is held out); give a number from 1 to that, or 0 for all."
+            f"--train_images={count}: there are {len(train)} training images (validation images "
+            f"not counted); give a number from 1 to {len(train)}, or 0 for all."
         )
     if count in (0, len(train)):
         return train
@@ -197,3 +201,12 @@ def _fraction_of_classes(
     ranks = class_ranks(labels, philox(seed, purpose).random_raw(len(labels)))
     quota = np.maximum(least, np.rint(fraction * np.bincount(labels)))
     return ranks < quota[labels]
+
+
+def class_ranks(labels: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Place of each image among those of its class, from 0, when its random `words` are sorted."""
+    order = np.lexsort((words, labels))
+    first = np.searchsorted(labels[order], labels[order], side="left")
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[order] = np.arange(len(labels)) - first
+    return ranks

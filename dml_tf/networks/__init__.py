@@ -1,11 +1,14 @@
 """The paper's networks, Sec. 4.1 and Table 1, by name.
 
-A body maps images to the last maps; `build` adds the classifier that all of them share.
+To add a network, write its body, a function from images and `Layers` to the last maps, in a module
+of its own. Give it a name in `_NETWORKS` below; `--net=NAME` then builds it. `build` adds the
+classifier that all networks share.
 """
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import keras
@@ -13,12 +16,44 @@ import keras
 from dml_tf.networks import inception, mobilenet, resnet, wide_resnet
 from dml_tf.networks.layers import Layers
 
+Body = Callable[[keras.KerasTensor, Layers], keras.KerasTensor]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A body, and what a name like `resnet32:16` may say about it.
+
+    Attributes:
+        body: The body; it also takes the pattern's groups and the width as keywords.
+        width: Type of the width: int for channels, float for a multiplier, None for no width.
+        pattern: Of names with numbers: each group is a whole number. Default: the name itself.
+        six_n_plus: What a depth leaves when it is divided by 6; for networks with a `depth`.
+    """
+
+    body: Callable[..., keras.KerasTensor]
+    width: type | None = None
+    pattern: str | None = None
+    six_n_plus: int | None = None
+
+
+_NETWORKS = {
+    "resnet<6n+2>": _Network(
+        resnet.resnet, width=int, pattern=r"resnet(?P<depth>[1-9][0-9]*)", six_n_plus=2
+    ),
+    "wrn-<6n+4>-<k>": _Network(
+        wide_resnet.wide_resnet,
+        width=int,
+        pattern=r"wrn-(?P<depth>[1-9][0-9]*)-(?P<factor>[1-9][0-9]*)",
+        six_n_plus=4,
+    ),
+    "mobilenet": _Network(mobilenet.mobilenet, width=float),
+    "mobilenet_short": _Network(mobilenet.mobilenet_short, width=float),
+    "inception_v1": _Network(inception.inception_v1),
+}
 NAMES = (
-    "resnet<6n+2>, wrn-<6n+4>-<k>, mobilenet, mobilenet_short, inception_v1; "
+    f"{', '.join(_NETWORKS)}; "
     "with a width as in resnet8:16 (base channels) or mobilenet_short:0.5 (multiplier)"
 )
-
-Body = Callable[[keras.KerasTensor, Layers], keras.KerasTensor]
 
 
 def build(
@@ -34,11 +69,11 @@ def build(
     """Build a network that returns its logits and the feature of its last pooling layer.
 
     Args:
-        name: A form of `NAMES`. The model is called by it, without the width.
+        name: One of the forms in `NAMES`. It is also the model's name, without the width.
         num_classes: Number of classes.
         input_shape: Height and width in pixels, and channels, of an image.
         width: Base number of channels of a ResNet or WRN, multiplier of a MobileNet; None for the
-            one in the name, or else the publication's.
+            width in the name, or else the one of the publication.
         weight_decay: Coupled decay: `weight_decay * theta` is added to the gradient of each
             convolution, depthwise and dense kernel, through `model.losses`. BatchNorm and biases
             have none (Sec. 4.1 follows the Torch code of [28]).
@@ -52,7 +87,7 @@ def build(
         `(batch, dim)`.
 
     Raises:
-        ValueError: If the name, the width or the input shape is not one that a network can have.
+        ValueError: No network can have this name, width or input shape.
 
     Example:
         >>> import numpy as np
@@ -80,7 +115,7 @@ def count_parameters(network: keras.Model) -> int:
         network: A built network.
 
     Returns:
-        Elements of all trainable weights; BatchNorm's running statistics are none.
+        Number of elements of all trainable weights, so without BatchNorm's running statistics.
     """
     return sum(math.prod(weight.shape) for weight in network.trainable_weights)
 
@@ -89,14 +124,14 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
     """Read a network's name without building it.
 
     Args:
-        name: A form of `NAMES`.
+        name: One of the forms in `NAMES`.
         width: As in `build`; must agree with a width in the name.
 
     Returns:
         The name without its width, and the body that maps images and `Layers` to the last maps.
 
     Raises:
-        ValueError: If the name is not of a form of `NAMES`, or the width does not fit.
+        ValueError: The name has none of the forms in `NAMES`, or the width does not fit.
 
     Example:
         >>> parse("resnet8:16")[0]
@@ -106,22 +141,42 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
         ValueError: No network 'resnet31': its depth must be 6n+2. Use resnet26 or resnet32.
     """
     label, colon, written = name.partition(":")
-    body, width_type = _find(label)
+    network, numbers = _find(label)
     if colon:
         in_name = _number(name, written)
         if width is not None and width != in_name:
             raise ValueError(
-                f"Network {name!r} was asked for with width={width:g}: give one width, or the same."
+                f"Network {name!r} has another width in its name than width={width:g}: give one "
+                "width only."
             )
         width = in_name
-    if width is None:
-        return label, body
-    if width_type is None:
-        raise ValueError(f"Network {label!r} has no width: leave out width {width:g}.")
-    if not 0 < width < float("inf") or width_type(width) != width:
-        kind = "a whole number of channels, as in 16" if width_type is int else "as in 0.5"
-        raise ValueError(f"Width {width:g} of {label!r} must be positive, {kind}.")
-    return label, partial(body, width=width_type(width))
+    if width is not None:
+        _check_width(label, width, network.width)
+        numbers["width"] = network.width(width)
+    return label, partial(network.body, **numbers)
+
+
+def _find(label: str) -> tuple[_Network, dict[str, int]]:
+    """The network called `label`, and the numbers in its name."""
+    for form, network in _NETWORKS.items():
+        match = re.fullmatch(network.pattern or re.escape(form), label)
+        if match:
+            if network.six_n_plus is not None:
+                _check_depth(label, match, network.six_n_plus)
+            return network, {key: int(number) for key, number in match.groupdict().items()}
+    raise ValueError(f"No network {label!r}. Accepted: {NAMES}.")
+
+
+def _check_depth(label: str, match: re.Match, extra: int):
+    """Refuses a depth other than 6n + extra, and names the nearest possible ones."""
+    blocks, rest = divmod(int(match["depth"]) - extra, 6)
+    if blocks >= 1 and not rest:
+        return
+    below = 6 * max(blocks, 1) + extra
+    depths = [below, below + 6] if blocks >= 1 else [below]
+    before, after = label[: match.start("depth")], label[match.end("depth") :]
+    valid = " or ".join(f"{before}{depth}{after}" for depth in depths)
+    raise ValueError(f"No network {label!r}: its depth must be 6n+{extra}. Use {valid}.")
 
 
 def _number(name: str, written: str) -> float:
@@ -133,29 +188,9 @@ def _number(name: str, written: str) -> float:
         ) from None
 
 
-def _find(label: str) -> tuple[Body, type | None]:
-    """Body of the network called `label`, and the type of its width if it has one."""
-    if match := re.fullmatch(r"resnet([1-9][0-9]*)", label):
-        return partial(resnet.resnet, blocks=_blocks(label, match, 2)), int
-    if match := re.fullmatch(r"wrn-([1-9][0-9]*)-([1-9][0-9]*)", label):
-        blocks = _blocks(label, match, 4)
-        return partial(wide_resnet.wide_resnet, blocks=blocks, factor=int(match[2])), int
-    others = {
-        "mobilenet": (mobilenet.mobilenet, float),
-        "mobilenet_short": (mobilenet.mobilenet_short, float),
-        "inception_v1": (inception.inception_v1, None),
-    }
-    if label not in others:
-        raise ValueError(f"No network {label!r}. Accepted: {NAMES}.")
-    return others[label]
-
-
-def _blocks(label: str, match: re.Match, extra: int) -> int:
-    """Residual blocks in each of three stages; the depth in the name must be 6n + extra."""
-    blocks, rest = divmod(int(match[1]) - extra, 6)
-    if blocks >= 1 and not rest:
-        return blocks
-    below = 6 * max(blocks, 1) + extra
-    depths = [below, below + 6] if blocks >= 1 else [below]
-    valid = " or ".join(f"{label[: match.start(1)]}{d}{label[match.end(1) :]}" for d in depths)
-    raise ValueError(f"No network {label!r}: its depth must be 6n+{extra}. Use {valid}.")
+def _check_width(label: str, width: float, kind: type | None):
+    if kind is None:
+        raise ValueError(f"Network {label!r} has no width: leave out width {width:g}.")
+    if not 0 < width < float("inf") or kind(width) != width:
+        like = "a whole number of channels, as in 16" if kind is int else "as in 0.5"
+        raise ValueError(f"Width {width:g} of {label!r} must be positive, {like}.")

@@ -1,14 +1,19 @@
-"""InceptionV1, Szegedy et al. 2015: the paper's [24], as TensorFlow's models have it."""
+"""InceptionV1, Szegedy et al. 2015: the paper's [24], as in TensorFlow's models.
+
+It has BatchNorm and no auxiliary classifiers. The branch that the publication gives a 5x5 kernel
+has 3x3, as in the TensorFlow form that the paper's authors used: 5.70M parameters at 100 classes,
+6.08M with true 5x5. Neither is Table 1's 7.8M.
+"""
 
 import keras
 
 from dml_tf.networks.layers import Layers, is_small
 
-# Slim's value, with which ImageNet weights for this network were trained.
+# Slim's value, used to train ImageNet weights for this network.
 EPSILON = 1e-3
 
 # Channels of the four branches of each module: 1x1; reduction and 3x3; reduction and second 3x3;
-# projection of the pooled map. The stages are parted by pooling.
+# projection of the pooled map. Pooling separates the stages.
 STAGES = (
     (
         (64, (96, 128), (16, 32), 32),
@@ -29,23 +34,9 @@ STAGES = (
 
 
 def inception_v1(x: keras.KerasTensor, layers: Layers) -> keras.KerasTensor:
-    """Body of InceptionV1 with BatchNorm, without the auxiliary classifiers.
-
-    The branch that the publication gives a 5x5 kernel has 3x3 here, as in the TensorFlow form that
-    the paper's authors used: 5.70M parameters at 100 classes, 6.08M with true 5x5. Neither is
-    Table 1's 7.8M.
-
-    Args:
-        x: Images, shape `(batch, height, width, channels)`. Where the shorter side is below 64
-            pixels, the first convolution has stride 1 and the first pooling is left out: with
-            ImageNet's stride of 32 a single pixel would be left of a 32x32 image, and a 3x3 kernel
-            would see little but padding in half of the modules. No parameter changes.
-        layers: Where the layers come from.
-
-    Returns:
-        Maps, shape `(batch, height / s, width / s, 1024)`, where s is 8 for small images and 32
-        for others.
-    """
+    """Body of InceptionV1; total stride 8 for small images, 32 for others; 1024 channels."""
+    # ImageNet's stride would leave a single pixel of a 32x32 image, and in half of the modules a
+    # 3x3 kernel would see little but padding.
     small = is_small(x)
     x = _conv(x, layers, 64, 7, stride=1 if small else 2)
     if not small:

@@ -1,4 +1,8 @@
-"""Layers shared by the networks: one regulariser, own random streams, one classifier."""
+"""Layers shared by the networks: one regulariser, a random stream per layer, one classifier.
+
+Maps have the shape `(batch, height, width, channels)`; a stride divides height and width and
+rounds up.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -7,36 +11,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# A running average that forgets a batch in about ten steps, as in the Torch code of [28] (where it
-# is written 0.1). Keras' default, 0.99, would leave the initial statistics in place in the
-# evaluation of a run of a few hundred steps.
+# BatchNorm's running averages forget a batch in about ten steps, as in the Torch code of [28]
+# (where it is written 0.1). With Keras' default, 0.99, a run of a few hundred steps would be
+# evaluated with the initial statistics.
 MOMENTUM = 0.9
 
-# Images with a shorter side below this many pixels get the small-input strides of a network.
+# Images whose shorter side is below this many pixels get the small-input strides of a network.
 SMALL = 64
 
 
 def is_small(images: keras.KerasTensor) -> bool:
-    """Whether images need the small-input strides: ImageNet's would leave a map of one pixel.
-
-    Args:
-        images: Symbolic images, shape `(batch, height, width, channels)`.
-
-    Returns:
-        True where the shorter side is below `SMALL` pixels.
-    """
+    """Whether images need the small-input strides: ImageNet's would leave a map of one pixel."""
     return min(images.shape[1:3]) < SMALL
 
 
 def layer_seeds(seed: int | None) -> Iterator[int | None]:
-    """Seeds for the layers of one network, in the order in which the layers are made.
-
-    Args:
-        seed: The network's seed, not negative; None leaves every layer to Keras' global seed.
-
-    Returns:
-        Without end: an independent 32-bit seed for each layer, or None for each.
-    """
+    """An endless stream of independent seeds, one per layer; None leaves all to Keras' seed."""
     if seed is None:
         return itertools.repeat(None)
     sequence = np.random.SeedSequence(seed)
@@ -47,21 +37,12 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
 
-    Keras writes the layer in elementwise operations, which take a quarter of a ResNet's step on a
-    CPU; the kernel takes a third of their time. What the kernel cannot do is Keras's.
+    Keras's elementwise operations take a quarter of a ResNet's step on a CPU, the kernel a third
+    of their time. Keras still does what the kernel cannot do.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask=None) -> tf.Tensor:
-        """Normalises maps, by their own statistics in training and else by the averages.
-
-        Args:
-            inputs: Maps, shape `(batch, height, width, channels)`.
-            training: Whether to use the batch's statistics and to move the averages.
-            mask: As Keras's layer takes it.
-
-        Returns:
-            Maps of the same shape.
-        """
+        """Normalises maps: by the batch's statistics in training, otherwise by the averages."""
         if not (training and self.trainable and mask is None and self._is_for_the_kernel(inputs)):
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -86,15 +67,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 class Layers:
-    """Applies the layers of one network, so that its body says only what is its own.
+    """Applies the layers of one network, with its weight decay and its seed.
 
-    Kernels are drawn from He's normal distribution. Convolutions have no bias, since BatchNorm
-    follows each, or the sum that it is part of.
-
-    Args:
-        weight_decay: Adds `weight_decay * theta` to the gradient of every convolution, depthwise
-            and dense kernel, through `model.losses`; 0 adds nothing.
-        seed: Fixes the initial weights and the dropout masks; None uses Keras' global seed.
+    Kernels are drawn from He's normal distribution. Convolutions have no bias, because BatchNorm
+    follows each of them, or the sum that it is part of.
     """
 
     def __init__(self, *, weight_decay: float = 0.0, seed: int | None = None):
@@ -116,20 +92,7 @@ class Layers:
         padding: str = "same",
         fan: str = "fan_in",
     ) -> keras.KerasTensor:
-        """Square convolution.
-
-        Args:
-            x: Maps, shape `(batch, height, width, channels)`.
-            filters: Channels of the result.
-            size: Side of the kernel, pixels.
-            stride: Step of the kernel, pixels.
-            padding: `same` or `valid`.
-            fan: Which of He's rules fixes the initial variance: `fan_in` keeps the signal's size on
-                the way forward, `fan_out` the gradient's on the way back.
-
-        Returns:
-            Maps, shape `(batch, height / stride, width / stride, filters)`, rounded up for `same`.
-        """
+        """Square convolution; He's `fan_in` keeps the signal's size, `fan_out` the gradient's."""
         return keras.layers.Conv2D(
             filters,
             size,
@@ -143,21 +106,9 @@ class Layers:
     def residual_conv(
         self, x: keras.KerasTensor, filters: int, size: int = 3, stride: int = 1
     ) -> keras.KerasTensor:
-        """Square convolution as the Torch codes of [7] and [28] have it.
-
-        Its centres are the pixels that a shortcut of the same stride takes: with a stride,
-        TensorFlow's `same` pads right and below only, which would move them by a pixel. Its initial
-        variance is He's for the way back.
-
-        Args:
-            x: Maps, shape `(batch, height, width, channels)`.
-            filters: Channels of the result.
-            size: Side of the kernel, pixels, odd.
-            stride: Step of the kernel, pixels.
-
-        Returns:
-            Maps, shape `(batch, height / stride, width / stride, filters)`, rounded up.
-        """
+        """Square convolution of an odd size, centred on the pixels of a shortcut of its stride."""
+        # As in the Torch codes of [7] and [28]. With a stride, TensorFlow's `same` pads right and
+        # below only, which would move the centres by a pixel.
         if stride == 1:
             return self.conv(x, filters, size, fan="fan_out")
         if size > 1:
@@ -165,17 +116,9 @@ class Layers:
         return self.conv(x, filters, size, stride, padding="valid", fan="fan_out")
 
     def depthwise_conv(self, x: keras.KerasTensor, stride: int = 1) -> keras.KerasTensor:
-        """3x3 convolution of each channel by itself.
-
-        Args:
-            x: Maps, shape `(batch, height, width, channels)`.
-            stride: Step of the kernel, pixels.
-
-        Returns:
-            Maps, shape `(batch, height / stride, width / stride, channels)`, rounded up.
-        """
-        # Keras counts all channels as a depthwise kernel's fan-in, of which it sees one, and
-        # one as its fan-out.
+        """3x3 convolution of each channel by itself."""
+        # A depthwise kernel sees one channel. Keras counts one as its fan-out, but all channels
+        # as its fan-in.
         return keras.layers.DepthwiseConv2D(
             3,
             strides=stride,
@@ -188,36 +131,18 @@ class Layers:
     def norm(
         self, x: keras.KerasTensor, epsilon: float = 1e-5, scale: str = "ones"
     ) -> keras.KerasTensor:
-        """BatchNorm over batch, height and width.
-
-        Args:
-            x: Maps, shape `(batch, height, width, channels)`.
-            epsilon: Added to the variance.
-            scale: Initial scale, `ones` or `zeros`.
-
-        Returns:
-            Maps of the same shape.
-        """
+        """BatchNorm over batch, height and width; the initial scale is `ones` or `zeros`."""
         return BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, gamma_initializer=scale)(x)
 
     def classify(
         self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0
     ) -> dict[str, keras.KerasTensor]:
-        """Global average pooling, dropout and the linear classifier, in float32 always.
-
-        Args:
-            x: Last maps of the network, shape `(batch, height, width, dim)`.
-            num_classes: Number of classes.
-            dropout: Fraction of the features dropped before the classifier; 0 adds no layer.
-
-        Returns:
-            `logits`, shape `(batch, num_classes)`, and `features`, shape `(batch, dim)`.
-        """
+        """Global average pooling, dropout (0 adds no layer) and classifier, always in float32."""
         features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
         classifier = keras.layers.Dense(
             num_classes,
-            # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ; by
-            # Glorot's rule they begin confident, and mimicry undoes them in the first steps.
+            # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ. With
+            # Glorot's rule they would begin confident, and mimicry would spoil the first steps.
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=next(self._seeds)),
             kernel_regularizer=self._regularizer,
             dtype="float32",

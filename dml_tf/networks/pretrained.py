@@ -1,4 +1,4 @@
-"""Starting a network from trained weights (Table 3, 'pre?'): all of them but the classifier's."""
+"""Starting a network from trained weights (Table 3, 'pre?'), except the classifier's."""
 
 import re
 import warnings
@@ -15,15 +15,22 @@ def load(network: keras.Model, name: str, source: str) -> None:
 
     Args:
         network: As `build` makes it.
-        name: The name it was built by, such as `mobilenet:0.5`.
+        name: The name it was built with, such as `mobilenet:0.5`.
         source: `imagenet`, for Keras's published weights, which are downloaded once; or a file:
             a saved network or cohort (`.keras`; of a cohort, the first peer), or a network's
             weights (`.weights.h5`).
 
     Raises:
-        ValueError: There are no published weights for the network, or a file's do not fit; the
+        ValueError: There are no published weights for the network, or the weights do not fit; the
             message names the layers.
-        FileNotFoundError: The file is not there, or the weights cannot be downloaded.
+        FileNotFoundError: The file does not exist, or the weights cannot be downloaded.
+
+    Example:
+        >>> from dml_tf import networks
+        >>> net = networks.build("resnet8", num_classes=10, input_shape=(16, 16, 3))
+        >>> load(net, "resnet8", "absent.keras")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: --pretrained=absent.keras: there is no such file. Give imagenet, ...
     """
     if source == "imagenet":
         _copy(_imagenet(name), network, "Keras's ImageNet weights")
@@ -55,7 +62,7 @@ def _imagenet(name: str) -> keras.Model:
         return keras.applications.MobileNet(
             input_shape=(224, 224, 3), alpha=width, include_top=False, weights="imagenet"
         )
-    except Exception as error:  # Keras passes on whatever the download raised
+    except Exception as error:  # Keras raises whatever the download raised
         raise FileNotFoundError(
             f"--pretrained=imagenet: Keras's weights cannot be downloaded ({error}). Put them "
             "into ~/.keras/models, or give a file."
@@ -63,34 +70,34 @@ def _imagenet(name: str) -> keras.Model:
 
 
 def _weighted(network: keras.Model) -> list[keras.Layer]:
-    """Layers that have weights, but for the classifier."""
+    """Layers that have weights, except the classifier."""
     return [layer for layer in network.layers if layer.weights and layer.name != "logits"]
 
 
 def _copy(source: keras.Model, target: keras.Model, origin: str) -> None:
-    theirs, ours = _weighted(source), _weighted(target)
-    shapes = [
-        [[tuple(w.shape) for w in layer.weights] for layer in part] for part in (theirs, ours)
-    ]
-    if len(theirs) != len(ours):
+    given, ours = _weighted(source), _weighted(target)
+    if len(given) != len(ours):
         raise ValueError(
-            f"--pretrained: {origin} has {len(theirs)} layers with weights, {target.name} has "
+            f"--pretrained: {origin} has {len(given)} layers with weights, {target.name} has "
             f"{len(ours)} besides its classifier: it is another network."
         )
-    _refuse_mismatch(
-        [
-            f"{layer.name} has {mine}, not {yours}"
-            for layer, yours, mine in zip(ours, *shapes, strict=True)
-            if yours != mine
-        ],
-        origin,
-        target,
-    )
-    for source_layer, layer in zip(theirs, ours, strict=True):
-        layer.set_weights(source_layer.get_weights())
+    pairs = list(zip(given, ours, strict=True))
+    differing = [
+        f"{layer.name} has {_shapes(layer)}, not {_shapes(other)}"
+        for other, layer in pairs
+        if _shapes(other) != _shapes(layer)
+    ]
+    _refuse_mismatch(differing, origin, target)
+    for other, layer in pairs:
+        layer.set_weights(other.get_weights())
+
+
+def _shapes(layer: keras.Layer) -> list[tuple]:
+    return [tuple(weight.shape) for weight in layer.weights]
 
 
 def _load_weights(file: Path, network: keras.Model) -> None:
+    """Loads a `.weights.h5` file, and puts the classifier's own weights back."""
     classifier = network.get_layer("logits")
     new = classifier.get_weights()
     with warnings.catch_warnings(record=True) as caught:
@@ -100,7 +107,7 @@ def _load_weights(file: Path, network: keras.Model) -> None:
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"--pretrained: {file} cannot be read ({error}).") from error
     classifier.set_weights(new)
-    # Keras lists what it skipped in one warning: `[<Conv2D name=conv2d, built=True>, ...]`.
+    # Keras lists the layers it skipped in a warning: `[<Conv2D name=conv2d, built=True>, ...]`.
     text = " ".join(str(w.message).partition("List of objects")[2] for w in caught)
     skipped = [name for name in re.findall(r"name=([\w-]+)", text) if name != "logits"]
     _refuse_mismatch(skipped, str(file), network)

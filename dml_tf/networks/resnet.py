@@ -6,24 +6,10 @@ from dml_tf.networks.layers import Layers
 
 
 def resnet(
-    x: keras.KerasTensor, layers: Layers, *, blocks: int, width: int = 16
+    x: keras.KerasTensor, layers: Layers, *, depth: int, width: int = 16
 ) -> keras.KerasTensor:
-    """Body of the ResNet of depth `6 * blocks + 2`.
-
-    Three stages of `width`, `2 * width` and `4 * width` channels; the second and the third halve
-    the map. Blocks whose shortcut is the identity begin as the identity (Goyal et al. 2017, Sec.
-    5.1): without it features begin so large that mutual learning at the paper's learning rate of
-    0.1 overshoots in its first steps and leaves them dead.
-
-    Args:
-        x: Images, shape `(batch, height, width, channels)`.
-        layers: Where the layers come from.
-        blocks: Residual blocks in a stage.
-        width: Channels of the first stage; 16 in He et al.
-
-    Returns:
-        Maps, shape `(batch, height / 4, width / 4, 4 * width)`, rounded up.
-    """
+    """Body of depth 6n+2: three stages of n blocks; total stride 4, `4 * width` last channels."""
+    blocks = (depth - 2) // 6
     x = keras.layers.ReLU()(layers.norm(layers.residual_conv(x, width)))
     for stage in range(3):
         for block in range(blocks):
@@ -34,6 +20,9 @@ def resnet(
 def _block(x: keras.KerasTensor, layers: Layers, filters: int, stride: int) -> keras.KerasTensor:
     residual = layers.norm(layers.residual_conv(x, filters, stride=stride))
     residual = layers.residual_conv(keras.layers.ReLU()(residual), filters)
+    # A block whose shortcut is the identity begins as the identity (Goyal et al. 2017, Sec. 5.1).
+    # Otherwise features begin so large that mutual learning at the paper's learning rate of 0.1
+    # overshoots in its first steps and leaves them dead.
     residual = layers.norm(residual, scale="zeros" if x.shape[-1] == filters else "ones")
     return keras.layers.ReLU()(keras.layers.Add()([_shortcut(x, filters, stride), residual]))
 

@@ -6,20 +6,10 @@ from dml_tf.networks.layers import Layers
 
 
 def wide_resnet(
-    x: keras.KerasTensor, layers: Layers, *, blocks: int, factor: int, width: int = 16
+    x: keras.KerasTensor, layers: Layers, *, depth: int, factor: int, width: int = 16
 ) -> keras.KerasTensor:
-    """Body of WRN-d-k with `d = 6 * blocks + 4` and `k = factor`, in pre-activation order.
-
-    Args:
-        x: Images, shape `(batch, height, width, channels)`.
-        layers: Where the layers come from.
-        blocks: Residual blocks in a stage.
-        factor: Widening factor of the three stages.
-        width: Channels of the first convolution, and of the first stage before widening.
-
-    Returns:
-        Maps, shape `(batch, height / 4, width / 4, 4 * width * factor)`, rounded up.
-    """
+    """Body of WRN-d-k, d = 6n+4: three stages of n blocks, widened k = `factor` times."""
+    blocks = (depth - 4) // 6
     x = layers.residual_conv(x, width)
     for stage in range(3):
         for block in range(blocks):

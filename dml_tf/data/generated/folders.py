@@ -1,4 +1,4 @@
-"""Generated data sets as folders of files: there as a whole or not at all."""
+"""Folders that appear whole or not at all."""
 
 import contextlib
 import shutil
@@ -9,17 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole_folder(dest: str | Path) -> Iterator[Path]:
-    """Makes a folder that nobody sees before it is full.
-
-    Args:
-        dest: Folder to make; it must not exist, or be empty.
-
-    Yields:
-        A folder beside it to write to, which takes its name at the end.
-
-    Raises:
-        FileExistsError: There is something else in the folder.
-    """
+    """Yields a temporary folder to write to, which gets the name `dest` at the end."""
     dest = Path(dest).expanduser().absolute()
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise FileExistsError(f"{dest} is not empty: give a new folder, or remove what is there.")
@@ -28,10 +18,10 @@ def whole_folder(dest: str | Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)
-        part.rename(dest)  # takes an empty folder's place, but not that of a full one
+        part.rename(dest)  # replaces an empty folder, but not a full one
     except OSError as error:
         if dest.exists() and any(dest.iterdir()):
-            raise FileExistsError(f"{dest} was made by another process meanwhile.") from error
+            raise FileExistsError(f"Another process has made {dest} meanwhile.") from error
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -2,13 +2,8 @@
 
 Twenty classes, the shapes of shapes100 in all its patterns, as JPEG files of many sizes. It shows
 that loading and training work; it is no part of ImageNet and no evidence about photographs.
-
-    python -m dml_tf.data.imagenet_mini DEST
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +23,7 @@ _PARTS = {"train": (2, TRAIN_IMAGES), "validation": (3, TEST_IMAGES)}
 
 
 def write(dest: str | Path):
-    """Generates the data set; it is there as a whole or not at all.
-
-    Args:
-        dest: Folder to make; it must not exist, or be empty.
-
-    Raises:
-        FileExistsError: There is something else in the folder.
-    """
+    """Generates the data set in a new or empty folder."""
     with whole_folder(dest) as folder:
         for name, (part, count) in _PARTS.items():
             _write_part(folder / name, name, part, count)
@@ -44,23 +32,13 @@ def write(dest: str | Path):
 
 
 def ensure(dest: str | Path) -> Path:
-    """Generates the data set where it is not there yet.
-
-    Args:
-        dest: Its folder.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FileExistsError: There is something else in the folder.
-    """
+    """Generates the data set if its folder does not have it yet; returns the folder."""
     dest = Path(dest).expanduser().absolute()
     if not (dest / _NOTE).exists():
         try:
             write(dest)
         except FileExistsError:
-            if not (dest / _NOTE).exists():  # no other process was faster
+            if not (dest / _NOTE).exists():  # otherwise another process was faster
                 raise
     return dest
 
@@ -82,31 +60,3 @@ def _write_part(folder: Path, name: str, part: int, count: int):
 
 def _wnid(label: int) -> str:
     return f"n{label:08d}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the data set from the command line.
-
-    Args:
-        argv: Arguments, those of the process by default.
-
-    Returns:
-        Exit status: 0 done, 1 refused; bad arguments exit with 2.
-    """
-    parser = argparse.ArgumentParser(
-        "python -m dml_tf.data.imagenet_mini", description=__doc__.split("\n\n    ")[0]
-    )
-    parser.add_argument("dest", help="folder to make")
-    dest = parser.parse_args(argv).dest
-    try:
-        write(dest)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
-    counts = (f"{count} pictures in {name}" for name, (_, count) in _PARTS.items())
-    print(f"{dest}: {', '.join(counts)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

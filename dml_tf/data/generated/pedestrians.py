@@ -1,17 +1,12 @@
-"""pedestrians: a generated stand-in for Market-1501, in its folders and under its file names.
+"""pedestrians: a generated stand-in for Market-1501, with its folders and file names.
 
-Drawn people walk past six cameras. Some of them differ from others in few attributes, so that
-telling them apart takes attention to details; pose, framing, light and passers-by vary from picture
-to picture. It shows that the machinery works and is no evidence about photographs.
-
-    python -m dml_tf.data.pedestrians DEST [--seed=0] [--train_identities=100] ...
+Drawn people walk past six cameras. Some of them differ in few attributes only, so details matter.
+Pose, framing, light and passers-by vary from picture to picture.
 """
 
-import argparse
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +15,6 @@ from PIL import Image
 from dml_tf.data.generated.folders import whole_folder
 from dml_tf.data.generated.people import random_people, random_person
 from dml_tf.data.generated.studio import Studio
-from dml_tf.data.sources.market1501 import Market1501, load_market1501
 from dml_tf.data.sources.market1501_tree import FOLDERS, GALLERY, MULTI_QUERY, QUERY, TRAIN
 
 NAME = "pedestrians (generated)"
@@ -29,26 +23,14 @@ _SETTINGS = "pedestrians.json"
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is generated.
-
-    Attributes:
-        seed: Seed of everything.
-        train_identities: People to learn from, about 15 pictures each.
-        test_identities: Other people, to ask for.
-        queries: Queries for each of them, each from another camera.
-        distractors: Pictures of nobody who is asked for (0000) in the gallery.
-        junk: Badly framed pictures (-1) in the gallery.
-
-    Raises:
-        ValueError: A number is too small, or there are more people than four digits can name.
-    """
+    """The seed, and how much is generated."""
 
     seed: int = 0
-    train_identities: int = 100
-    test_identities: int = 100
-    queries: int = 2
-    distractors: int = 150
-    junk: int = 150
+    train_identities: int = 100  # people to learn from, about 15 pictures each
+    test_identities: int = 100  # other people, for queries and gallery
+    queries: int = 2  # for each test identity, each from another camera
+    distractors: int = 150  # pictures (0000) in the gallery of people without a query
+    junk: int = 150  # badly framed pictures (-1) in the gallery
 
     def __post_init__(self):
         if min(self.train_identities, self.test_identities, self.queries) < 1:
@@ -62,33 +44,8 @@ class Sizes:
 DEFAULT_SIZES = Sizes()
 
 
-def load_pedestrians(data_dir: str | Path, **options) -> Market1501:
-    """Loads the data set of default sizes; it is generated on first use.
-
-    Args:
-        data_dir: Its folder, made where it is missing.
-        **options: As for `load_market1501`: `image_size` and the choice of labels.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileExistsError: The folder has something else in it.
-        ValueError: An option has no such value.
-    """
-    return load_market1501(ensure(data_dir), published=None, name=NAME, **options)
-
-
 def write(dest: str | Path, sizes: Sizes = DEFAULT_SIZES):
-    """Generates the data set; it is there as a whole or not at all.
-
-    Args:
-        dest: Folder to make; it must not exist, or be empty.
-        sizes: How much to generate.
-
-    Raises:
-        FileExistsError: There is something else in the folder.
-    """
+    """Generates the data set in a new or empty folder."""
     with whole_folder(dest) as part:
         for folder in FOLDERS:
             (part / folder).mkdir()
@@ -98,25 +55,14 @@ def write(dest: str | Path, sizes: Sizes = DEFAULT_SIZES):
 
 
 def ensure(dest: str | Path, sizes: Sizes = DEFAULT_SIZES) -> Path:
-    """Generates the data set where it is not there yet.
-
-    Args:
-        dest: Its folder.
-        sizes: How much to generate.
-
-    Returns:
-        The folder.
-
-    Raises:
-        FileExistsError: There is something else in the folder, or a data set of other sizes.
-    """
+    """Generates the data set if its folder does not have it yet; returns the folder."""
     dest = Path(dest).expanduser().absolute()
     settings = dest / _SETTINGS
     if not settings.exists():
         try:
             write(dest, sizes)
         except FileExistsError:
-            if not settings.exists():  # no other process was faster
+            if not settings.exists():  # otherwise another process was faster
                 raise
     if json.loads(settings.read_text()) != dataclasses.asdict(sizes):
         raise FileExistsError(f"{dest} was generated with other sizes: remove it or give another.")
@@ -124,7 +70,7 @@ def ensure(dest: str | Path, sizes: Sizes = DEFAULT_SIZES) -> Path:
 
 
 def _generate(sizes: Sizes) -> Iterator[tuple[str, str, Image.Image]]:
-    """Yields each picture with its folder and name; the query's own are in two folders."""
+    """Yields each picture with its folder and name; queries are in two folders."""
     rng = np.random.default_rng(sizes.seed)
     studio = Studio(rng)
     people = random_people(sizes.train_identities + sizes.test_identities, rng)
@@ -149,39 +95,3 @@ def _generate(sizes: Sizes) -> Iterator[tuple[str, str, Image.Image]]:
     for _ in range(sizes.junk):
         person = people[learners + rng.integers(sizes.test_identities)]
         yield GALLERY, *studio.take(studio.walk(person, rng.integers(1, 7)), -1, "partial")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the data set from the command line.
-
-    Args:
-        argv: Arguments, those of the process by default.
-
-    Returns:
-        Exit status: 0 done, 1 refused; bad arguments exit with 2.
-    """
-    parser = argparse.ArgumentParser(
-        "python -m dml_tf.data.pedestrians", description=__doc__.split("\n\n    ")[0]
-    )
-    parser.add_argument("dest", help="folder to make")
-    for field in dataclasses.fields(Sizes):
-        text = f"default {field.default}"
-        parser.add_argument(f"--{field.name}", type=int, default=field.default, help=text)
-    arguments = vars(parser.parse_args(argv))
-    dest = arguments.pop("dest")
-    try:
-        sizes = Sizes(**arguments)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        write(dest, sizes)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
-    counts = (f"{len(list((Path(dest) / folder).iterdir()))} in {folder}" for folder in FOLDERS)
-    print(f"{dest}: {', '.join(counts)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""People in a few attributes: what they wear, carry and look like.
+"""People as a few attributes: what they wear, what they carry, how they look.
 
 Colours are red, green and blue from 0 to 1.
 """
@@ -26,7 +26,7 @@ HAIR = {
     "blond": (0.74, 0.60, 0.36), "grey": (0.58, 0.57, 0.56),
 }  # fmt: skip
 
-# Each attribute's values and how often they occur: many wear black, white and blue, as people do.
+# The values of each attribute and how often they occur: as in life, many wear black and white.
 _UPPER_COLOURS = {
     "black": 6, "white": 6, "grey": 3, "charcoal": 2, "navy": 3, "blue": 3, "sky": 2, "red": 3,
     "pink": 2, "green": 1.5, "olive": 1, "yellow": 1.5, "orange": 1, "maroon": 1, "purple": 1,
@@ -59,7 +59,7 @@ _CHOICES: dict[str, dict] = {
 
 
 _FAMILY = 4  # people who resemble each other
-_CHANGES = 4  # attributes drawn anew from one of a family to the next
+_CHANGES = 4  # attributes drawn again for each lookalike
 _LEAST_DIFFERENCES = 2  # visible attributes in which any two people differ
 
 
@@ -86,27 +86,12 @@ class Person:
 
 
 def random_person(rng: np.random.Generator) -> Person:
-    """Draws a person, each attribute on its own.
-
-    Args:
-        rng: Source of the choices.
-
-    Returns:
-        The person.
-    """
+    """Draws each attribute of a person by itself."""
     return Person(**{field.name: _choose(rng, field.name) for field in fields(Person)})
 
 
 def random_people(count: int, rng: np.random.Generator) -> list[Person]:
-    """Draws people in families of lookalikes, any two of whom can be told apart.
-
-    Args:
-        count: How many.
-        rng: Source of the choices.
-
-    Returns:
-        The people, families side by side.
-    """
+    """Draws people, family by family of lookalikes; any two can be told apart."""
     people, seen = [], []
     while len(people) < count:
         place = len(people) % _FAMILY
@@ -120,14 +105,7 @@ def random_people(count: int, rng: np.random.Generator) -> list[Person]:
 
 
 def appearance(person: Person) -> tuple:
-    """The attributes that can be seen: the colour of a hat or bag counts where there is one.
-
-    Args:
-        person: The person.
-
-    Returns:
-        Equal for two people that no picture can tell apart.
-    """
+    """The attributes that pictures show: no hat colour without a hat, and so on."""
     plain = person.pattern == "plain" or person.second_colour == person.upper_colour
     open_front = person.upper in ("open jacket", "coat")
     unseen = {

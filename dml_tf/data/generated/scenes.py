@@ -1,4 +1,4 @@
-"""Six cameras of one place: each with a scene of its own, light, colours, view and sharpness."""
+"""Six cameras, each with its own scene, light, colours, view and sharpness."""
 
 from dataclasses import dataclass
 
@@ -11,33 +11,19 @@ _SCENE_HEIGHT, _SCENE_WIDTH = 176, 512
 
 @dataclass(frozen=True)
 class Camera:
-    """What a camera does to whatever it sees.
+    """What a camera sees, and how."""
 
-    Attributes:
-        ground: Colour of the ground.
-        wall: Colour of what stands behind it.
-        horizon: Where they meet, as a fraction of the picture's height.
-        clutter: Things that stand along the wall.
-        gains: Brightness of red, green and blue.
-        gamma: Contrast of the dark parts; above 1 they are darker.
-        light: Where the light comes from, -1 left to 1 right.
-        elevation: How far it looks down, see `Pose`.
-        yaw: Where people walk here, in radians; half of them come back the other way.
-        blur: Gaussian blur, in pixels.
-        noise: Standard deviation of the noise of a pixel, in levels of 255.
-    """
-
-    ground: tuple[float, float, float]
+    ground: tuple[float, float, float]  # colours from 0 to 1
     wall: tuple[float, float, float]
-    horizon: float
-    clutter: int
-    gains: tuple[float, float, float]
-    gamma: float
-    light: float
-    elevation: float
-    yaw: float
-    blur: float
-    noise: float
+    horizon: float  # where ground and wall meet, as a fraction of the height
+    clutter: int  # number of things along the wall
+    gains: tuple[float, float, float]  # brightness of red, green and blue
+    gamma: float  # above 1, dark parts are darker
+    light: float  # where the light comes from, -1 left to 1 right
+    elevation: float  # how far the camera looks down, see `Pose`
+    yaw: float  # where people walk, in radians; half of them walk the other way
+    blur: float  # Gaussian, in pixels
+    noise: float  # standard deviation of a pixel, in levels of 255
 
 
 CAMERAS = (
@@ -75,15 +61,7 @@ CAMERAS = (
 
 
 def scene(camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Draws the place that a camera sees.
-
-    Args:
-        camera: The camera.
-        rng: Source of the choices.
-
-    Returns:
-        Pixels, shape `(height, width, 3)`, float32 from 0 to 1, larger than a picture of a person.
-    """
+    """Draws the place that a camera sees, float32 from 0 to 1, larger than one picture."""
     height, width = _SCENE_HEIGHT, _SCENE_WIDTH
     edge = int(camera.horizon * height)
     place = np.empty((height, width, 3), np.float32)
@@ -98,7 +76,7 @@ def scene(camera: Camera, rng: np.random.Generator) -> np.ndarray:
 
 
 def _stand_something(place: np.ndarray, edge: int, rng: np.random.Generator):
-    """A door, a pillar, a car or a bush: a block that ends a little in front of the wall."""
+    """Draws a door, a pillar, a car or a bush: a block that ends a little in front of the wall."""
     height, width, _ = place.shape
     wide, tall = rng.integers(5, 60), rng.integers(10, edge + 5)
     left, foot = rng.integers(width - 5), edge + rng.integers(-6, 14)
@@ -113,7 +91,7 @@ def _stand_something(place: np.ndarray, edge: int, rng: np.random.Generator):
 
 
 def _pave(place: np.ndarray, edge: int, rng: np.random.Generator):
-    """Joints of the paving, closer together in the distance, or a kerb."""
+    """Draws the joints of the paving, closer together in the distance."""
     height, width, _ = place.shape
     y = np.arange(edge, height)[:, None]
     near = (y - edge + 12) / 60
@@ -130,17 +108,7 @@ def _clouds(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> np.n
 
 
 def view(place: np.ndarray, left: float, top: float, zoom: float) -> np.ndarray:
-    """The part of a scene that lies in a box, as a picture of a person has.
-
-    Args:
-        place: The scene.
-        left: Left edge of the box, as a fraction of what the scene leaves free.
-        top: Top edge, likewise.
-        zoom: Pixels of the picture for one of the scene.
-
-    Returns:
-        Pixels, shape `(128, 64, 3)`, float32.
-    """
+    """The part of a scene behind a person, `(128, 64, 3)`; left and top are fractions, 0 to 1."""
     tall, wide = int(np.ceil(HEIGHT / zoom)), int(np.ceil(WIDTH / zoom))
     y, x = int(top * (place.shape[0] - tall)), int(left * (place.shape[1] - wide))
     rows = y + (np.arange(HEIGHT) / zoom).astype(int)
@@ -151,17 +119,7 @@ def view(place: np.ndarray, left: float, top: float, zoom: float) -> np.ndarray:
 def expose(
     canvas: np.ndarray, camera: Camera, brightness: float, rng: np.random.Generator
 ) -> Image.Image:
-    """What the camera makes of what is before it: its colours, contrast, blur and noise.
-
-    Args:
-        canvas: Pixels, shape `(128, 64, 3)`, float32 from 0 to 1.
-        camera: The camera.
-        brightness: Exposure of this picture, about 1.
-        rng: Source of the noise.
-
-    Returns:
-        The picture.
-    """
+    """Takes the picture: gives the canvas the camera's colours, contrast, blur and noise."""
     seen = np.clip(canvas, 0, 1) ** camera.gamma * np.asarray(camera.gains, np.float32) * brightness
     seen = 255 * (0.04 + 0.92 * np.clip(seen, 0, 1))
     picture = Image.fromarray(seen.astype(np.uint8)).filter(ImageFilter.GaussianBlur(camera.blur))

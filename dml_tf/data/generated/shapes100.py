@@ -1,9 +1,8 @@
 """shapes100: 100 generated classes, twenty shapes in five patterns, 32 by 32 pixels in colour.
 
 It stands in for CIFAR-100 where nothing may be downloaded. The super-class is the shape, the fine
-class the pattern that fills it, so that classes of one super-class are alike. Place, size, turn,
-colours, light, background, clutter and noise vary from image to image and tell nothing about the
-class. It is no evidence about photographs.
+class is the pattern that fills it, so classes of one super-class are alike. Place, size, turn,
+colours, light, background, clutter and noise vary from image to image, whatever the class.
 """
 
 import functools
@@ -19,10 +18,10 @@ TEST_IMAGES = 2_000
 SIZE = 32
 PATTERNS = ("plain", "rimmed", "barred", "striped", "checked")
 _PLACES = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
-# Linear interpolation from 4 places to 32: a row of weights for each pixel.
+# Weights of a linear interpolation from 4 places to 32, one row per pixel.
 _SPREAD = np.maximum(0, 1 - np.abs(np.linspace(0, 3, SIZE)[:, np.newaxis] - np.arange(4)))
 _SPREAD = _SPREAD.astype(np.float32)
-_CHUNK = 250  # Images drawn at a time: few enough that they stay in the processor's cache.
+_CHUNK = 250  # images drawn at a time, few enough for the processor's cache
 
 
 def _disc(u, v, radius=0.95):
@@ -54,7 +53,7 @@ def _arrow(u, v):
     return np.minimum(head, _box(u, v - 0.45, 0.3, 0.5))
 
 
-# Distance to the outline, negative inside, at `(u, v)` of a frame whose half-width is 1; v is down.
+# Distance to the outline, negative inside, in a frame of half-width 1: u to the right, v down.
 SHAPES = {
     "disc": _disc,
     "ring": lambda u, v: np.abs(_disc(u, v, 0.68)) - 0.26,
@@ -80,18 +79,11 @@ SHAPES = {
 
 
 def load_shapes100(config: Any) -> Source:
-    """Draw the data set: 10,000 training and 2,000 test images, the same for every seed.
-
-    Args:
-        config: Not used; every source takes it.
-
-    Returns:
-        The data set; class `5 * s + p` is shape `s` in pattern `p`.
-    """
+    """Draw 10,000 training and 2,000 test images, the same for every seed."""
     return _drawn()
 
 
-@functools.cache  # Several runs of one process share it.
+@functools.cache  # the runs of one process share it
 def _drawn() -> Source:
     return Source(
         name="shapes100 (generated)",
@@ -102,20 +94,8 @@ def _drawn() -> Source:
 
 
 def generate(count: int, *, part: int) -> Split:
-    """Draw images: number `i` is of class `i % 100` and a function of `i` and the part alone.
-
-    Args:
-        count: Number of images.
-        part: Which set of images: 0 for training, 1 for test.
-
-    Returns:
-        Images of shape `(count, 32, 32, 3)`, uint8, with their labels.
-
-    Example:
-        >>> generate(200, part=0).images.shape
-        (200, 32, 32, 3)
-    """
-    labels = np.arange(count) % (len(SHAPES) * len(PATTERNS))
+    """Images `i`, each a function of `i` and the part alone: 0 for training, 1 for test."""
+    labels = np.arange(count) % (len(SHAPES) * len(PATTERNS))  # 5 * shape + pattern
     scenes, grains = philox(0, Purpose.SHAPES, 2 * part), philox(0, Purpose.SHAPES, 2 * part + 1)
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for start in range(0, count, _CHUNK):
@@ -126,13 +106,13 @@ def generate(count: int, *, part: int) -> Split:
 
 
 class _Choices:
-    """Uniform choices for each of some images, as many as are asked for, up to 128 an image."""
+    """Uniform random numbers for some images, up to 128 for each."""
 
     def __init__(self, words: np.random.Philox, images: int):
         self._left = (words.random_raw(images * 128) >> 11).reshape(images, 128) * 2.0**-53
 
     def __call__(self, low: float, high: float, *shape: int) -> np.ndarray:
-        """Choices between `low` and `high`, shape `(images, *shape)`, float32."""
+        """The next ones, between `low` and `high`, shape `(images, *shape)`, float32."""
         count = int(np.prod(shape))
         taken, self._left = self._left[:, :count], self._left[:, count:]
         return (low + (high - low) * taken).astype(np.float32).reshape(-1, *shape)
@@ -160,7 +140,7 @@ def _blend(under: np.ndarray, over: np.ndarray, share: np.ndarray) -> np.ndarray
 
 
 def _frame(choose: _Choices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coordinates of each pixel in its object's own frame, and the object's radius in pixels."""
+    """Coordinates of each pixel in the frame of its object, and the object's radius in pixels."""
     radius, stretch = choose(8.5, 13, 1, 1), choose(0.85, 1.18, 1, 1)
     turn = choose(-0.25, 0.25, 1, 1)
     x = (_PLACES - choose(-4, 4, 1, 1)) / radius

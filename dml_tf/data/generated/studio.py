@@ -1,4 +1,4 @@
-"""Pictures of people who walk past six cameras."""
+"""Takes pictures of people who walk past six cameras."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -6,41 +6,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from dml_tf.data.generated import figures, scenes
+from dml_tf.data.generated import bodies, scenes
 from dml_tf.data.generated.people import Person, random_person
 
 
 @dataclass(frozen=True)
 class Walk:
-    """One person's way past one camera.
-
-    Attributes:
-        person: The person.
-        camid: Camera, 1 to 6.
-        sequence: Recording of the camera.
-        yaw: Where the person faces, in radians, see `Pose`.
-        left: Place in the scene, as `view` takes it.
-        top: Likewise.
-        zoom: Pixels of a picture for one of the scene.
-        brightness: Exposure.
-    """
+    """One person's walk past one camera."""
 
     person: Person
-    camid: int
-    sequence: int
-    yaw: float
-    left: float
+    camid: int  # 1 to 6
+    sequence: int  # recording of the camera
+    yaw: float  # where the person faces, in radians, see `Pose`
+    left: float  # place in the scene, as in `view`
     top: float
-    zoom: float
+    zoom: float  # pixels of the picture per pixel of the scene
     brightness: float
 
 
 class Studio:
-    """The six cameras, what stands before them, and how many frames each has taken.
-
-    Args:
-        rng: Source of all choices.
-    """
+    """The six cameras, the scene before each, and the number of frames each has taken."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
@@ -48,13 +33,13 @@ class Studio:
         self.frames = [0] * len(scenes.CAMERAS)
 
     def walks(self, person: Person) -> Iterator[Walk]:
-        """Yields a person's ways past three to six of the cameras, in random order."""
+        """Yields a person's walks past three to six of the cameras, in random order."""
         count = self.rng.integers(3, len(self.places) + 1)
         for index in self.rng.permutation(len(self.places))[:count]:
             yield self.walk(person, index + 1)
 
     def walk(self, person: Person, camid: int) -> Walk:
-        """A person's way past a camera."""
+        """One walk of a person past a camera."""
         rng = self.rng
         back = np.pi * (rng.random() < 0.5)
         return Walk(
@@ -69,16 +54,7 @@ class Studio:
         )
 
     def take(self, walk: Walk, pid: int, framing: str) -> tuple[str, Image.Image]:
-        """Takes a picture.
-
-        Args:
-            walk: The person on the way.
-            pid: Identity to write into the name.
-            framing: How the box lies: `drawn` by hand, `detected`, `partial` or `missed`.
-
-        Returns:
-            File name and picture.
-        """
+        """File name and picture; the framing is `drawn`, `detected`, `partial` or `missed`."""
         rng, camera = self.rng, scenes.CAMERAS[walk.camid - 1]
         self.frames[walk.camid - 1] += int(rng.integers(3, 30))
         box = 0 if framing == "drawn" else rng.integers(1, 7)
@@ -91,9 +67,9 @@ class Studio:
         return name, scenes.expose(canvas, camera, walk.brightness * rng.uniform(0.95, 1.05), rng)
 
     def _populate(self, canvas, walk: Walk, camera: scenes.Camera, frame: tuple):
-        """Paints the person, and now and then someone behind or something in front."""
+        """Paints the person, and sometimes a passer-by behind or an object in front."""
         rng, (x, top, height) = self.rng, frame
-        pose = figures.Pose(
+        pose = bodies.Pose(
             yaw=walk.yaw + rng.normal(0, 0.2),
             phase=rng.uniform(0, 2 * np.pi),
             stride=rng.uniform(0.2, 0.5),
@@ -111,11 +87,11 @@ class Studio:
                 top=top + rng.uniform(*smaller) * height,
                 height=height * rng.uniform(0.8, 1.0),
             )
-            figures.draw(canvas, random_person(rng), other, camera.light)
+            bodies.draw(canvas, random_person(rng), other, camera.light)
 
         if rng.random() < 0.12:
             passer_by((16, 34), (0, 0.05))
-        figures.draw(canvas, walk.person, pose, camera.light)
+        bodies.draw(canvas, walk.person, pose, camera.light)
         chance = rng.random()
         if chance < 0.06:
             passer_by((20, 34), (0.05, 0.15))
@@ -128,7 +104,7 @@ class Studio:
 
 
 def _framed(framing: str, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Where a person stands in the box: middle, crown and height in pixels."""
+    """Place of a person in the box: middle, crown and height in pixels."""
     tall, wide = scenes.HEIGHT, scenes.WIDTH
     if framing == "drawn":
         height = tall * rng.uniform(0.9, 0.97)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What NumPy's own pickles call: made for every NumPy that wrote one, under its old and new names.
+# The functions that NumPy's own pickles name, in modules of older and newer versions of NumPy.
 _CONSTRUCTORS = {
     "_reconstruct": np.zeros(1).__reduce__()[0],
     "_frombuffer": np.zeros(1).__reduce_ex__(5)[0],
@@ -23,6 +23,10 @@ _NUMPY_MODULES += ("numpy.core.numeric", "numpy._core.numeric")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
+    """Refuses all functions but NumPy's array constructors, before they are even imported."""
+
+    # A pickle may name any function, and unpickling calls it. `_codecs.encode` is allowed because
+    # Python 3 uses it for bytes in old protocols.
     def find_class(self, module: str, name: str) -> object:
         if module in _NUMPY_MODULES and name in _CONSTRUCTORS:
             return _CONSTRUCTORS[name]
@@ -32,55 +36,25 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(data: bytes, path: str) -> dict:
-    """Read a pickled dictionary of arrays, lists and strings, and nothing else.
-
-    A pickle may name any function and have it called. Here the names are limited to NumPy's array
-    constructors and `_codecs.encode`, which Python 3 uses for the bytes of old protocols; any
-    other name ends the reading before the function behind it is even imported.
-
-    Args:
-        data: The pickle, written by Python 2 or 3.
-        path: Where it came from, for error messages.
-
-    Returns:
-        The dictionary, its keys as str.
-
-    Raises:
-        ValueError: The pickle names another global, or cannot be read.
-
-    Example:
-        >>> unpickle_arrays(pickle.dumps({b"labels": [3, 1]}), "batch")
-        {'labels': [3, 1]}
-    """
+    """Read a pickled dictionary of arrays, lists and strings, and nothing else; keys become str."""
     try:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except PermissionError as error:
         raise ValueError(
             f"{path} is refused: its pickle names {error}, which an archive of pictures does not "
-            "need. Nothing of it was run; get the official archive."
+            "need. Nothing was run; get the official archive."
         ) from None
-    except Exception as error:  # A damaged pickle can raise anything.
+    except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(
             f"{path} cannot be read as a pickle ({error}); get the official archive again."
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no dictionary; get the official archive again.")
+        raise ValueError(f"{path} contains no dictionary; get the official archive again.")
     return {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in content.items()}
 
 
 def read_folder(folder: Path, names: Sequence[str]) -> Mapping[str, bytes] | None:
-    """Read files from a folder, each plain or with `.gz` behind its name.
-
-    Args:
-        folder: Where to look.
-        names: File names.
-
-    Returns:
-        Content by name, of those that are there; None where none is.
-
-    Raises:
-        ValueError: A `.gz` file is damaged.
-    """
+    """Content by name of the files that exist, each plain or as `.gz`; None if there is none."""
     content = {}
     for name in names:
         plain, packed = folder / name, folder / f"{name}.gz"
@@ -95,19 +69,8 @@ def read_folder(folder: Path, names: Sequence[str]) -> Mapping[str, bytes] | Non
 
 
 def read_tar(archive: Path, folder: str, names: Sequence[str]) -> Mapping[str, bytes] | None:
-    """Read files from a `.tar.gz`, into memory alone: nothing is extracted, whatever its paths.
-
-    Args:
-        archive: The packed archive.
-        folder: The folder that holds the files in the archive.
-        names: File names.
-
-    Returns:
-        Content by name, of those that are there; None where there is no archive.
-
-    Raises:
-        ValueError: The archive is damaged.
-    """
+    """Content by name of files in a folder of a `.tar.gz`; None if there is no archive."""
+    # Files are read into memory and never extracted, so paths in the archive cannot do harm.
     if not archive.is_file():
         return None
     content = {}

@@ -1,4 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from the official archives, binary or python, extracted or packed."""
+"""CIFAR-10 and CIFAR-100 from the official archives, binary or python, extracted or packed.
+
+`data_dir` is the folder of an archive's files, a folder that contains the official sub-folder or
+the packed archive, or that archive. If it is '', TensorFlow Datasets gives the data.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +16,7 @@ from dml_tf.data.sources.tfds import load_tfds
 from dml_tf.data.splits import Source, Split
 
 _PIXELS = 32 * 32 * 3
-# The published order of the test images tells an original from a copy: the first ten labels.
+# The first ten labels of the test images: their published order shows whether it is the original.
 _ORIGINAL = {
     (3, 8, 8, 0, 6, 6, 1, 6, 3, 1): "CIFAR-10",
     (49, 33, 72, 51, 71, 92, 15, 14, 23, 0): "CIFAR-100",
@@ -23,14 +27,14 @@ _CIFAR10_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """Where one official archive keeps what."""
+    """The files of one official archive."""
 
     archive: str
     folder: str
     train: tuple[str, ...]
     test: str
     names: str
-    label_bytes: int = 0  # Before the pixels of a binary record, the last one counts; 0: pickles.
+    label_bytes: int = 0  # before the pixels of a binary record, the last is used; 0: pickles
     names_key: str = "label_names"
     labels_key: str = "labels"
 
@@ -78,35 +82,12 @@ _CIFAR100 = (
 
 
 def load_cifar10(config: Any) -> Source:
-    """Load CIFAR-10: 50,000 and 10,000 photographs of 32 by 32 pixels, 10 classes.
-
-    Args:
-        config: Object with `data_dir`: the folder of an archive's files, a folder that holds the
-            official sub-folder or the packed archive, or that archive; '' for TensorFlow Datasets.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileNotFoundError: No archive was found and TensorFlow Datasets could not give one.
-        ValueError: A file is damaged or refused.
-    """
+    """Load CIFAR-10: 50,000 and 10,000 photographs of 32 by 32 pixels, 10 classes."""
     return _load(config.data_dir, "cifar10", "CIFAR-10", 10, _CIFAR10)
 
 
 def load_cifar100(config: Any) -> Source:
-    """Load CIFAR-100 with its fine labels: 50,000 and 10,000 photographs, 100 classes.
-
-    Args:
-        config: As for `load_cifar10`.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileNotFoundError: No archive was found and TensorFlow Datasets could not give one.
-        ValueError: A file is damaged or refused.
-    """
+    """Load CIFAR-100 with its fine labels: 50,000 and 10,000 photographs, 100 classes."""
     return _load(config.data_dir, "cifar100", "CIFAR-100", 100, _CIFAR100)
 
 
@@ -122,7 +103,7 @@ def _load(data_dir: str, dataset: str, name: str, classes: int, layouts) -> Sour
 
 
 def _places(root: Path, layout: _Layout):
-    """Each place where an archive may be, with the files found there."""
+    """Each place where the data may be, with the files found in it."""
     yield root, read_folder(root, layout.files)
     yield root / layout.folder, read_folder(root / layout.folder, layout.files)
     archive = root if root.is_file() else root / layout.archive
@@ -135,7 +116,7 @@ def _source(
     missing = [file for file in layout.files if file not in files]
     if missing:
         raise FileNotFoundError(
-            f"{place} holds a part of {name} but not {', '.join(missing)}; get the official "
+            f"{place} contains a part of {name} but not {', '.join(missing)}; get the official "
             f"{layout.archive} again."
         )
     read = _read_binary if layout.label_bytes else _read_pickle
@@ -143,14 +124,14 @@ def _source(
         file: read(files[file], f"{place}/{file}", layout, classes)
         for file in (*layout.train, layout.test)
     }
-    train, test = [parts[file] for file in layout.train], parts[layout.test]
-    every = Split(
-        np.concatenate([part.images for part in train]),
-        np.concatenate([part.labels for part in train]),
+    batches, test = [parts[file] for file in layout.train], parts[layout.test]
+    train = Split(
+        np.concatenate([batch.images for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
     )
     return Source(
         name=_printed_name(name, test),
-        train=every,
+        train=train,
         test=test,
         class_names=_class_names(files[layout.names], f"{place}/{layout.names}", layout, classes),
     )
@@ -160,8 +141,8 @@ def _read_binary(data: bytes, path: str, layout: _Layout, classes: int) -> Split
     record = layout.label_bytes + _PIXELS
     if not data or len(data) % record:
         raise ValueError(
-            f"{path} has {len(data)} bytes, no whole number of records of {record} bytes; it is "
-            "damaged or incomplete: get the official archive again."
+            f"{path} has {len(data)} bytes, which is not a multiple of the {record} bytes of a "
+            "record; it is damaged or incomplete: get the official archive again."
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
     labels = records[:, layout.label_bytes - 1]
@@ -208,7 +189,7 @@ def _class_names(data: bytes, path: str, layout: _Layout, classes: int) -> tuple
 
 
 def _printed_name(name: str, test: Split) -> str:
-    """The data set's name, with the truth about copies: their pixels are not the original's."""
+    """The data set's name; it says so if the data is a copy, whose pixels may differ."""
     first = tuple(test.labels[:10].tolist())
     if _ORIGINAL.get(first) == name:
         return name

@@ -11,17 +11,8 @@ TEST_IMAGES = 1000
 
 
 def load_digits(config: Any) -> Source:
-    """Load the digits, 8 by 8 pixels, one channel.
-
-    scikit-learn has no division of its own: 1,000 images, drawn once for all seeds, are the test
-    set, and 797 are for training.
-
-    Args:
-        config: Not used; every source takes it.
-
-    Returns:
-        The data set, levels 0..16 stretched to 0..255.
-    """
+    """Load the digits: 797 for training, 1,000 for test; 8 by 8 pixels, levels stretched to 255."""
+    # scikit-learn does not divide its digits; our test set is drawn once, the same for all seeds.
     from sklearn.datasets import load_digits as load_from_scikit_learn
 
     digits = load_from_scikit_learn()

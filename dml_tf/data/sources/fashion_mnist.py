@@ -1,4 +1,8 @@
-"""Fashion-MNIST from its four IDX files, plain or packed."""
+"""Fashion-MNIST from its four IDX files, each plain or `.gz`.
+
+`data_dir` is the folder of the files, or contains them in `fashion-mnist/` or
+`FashionMNIST/raw/`. If it is '', TensorFlow Datasets gives the data.
+"""
 
 import math
 import struct
@@ -31,20 +35,7 @@ _UINT8 = 0x08
 
 
 def load_fashion_mnist(config: Any) -> Source:
-    """Load Fashion-MNIST: 60,000 and 10,000 grey pictures of 28 by 28 pixels, 10 classes.
-
-    Args:
-        config: Object with `data_dir`: the folder of the four files, each plain or `.gz`, or one
-            that holds them in `fashion-mnist/` or `FashionMNIST/raw/`; '' for TensorFlow
-            Datasets.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileNotFoundError: The files were not found and TensorFlow Datasets could not give them.
-        ValueError: A file is damaged.
-    """
+    """Load Fashion-MNIST: 60,000 and 10,000 grey pictures of 28 by 28 pixels, 10 classes."""
     root = Path(config.data_dir).expanduser()
     places = [root / folder for folder in _FOLDERS] if config.data_dir else []
     for place in places:
@@ -59,33 +50,24 @@ def _source(place: Path, files: dict[str, bytes]) -> Source:
     missing = [name for name in _FILES if name not in files]
     if missing:
         raise FileNotFoundError(
-            f"{place} holds a part of Fashion-MNIST but not {', '.join(missing)}; put the missing "
-            "files there too."
+            f"{place} contains a part of Fashion-MNIST but not {', '.join(missing)}; put the "
+            "missing files there too."
         )
-    arrays = [read_idx(files[name], f"{place}/{name}") for name in _FILES]
+    images, labels, test_images, test_labels = (
+        read_idx(files[name], f"{place}/{name}") for name in _FILES
+    )
     return Source(
-        "Fashion-MNIST", _split(*arrays[:2], place), _split(*arrays[2:], place), CLASS_NAMES
+        name="Fashion-MNIST",
+        train=_split(images, labels, place),
+        test=_split(test_images, test_labels, place),
+        class_names=CLASS_NAMES,
     )
 
 
 def read_idx(data: bytes, path: str) -> np.ndarray:
-    """Read an array of bytes in the IDX format.
-
-    Args:
-        data: The file: two zeros, the type's code, the number of axes, the length of each axis as
-            big-endian 32-bit integers, then the values in row-major order.
-        path: Where it came from, for error messages.
-
-    Returns:
-        The array, uint8.
-
-    Raises:
-        ValueError: It is something else, or incomplete.
-
-    Example:
-        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]), "labels").tolist()
-        [5, 6]
-    """
+    """Read an array of bytes in the IDX format, uint8."""
+    # Two zeros, the type's code, the number of axes, the length of each axis as a big-endian
+    # 32-bit integer, then the values in row-major order.
     axes = data[3] if len(data) > 3 else 0
     start = 4 + 4 * axes
     if data[:3] != bytes([0, 0, _UINT8]) or not axes or len(data) < start:
@@ -93,7 +75,7 @@ def read_idx(data: bytes, path: str) -> np.ndarray:
     shape = struct.unpack(f">{axes}I", data[4:start])
     if len(data) - start != math.prod(shape):
         raise ValueError(
-            f"{path} has {len(data) - start} bytes of values where its header, {shape}, says "
+            f"{path} has {len(data) - start} bytes of values, but its header, {shape}, says "
             f"{math.prod(shape)}; it is incomplete: get the official file again."
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,4 +1,8 @@
-"""Pictures of your own: one sub-folder a class."""
+"""Your own pictures, in one sub-folder per class.
+
+They are `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `data_dir/validation/` if
+it exists. They are decoded to RGB in the order of their sorted paths, and resized to squares.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,21 +17,7 @@ DEFAULT_SIZE = 64
 
 
 def load_image_folder(config: Any) -> Source:
-    """Load `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `validation/` if there.
-
-    Pictures are decoded to RGB in the order of their sorted paths and resized to a square as
-    `resize` does.
-
-    Args:
-        config: Object with `data_dir` and `image_size` (pixels; 0 for 64).
-
-    Returns:
-        The data set, named after its folder.
-
-    Raises:
-        FileNotFoundError: A folder is missing, or has no pictures.
-        ValueError: The parts differ in their classes, or a picture cannot be read.
-    """
+    """Load the pictures into memory; the data set has the name of its folder."""
     if not config.data_dir:
         raise ValueError(
             "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
@@ -43,18 +33,7 @@ def load_image_folder(config: Any) -> Source:
 
 
 def find_classes(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders.
-
-    Args:
-        folder: Folder of the training pictures.
-
-    Returns:
-        The names, sorted, two or more.
-
-    Raises:
-        FileNotFoundError: There is no class folder.
-        ValueError: There is a single one.
-    """
+    """Sorted names of the class folders, two or more."""
     names = _folders(folder)
     if len(names) < 2:
         raise ValueError(
@@ -65,19 +44,7 @@ def find_classes(folder: Path) -> tuple[str, ...]:
 
 
 def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
-    """Lists the pictures of one part, class after class.
-
-    Args:
-        folder: Its folder.
-        class_names: Those of the training pictures.
-
-    Returns:
-        Paths, sorted in each class, and labels, shape `(pictures,)`, int64.
-
-    Raises:
-        FileNotFoundError: A folder has nothing in it.
-        ValueError: The classes differ.
-    """
+    """Paths, class by class and sorted within each, and labels, shape `(pictures,)`, int64."""
     different = set(_folders(folder)) ^ set(class_names)
     if different:
         raise ValueError(
@@ -105,7 +72,7 @@ def _folders(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(name for name in found if not name.startswith(".")))
     if not names:
         raise FileNotFoundError(
-            f"{folder} has no class folders; put pictures into {folder}/CLASS/, one folder a class."
+            f"{folder} has no class folders; put pictures into {folder}/CLASS/, a folder per class."
         )
     return names
 

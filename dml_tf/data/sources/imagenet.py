@@ -1,7 +1,14 @@
 """ImageNet (ILSVRC 2012): class folders, or what TensorFlow Datasets makes of the official files.
 
-1.28 million pictures do not fit into memory, so they stay on disk: see `pictures`. As everywhere,
-and in Sec. 4.1, the 50,000 validation images are what networks are tested on.
+`data_dir` is one of:
+
+- a folder with `train/<wnid>/*.JPEG` and `validation/<wnid>/*.JPEG` (or `val/`);
+- a folder of TensorFlow Datasets in which `imagenet2012` is prepared ('' for its default folder);
+- a folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, in itself or in
+  `downloads/manual/`; TensorFlow Datasets prepares `imagenet2012` there once.
+
+1.28 million pictures do not fit into memory, so they stay on disk: see `pictures`. Networks are
+tested on the 50,000 validation images, as usual and in Sec. 4.1.
 """
 
 import dataclasses
@@ -19,23 +26,7 @@ TEST_FOLDERS = ("validation", "val")
 
 
 def load_imagenet(config: Any) -> Source:
-    """Find ImageNet's pictures; no picture is decoded yet.
-
-    Args:
-        config: Object with `image_size` (pixels; 0 for 224) and `data_dir`, which is one of:
-            a folder with `train/<wnid>/*.JPEG` and `validation/<wnid>/*.JPEG` or
-            `val/<wnid>/*.JPEG`; a folder of TensorFlow Datasets with `imagenet2012` prepared in
-            it; or one with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, in itself or
-            in `downloads/manual/`, from which TensorFlow Datasets prepares it there once. '' for
-            TensorFlow Datasets' default folder.
-
-    Returns:
-        The data set. Its name says so where it is only a part of ImageNet.
-
-    Raises:
-        FileNotFoundError: There is none of these; the message says where they were looked for.
-        ValueError: The folders' classes differ.
-    """
+    """Find ImageNet's pictures; no picture is decoded yet."""
     root, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
     if config.data_dir and (root / "train").is_dir():
         return _named(load_folders(root, "ImageNet", size))
@@ -45,59 +36,26 @@ def load_imagenet(config: Any) -> Source:
     return _named(Source("ImageNet", train, test, class_names, to_unit_range=True))
 
 
-def load_imagenet_mini(config: Any) -> Source:
-    """Find the generated pictures in ImageNet's format, which are made on first use.
-
-    Args:
-        config: Object with `image_size` (pixels; 0 for 224) and `data_dir`: their folder, made
-            where it is missing; '' for `data/imagenet_mini` beside the package.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileExistsError: The folder has something else in it.
-    """
-    from dml_tf.data.generated import imagenet_mini
-    from dml_tf.data.load import GENERATED
-
-    root = imagenet_mini.ensure(config.data_dir or GENERATED / "imagenet_mini")
-    return load_folders(root, imagenet_mini.NAME, config.image_size or DEFAULT_SIZE)
-
-
 def load_folders(root: Path, name: str, size: int) -> Source:
-    """Find pictures in ImageNet's class folders.
-
-    Args:
-        root: Folder with `train/` and `validation/` or `val/`, each of one folder a class.
-        name: The data set's name as printed.
-        size: Side of the decoded pictures, in pixels.
-
-    Returns:
-        The data set; classes are numbered in the order of their names.
-
-    Raises:
-        FileNotFoundError: A folder is missing or empty.
-        ValueError: The classes of the two parts differ.
-    """
+    """Find pictures in class folders, to be decoded to `size` pixels; classes are in name order."""
     parts = [root / part for part in TEST_FOLDERS if (root / part).is_dir()]
     if not parts:
         raise FileNotFoundError(
             f"{root} has train/ but neither {'/ nor '.join(TEST_FOLDERS)}/: put ImageNet's "
-            f"validation pictures into {root / TEST_FOLDERS[0]}/CLASS/, one folder a class."
+            f"validation pictures into {root / TEST_FOLDERS[0]}/CLASS/, one folder per class."
         )
     class_names = find_classes(root / "train")
-    train, test = (
-        Split(Pictures.of_files(paths, size), labels)
-        for paths, labels in (
-            list_pictures(part, class_names) for part in (root / "train", parts[0])
-        )
-    )
+    train, test = (_read(part, class_names, size) for part in (root / "train", parts[0]))
     return Source(name, train, test, class_names, to_unit_range=True)
 
 
+def _read(folder: Path, class_names: tuple[str, ...], size: int) -> Split:
+    paths, labels = list_pictures(folder, class_names)
+    return Split(Pictures.of_files(paths, size), labels)
+
+
 def _named(source: Source) -> Source:
-    """The data set, its name with the truth about parts."""
+    """The data set; if it is only a part of ImageNet, its name says so."""
     images, classes = len(source.train), len(source.class_names)
     if (images, classes) == (TRAIN_IMAGES, CLASSES):
         return source

@@ -1,7 +1,8 @@
 """ImageNet as TensorFlow Datasets prepares it from the official tar files.
 
-Training takes pictures in a random order, which record files do not offer: they are read through
-once, to note where each picture lies, and from then on pictures are read from their places.
+Training takes pictures in a random order, which record files do not offer. So the files are read
+through once, to note the place of each picture; later, pictures are read from their places.
+Preparing takes hours and another 150 GB, the first reading minutes; both happen once.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_tf.data.pictures import Pictures
+from dml_tf.data.sources.tfds import find_builder
 from dml_tf.data.splits import Split
 
 TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -20,28 +22,13 @@ _BEFORE_RECORD, _AFTER_RECORD = 12, 4  # Bytes: its length and checksums, TFReco
 
 
 def load(data_dir: str, size: int) -> tuple[Split, Split, tuple[str, ...]]:
-    """Find ImageNet's pictures in TensorFlow Datasets' record files, prepared first if need be.
-
-    Preparing takes hours and another 150 GB, the first reading through minutes; both happen once.
-
-    Args:
-        data_dir: TensorFlow Datasets' folder, or the one of the prepared version in it, or one
-            with the official tar files in itself or in `downloads/manual/`; '' for the default.
-        size: Side of the decoded pictures, in pixels.
-
-    Returns:
-        Training and validation pictures, and one name (wnid) a class.
-
-    Raises:
-        FileNotFoundError: The data or a part of it is missing.
-        ValueError: The record files are of another format, or damaged.
-    """
+    """Training and validation pictures, to be decoded to `size` pixels, and the classes' wnids."""
     builder = _prepared(data_dir)
     missing = [part for part in PARTS if part not in builder.info.splits]
     if missing:
         raise FileNotFoundError(
             f"{builder.data_path} was prepared without {' and '.join(missing)}: remove it, and put "
-            f"both {' and '.join(TARS)} where TensorFlow Datasets looks for them."
+            f"{' and '.join(TARS)} into {builder.data_path.parents[1] / 'downloads' / 'manual'}."
         )
     train, validation = (_split(builder, part, size) for part in PARTS)
     return train, validation, tuple(builder.info.features["label"].names)
@@ -50,9 +37,7 @@ def load(data_dir: str, size: int) -> tuple[Split, Split, tuple[str, ...]]:
 def _prepared(data_dir: str):
     import tensorflow_datasets as tfds
 
-    if data_dir and (Path(data_dir).expanduser() / "dataset_info.json").exists():
-        return tfds.builder_from_directory(data_dir)
-    builder = tfds.builder("imagenet2012", data_dir=data_dir or None)
+    builder = find_builder("imagenet2012", data_dir)
     if not builder.is_prepared():
         config = tfds.download.DownloadConfig(manual_dir=_find_tars(builder.data_path.parents[1]))
         builder.download_and_prepare(download_config=config, file_format="tfrecord")
@@ -86,13 +71,13 @@ def _split(builder, part: str, size: int) -> Split:
 
 
 def _index(files: Sequence[str], kept: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Where each picture lies, shape `(images, 3)`, and labels, made once and then kept."""
+    """Place of each picture, shape `(images, 3)`, and labels; found once and then kept."""
     sizes = np.array([os.path.getsize(file) for file in files])
     with contextlib.suppress(FileNotFoundError), np.load(kept) as saved:
         if np.array_equal(saved["sizes"], sizes):
             return saved["ranges"], saved["labels"]
     ranges, labels = _read_through(files)
-    with contextlib.suppress(OSError):  # a folder of somebody else's: read through every time
+    with contextlib.suppress(OSError):  # in a read-only folder they are found every time
         part = kept.with_name(f".part{os.getpid()}.{kept.name}")
         np.savez(part, sizes=sizes, ranges=ranges, labels=labels)
         part.replace(kept)

@@ -1,9 +1,9 @@
 """The CIFAR-10 photographs from their JPEG copy: class folders, packed or not, read by Pillow.
 
-A machine without TensorFlow reads here what `cifar10` reads from the official layout made of the
-same JPEG files. The order of the images is that of the layout. The pixels are not: Pillow decodes
-as TensorFlow does with `dct_method="INTEGER_ACCURATE"`, whose default is the fast method. They
-differ by 1 of 255 levels on average and by 5 at most.
+A machine without TensorFlow reads the photographs with this module, where `cifar10` reads them
+from the official layout. Both have the same order of images, but not quite the same pixels: the
+layout was made with TensorFlow's fast decoder, and Pillow decodes as TensorFlow does with
+`dct_method="INTEGER_ACCURATE"`. They differ by 1 of 255 levels on average and by 5 at most.
 """
 
 import io
@@ -19,20 +19,12 @@ import numpy as np
 from dml_tf.data.splits import Source, Split
 
 _TRAIN = "train"
-# What the official layout was made with: one shuffle of the photographs, sorted by their names.
+# The official layout is one shuffle, with this seed, of the photographs sorted by name.
 _ORDER_SEED = 0
 
 
 def is_jpeg_copy(place: Path) -> bool:
-    """Whether a place holds class folders of photographs.
-
-    Args:
-        place: Any path.
-
-    Returns:
-        True for a folder with a sub-folder `train`, and for a packed one that starts with its
-        photographs.
-    """
+    """Whether a place is a folder with `train/`, or an archive that starts with photographs."""
     if place.is_file() and tarfile.is_tarfile(place):
         with tarfile.open(place) as archive:
             first = next((member for member in archive if member.isfile()), None)
@@ -41,18 +33,7 @@ def is_jpeg_copy(place: Path) -> bool:
 
 
 def load_jpeg_copy(place: Path) -> Source:
-    """Load the training photographs.
-
-    Args:
-        place: An archive such as `.tar.xz`, or a folder, with `train/<class>/*.jpg`.
-
-    Returns:
-        The data set with its 50,000 training images, and no test images.
-
-    Raises:
-        FileNotFoundError: There are no photographs.
-        ValueError: A file is damaged or not of 32 by 32 pixels.
-    """
+    """Load the 50,000 training photographs, `train/<class>/*.jpg`; the test set is empty."""
     files = sorted(_packed(place) if place.is_file() else _unpacked(place))
     if not files:
         raise FileNotFoundError(f"{place} has no {_TRAIN}/CLASS/*.jpg; unpack the archive again.")

@@ -1,6 +1,5 @@
-"""Data sets that TensorFlow Datasets downloads, for runs that give no files."""
+"""Data sets that TensorFlow Datasets has prepared, or downloads for runs that give no files."""
 
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,30 +10,25 @@ from dml_tf.data.splits import Source, Split
 _TIMEOUT_S = 10
 
 
+def find_builder(dataset: str, data_dir: str):
+    """The builder of a data set in `data_dir`, which may be the folder of a prepared version."""
+    import tensorflow_datasets as tfds
+
+    if data_dir and (Path(data_dir).expanduser() / "dataset_info.json").exists():
+        return tfds.builder_from_directory(data_dir)
+    return tfds.builder(dataset, data_dir=data_dir or None)
+
+
 def load_tfds(
     dataset: str, name: str, data_dir: str, looked: Sequence[Path], wanted: str
 ) -> Source:
-    """Load a data set that TensorFlow Datasets has prepared, or can download now.
-
-    Args:
-        dataset: Its name there.
-        name: Its name as printed.
-        data_dir: Folder for TensorFlow Datasets, '' for its default.
-        looked: Where the official files were looked for, in vain.
-        wanted: Official files that would do, for the message.
-
-    Returns:
-        The data set.
-
-    Raises:
-        FileNotFoundError: It is not there and cannot be downloaded.
-    """
+    """Load a data set; the places `looked` at for the files `wanted` are for the message."""
     try:
         if data_dir and not Path(data_dir).expanduser().is_dir():
             raise NotADirectoryError(f"there is no folder {data_dir}")
-        builder = _prepared(dataset, data_dir)
+        builder = _downloaded(dataset, data_dir)
         train, test = _split(builder, "train"), _split(builder, "test")
-    except Exception as error:  # Anything from no network to a full disk.
+    except Exception as error:  # anything from no network to a full disk
         where = f"not found at {', '.join(map(str, looked))}" if looked else "no --data_dir given"
         raise FileNotFoundError(
             f"{name} is missing: {where}, and TensorFlow Datasets could not give it ({error}). Put "
@@ -49,12 +43,13 @@ def load_tfds(
     )
 
 
-def _prepared(dataset: str, data_dir: str):
-    """The builder of a data set, downloaded if need be."""
+def _downloaded(dataset: str, data_dir: str):
+    import urllib.request
+
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    builder = tfds.builder(dataset, data_dir=data_dir or None)
+    builder = find_builder(dataset, data_dir)
     if not (builder.data_path / "dataset_info.json").exists():
         # Without a network, TensorFlow Datasets would try again for minutes.
         request = urllib.request.Request(next(iter(builder.url_infos)), method="HEAD")

@@ -1,4 +1,4 @@
-"""Figures of people, drawn walking as a camera would see them.
+"""Draws the bodies of walking people as a camera would see them.
 
 Heights along a person are fractions of the whole, 0 at the crown and 1 at the soles; widths are in
 the same unit. Colours are red, green and blue from 0 to 1.
@@ -14,41 +14,24 @@ from dml_tf.data.generated.people import COLOURS, HAIR, SKIN, Person
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person stands in a picture.
+    """How a person stands in a picture."""
 
-    Attributes:
-        yaw: Where the person faces, in radians: 0 to the camera, pi / 2 to the right.
-        phase: Place in the walking cycle, in radians.
-        stride: Largest angle of the legs, in radians.
-        x: Middle of the body, in pixels from the left.
-        top: Crown of the head, in pixels from the top.
-        height: Pixels from crown to soles.
-        elevation: How far the camera looks down, 0 to about 0.5; it shortens the legs.
-    """
-
-    yaw: float
-    phase: float
-    stride: float
-    x: float
-    top: float
-    height: float
-    elevation: float
+    yaw: float  # where the person faces, in radians: 0 to the camera, pi / 2 to the right
+    phase: float  # place in the walking cycle, in radians
+    stride: float  # largest angle of the legs, in radians
+    x: float  # middle of the body, in pixels from the left
+    top: float  # crown of the head, in pixels from the top
+    height: float  # pixels from crown to soles
+    elevation: float  # how far the camera looks down, 0 to about 0.5; it shortens the legs
 
 
 def draw(canvas: np.ndarray, person: Person, pose: Pose, light: float = 0.0):
-    """Paints a person over what is on a canvas.
-
-    Args:
-        canvas: Pixels, shape `(height, width, 3)`, float32 from 0 to 1; changed in place.
-        person: Whom to draw.
-        pose: How.
-        light: Where the light comes from, -1 left to 1 right.
-    """
-    _Figure(canvas, person, pose, light).draw()
+    """Paints a person on a canvas, float32 from 0 to 1; light comes from -1 (left) to 1 (right)."""
+    _Body(canvas, person, pose, light).draw()
 
 
-class _Figure:
-    """One drawing: body parts are profiles about a line from top to bottom, the farthest first."""
+class _Body:
+    """One drawing: each part is a profile around a line from top to bottom."""
 
     def __init__(self, canvas: np.ndarray, person: Person, pose: Pose, light: float):
         self.canvas, self.person, self.pose, self.light = canvas, person, pose, light
@@ -57,8 +40,8 @@ class _Figure:
         self.upper, self.skin = COLOURS[person.upper_colour], SKIN[person.skin]
 
     def draw(self):
-        """Paints the parts, from the farthest to the nearest."""
-        near = 1 if self.side > 0 else -1  # 1: the person's right side is nearer
+        """Paints the parts, the farthest first."""
+        near = 1 if self.side > 0 else -1  # 1 if the person's right side is nearer
         if self.front > 0:
             self._back_of_head()
             self._backpack()
@@ -85,7 +68,7 @@ class _Figure:
         return np.hypot(np.asarray(width) * self.front, np.asarray(depth) * self.side)
 
     def _paint(self, heights, centres, widths, colour, texture: Callable | None = None):
-        """Paints a profile: half-widths about centres at given heights, linear between them."""
+        """Paints a profile: half-widths around centres at given heights, linear between them."""
         pose, elevation = self.pose, self.pose.elevation
         heights = np.asarray(heights, float)
         rows = pose.top + pose.height * heights * (1 + elevation) / (1 + elevation * heights)
@@ -208,7 +191,7 @@ class _Figure:
                 self._ellipse(0.072, place, 0.008, 0.009, (0.12, 0.08, 0.07))
 
     def _back_of_head(self):
-        """What hangs or sits behind the head: hidden behind it from the front, over it else."""
+        """Paints the hair behind the head: before the head if seen from the front, else after."""
         hair, back = HAIR[self.person.hair_colour], -0.03 * self.side
         if self.person.hair == "bald":
             return
@@ -258,17 +241,9 @@ class _Figure:
 
 
 def paint_profile(canvas, rows, centres, widths, colour, texture, light):
-    """Paints what lies within half-widths of a line from top to bottom, shaded as if round.
-
-    Args:
-        canvas: Pixels, shape `(height, width, 3)`; changed in place.
-        rows: Rows of the control points, ascending, in pixels, shape `(points,)`.
-        centres: Columns of the line there, shape `(points,)`.
-        widths: Half-widths there, shape `(points,)`.
-        colour: Its colour.
-        texture: Function from `(u, v)`, across -1 to 1 and down 0 to 1, to colours, or None.
-        light: Where the light comes from, -1 left to 1 right.
-    """
+    """Paints what is within `widths` of a line through `(rows, centres)`, shaded as if round."""
+    # Rows, centres and half-widths are in pixels. A texture maps (u, v), across -1 to 1 and down
+    # 0 to 1, to colours.
     height, width, _ = canvas.shape
     first, last = max(0, int(rows[0])), min(height, int(np.ceil(rows[-1])) + 1)
     if first >= last:
