@@ -1,4 +1,4 @@
-"""Figures from records: drawn from what is there, at the values that the tables have."""
+"""Figures from records: they show what has been measured, with the numbers of the tables."""
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,7 @@ def test_curves_are_of_images_that_every_seed_has_measured(seed, synthetic_recor
     np.testing.assert_allclose(curves.measured, [0.105, 0.205] * 6)
 
 
-def test_curves_of_watched_test_images_are_said_to_be_of_those(synthetic_records, tmp_path):
+def test_curves_of_watched_test_images_are_labelled_as_such(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure2a"], 2)
     curves = figures.curves(MINI, tmp_path, "figure2a")
     assert set(curves.images) == {"test"} and len(curves) == 2 * 2 * 2

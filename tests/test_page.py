@@ -112,14 +112,14 @@ def test_the_first_screen_says_what_was_run(synthetic_records, tmp_path):
         assert words in start
 
 
-def test_a_gain_is_said_with_its_interval_and_seeds(synthetic_records, tmp_path):
+def test_a_gain_is_stated_with_its_interval_and_seeds(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure3b"], 3)
     seen = Reader(page(tmp_path, ["figure3b"])).text
     assert "Of 4 comparisons, 4 as claimed; differences of +" in seen
     assert "seeds: 3; digits" in seen
 
 
-def test_a_loss_is_said_in_nats(synthetic_records, tmp_path):
+def test_a_gain_in_loss_is_stated_in_nats(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure4b"], 3)
     seen = Reader(page(tmp_path, ["figure4b"]))
     assert "Of 5 comparisons, 5 as claimed; differences of +0.1" in seen.text
@@ -156,7 +156,7 @@ def test_generated_pictures_are_no_evidence(synthetic_records, tmp_path):
     assert "on generated pictures only: " in text
 
 
-def test_a_stand_in_is_never_said_to_reproduce(synthetic_records, tmp_path):
+def test_a_stand_in_never_reproduces(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["table4"], 3)
     assert "reproduced" not in Reader(page(tmp_path, ["table4"])).text
     synthetic_records(tmp_path / "paper", ["table4"], 3, "paper")
@@ -198,6 +198,6 @@ def test_in_the_repository_the_page_links_to_the_deviations(monkeypatch, tmp_pat
     assert 'href="../../docs/deviations.md">docs/deviations.md</a>' in text
 
 
-def test_a_missing_folder_is_said_to_be_missing(tmp_path, capsys):
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path, capsys):
     assert paper_page.main([f"--results_dir={tmp_path / 'absent'}"]) == 1
-    assert "there is no folder" in capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'absent'}" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dml_tf import home, paper
+from dml_tf.paper import __main__ as paper_main
 from dml_tf.paper import page, run_all
 from dml_tf.paper.workers import Task, run_tasks
 from dml_tf.runs import config, files
@@ -132,7 +133,14 @@ def test_bad_arguments_are_refused(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
+@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), ([], 2), (["train"], 2)])
+def test_the_command_is_run_or_report(argv, status, capsys):
+    assert paper_main.main(argv) == status
+    printed = capsys.readouterr()
+    assert "`python -m dml_tf.paper run` or `report`" in (printed.err if status else printed.out)
+
+
+def test_a_second_one_in_the_same_folder_is_refused(tmp_path, capsys):
     with files.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
         assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
     assert "another run_all is at work" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def _figure4c(lines: pd.DataFrame, _: None) -> Figure:
     _by_number(axis, lines, _rows(lines))
     ranks = "class, by rank; 1 is the true one"
     axis.set(xlabel=ranks, ylabel="posterior mass, %", xticks=range(1, 6), yscale="log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # so that a decade or less has labels too
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # labels also within a decade
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")
     _legend(figure, axis)
@@ -164,9 +164,10 @@ DRAWINGS: Mapping[str, Drawing] = {
     "figure4c": Drawing(_figure4c, f"Means over the training images, and over seeds; {_BARS}."),
     "figure5": Drawing(
         _figure5,
-        "Test images as two networks of the first seed see them: marker and fill tell the networks "
-        "apart, colours the classes or identities. Below each: how many features have one of the "
-        "same network as their nearest, mean over seeds; about half, where networks see alike.",
+        "Features of test images by two networks, of the first seed. Marker and fill show the "
+        "network, colours the class or identity. Below each picture: how many features have a "
+        "feature of the same network as their nearest, mean over seeds; about half of them if both "
+        "networks' features are alike.",
         "points",
     ),
     "figure6a": Drawing(_figure6, f"Means over seeds, by the part of images with labels; {_BARS}."),
@@ -218,7 +219,7 @@ def _points(
     dashes: str = "-",
     apart: float = 0.06,
 ):
-    """Means and their spread, of one seed none; series stand a little beside each other."""
+    """Means with bars of one standard deviation, none for one seed; series are a little apart."""
     colour, marker = STYLES[k]
     axis.errorbar(
         np.array(x) + apart * (k - 1), series.measured, yerr=series["std"].fillna(0), label=label,
@@ -234,7 +235,7 @@ def _curve(axis: Axes, curve: pd.DataFrame, label: str, k: int, dashes: str = "-
 
 
 def _cloud(axis: Axes, x: Sequence[float], y: Sequence[float], colours, label: str, k: int):
-    """Points that a series' marker and fill tell from another's; colours are free."""
+    """Points whose marker and fill show the series `k`; colours show something else."""
     filled = "none" if k else colours
     axis.scatter(x, y, 16, marker=STYLES[k][1], edgecolors=colours, facecolors=filled, label=label)
 
