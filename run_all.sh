@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Reproduces the paper's tables, at --scale=mini unless told otherwise; --help lists the options.
+# Reproduces the paper's tables and figures, by default at --scale=mini; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")"
 source ./environment.sh requirements.txt

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dml_tf.paper import estimate, scales
-from dml_tf.paper import items as experiments
+from dml_tf.paper import estimate, plan, scales
 from dml_tf.runs import config, quiet, records
 from dml_tf.runs.config import Config
 
@@ -34,8 +33,8 @@ def main(argv: Sequence[str]):
     known = records.read(file)["seconds"] if file.exists() else {}
     wanted = {
         estimate.key(run, net): (run, net)
-        for scale in scales.SCALES.values()
-        for run in experiments.runs(scale, results_dir="unused", seeds=1)
+        for scale in scales.BY_NAME.values()
+        for run in plan.runs(scale, results_dir="unused", seeds=1)
         for net in run.net
     }
     known = {name: seconds for name, seconds in known.items() if name in wanted}

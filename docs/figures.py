@@ -1,7 +1,10 @@
-"""The READMEs' figures, computed from the records in `results/`: `python -m dml_tf.readme`.
+"""Writes the measured tables of the Markdown files from the records in `results/`.
 
-Each block between `<!-- figures: name -->` and `<!-- end of figures -->` is written by this
-program; with `--check` nothing is written, and the exit status says whether anything would be.
+    python -m docs.figures [--check]
+
+A table stands between `<!-- figures: NAME -->` and `<!-- end of figures -->`, in README.md,
+docs/*.md, results/cpu/README.md or benchmarks/README.md. With `--check` nothing is written, and the
+exit status is 1 if a table differs from the records.
 """
 
 import argparse
@@ -9,22 +12,20 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dml_tf import home
-from dml_tf.paper import items as experiments
-from dml_tf.paper import markup, tables
-from dml_tf.paper.page import judge
-from dml_tf.paper.scales import SCALES
+from dml_tf.paper import scales, tables
+from dml_tf.paper.cells import Contrast, Line, contrasts, in_nats
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.verdicts import IN_WORDS, contrast, judge
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
 
 RESULTS = home.HOME / "results"
-FILES = tuple(
-    folder / "README.md" for folder in (home.HOME, RESULTS / "cpu", home.HOME / "benchmarks")
-)
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 _AUGMENTED = {
@@ -48,7 +49,7 @@ SETTINGS = {
     "1,000 images, 16x16, ResNet-8, with crops and flips": _AUGMENTED,
     "5,000 images, 32x32, ResNet-20, with crops and flips": _LARGER,
 }
-# Part and measure in the record -> how it is called, and the factor from there to the table.
+# Part and measure in the record -> name in the table, and the factor from record to table.
 _MEASURES = {
     ("test", "accuracy"): ("test accuracy, %", 100),
     ("test", "cross_entropy"): ("test cross-entropy, nats", 1),
@@ -58,36 +59,63 @@ _MEASURES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Rewrites the figures, or checks them.
-
-    Args:
-        argv: Command-line arguments.
-
-    Returns:
-        0, or 1 if `--check` finds figures that do not match the records.
-    """
-    parser = argparse.ArgumentParser(prog="python -m dml_tf.readme", description=__doc__)
+    """Writes the tables, or checks them; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m docs.figures", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if stale")
     options = parser.parse_args(argv)
-    old = {file: file.read_text(encoding="utf-8") for file in FILES}
-    new = {file: fill(text) for file, text in old.items()}
-    if options.check:
-        return int(old != new)
-    for file, text in new.items():
-        file.write_text(text, encoding="utf-8")
-    return 0
+    stale = False
+    for file in markdown_files():
+        text = file.read_text(encoding="utf-8")
+        if fill(text) != text:
+            stale = True
+            if not options.check:
+                file.write_text(fill(text), encoding="utf-8")
+    return int(options.check and stale)
+
+
+def markdown_files() -> list[Path]:
+    """The files that have tables to fill."""
+    places = (
+        home.HOME / "README.md",
+        *sorted((home.HOME / "docs").glob("*.md")),
+        RESULTS / "cpu" / "README.md",
+        home.HOME / "benchmarks" / "README.md",
+    )
+    return [file for file in places if _BLOCK.search(file.read_text(encoding="utf-8"))]
 
 
 def fill(text: str) -> str:
-    """A text with its blocks of figures computed anew.
-
-    Args:
-        text: Markdown with marked blocks.
-
-    Returns:
-        The same with new figures.
-    """
+    """A text with its tables computed again."""
     return _BLOCK.sub(lambda m: f"{m[1]}{FIGURES[m[2]]()}\n{m[3]}", text)
+
+
+def results() -> str:
+    """Table 2 on photographs: each small network over its places in the pairs, and all of them."""
+    folder = RESULTS / "cpu"
+    scale = scales.BY_NAME["cpu"].available(folder)
+    here = scale.data["CIFAR-10"].networks
+    pairs = [line for line in contrasts(ITEMS["table2"].lines) if line.first.dataset == "CIFAR-10"]
+    by_network: dict[str, list[Contrast]] = {}
+    for line in pairs:
+        by_network.setdefault(f"`{here[_network(line)]}`", []).append(line)
+    rows = []
+    for name, lines in {**by_network, "all": pairs}.items():
+        dml, alone = (
+            tables.measure(_mean_of([line.terms[side][0] for line in lines]), scale, folder)
+            for side in (0, 1)
+        )
+        gain = tables.measure(_mean_of(lines), scale, folder)
+        rows.append(
+            {
+                "network": name,
+                "places in Table 2": len(lines),
+                "independent, %": f"{alone['measured']:.2f}",
+                "DML, %": f"{dml['measured']:.2f}",
+                "difference [95% interval]": _interval(gain, 100),
+                "seeds": gain["seeds"],
+            }
+        )
+    return _markdown(rows)
 
 
 def photographs() -> str:
@@ -102,27 +130,23 @@ def digits() -> str:
 
 def claims() -> str:
     """The paper's claims, and what the records on photographs say of them."""
-    lines = tables.verdicts(
-        SCALES["cpu"].available(RESULTS / "cpu"), RESULTS / "cpu", tuple(experiments.ITEMS)
-    )
+    folder = RESULTS / "cpu"
+    scale = scales.BY_NAME["cpu"].available(folder)
+    lines = tables.comparisons(scale, folder, tuple(ITEMS))
     rows, not_run = [], []
     for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
-        run = compared[compared.seeds > 0]
+        run, short = compared[compared.seeds > 0], ITEMS[item].short
         if run.empty:
-            not_run.append(markup.short(item))
+            not_run.append(short)
             continue
-        where = ", ".join(dict.fromkeys((f"Sec. {section}", markup.short(item))))
-        unit = markup.unit(run.metric.iloc[0])
-        factor = 1 if unit[0] == "nats" else 100
-        counts = compared.verdict.map(lambda verdict: markup.SAID[verdict][0])
+        where = ", ".join(dict.fromkeys((f"Sec. {section}", short)))
+        counts = compared.verdict.map(IN_WORDS.get).value_counts(sort=False)
         rows.append(
             {
                 "the paper says": f"{claim} ({where})",
-                "here": f"**{judge(run.verdict)[0]}**",
-                "comparisons": ", ".join(
-                    f"{n} {said}" for said, n in counts.value_counts(sort=False).items()
-                ),
-                "differences, points or nats": _differences(run, factor),
+                "here": f"**{judge(run.verdict)}**",
+                "comparisons": ", ".join(f"{n} {words}" for words, n in counts.items()),
+                "differences, points or nats": _differences(run),
             }
         )
     names = ", ".join(dict.fromkeys(not_run))
@@ -142,7 +166,7 @@ def augmented() -> str:
                 {seed: factor * _mean(runs[seed][1], measure) for seed in shared}
                 for runs in (alone, pair)
             )
-            difference = tables.contrast([(second, 1), (first, -1)])
+            difference = contrast([(second, 1), (first, -1)])
             rows.append(
                 {
                     "setting": title if measure == ("test", "accuracy") else "",
@@ -159,7 +183,7 @@ def augmented() -> str:
 
 
 def selection() -> str:
-    """What the larger setting's learning rate was chosen by."""
+    """The validation accuracies that decided on the larger setting's learning rate."""
     rows = []
     for rate in (0.1, 0.05):
         found = _runs({**_LARGER, "learning_rate": rate}, seeds=1)
@@ -169,7 +193,7 @@ def selection() -> str:
 
 
 def setting() -> str:
-    """What the cpu scale's setting was chosen by, of six that take as many images."""
+    """The six candidates for the cpu scale's setting, with the accuracies that decided."""
     rows = []
     for file in sorted((RESULTS / "cpu" / "selection" / "runs").glob("*.json")):
         record = records.read(file)
@@ -190,7 +214,7 @@ def setting() -> str:
 
 
 def pilots() -> str:
-    """Runs, DML's too, that were seen before the cpu scale's setting was looked for."""
+    """Runs, also of DML, that were made before the cpu scale's setting was chosen."""
     rows = []
     for file in sorted((RESULTS / "cpu" / "pilots" / "runs").glob("*.json")):
         record = records.read(file)
@@ -209,11 +233,7 @@ def pilots() -> str:
 
 
 def benchmark(name: str) -> str:
-    """What a benchmark printed when its record was written.
-
-    Args:
-        name: Of the benchmark, and of its record.
-    """
+    """What a benchmark printed when its record was written."""
     return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
 
 
@@ -238,6 +258,7 @@ def protocol() -> str:
 
 
 FIGURES = {
+    "results": results,
     "photographs": photographs,
     "claims": claims,
     "augmented": augmented,
@@ -262,32 +283,39 @@ FIGURES = {
 
 def _gains(scale: str) -> str:
     """Table 2's gains on what stands in CIFAR-10's place, of the pairs that were run."""
-    table = pd.read_csv(RESULTS / scale / "table2.csv")
-    table = table[(table.dataset == "CIFAR-10") & (table.seeds > 0)]
-    here = SCALES[scale].data["CIFAR-10"].networks
+    table = pd.read_csv(RESULTS / scale / "table2.csv").set_index(["dataset", "row", "column"])
+    here = scales.BY_NAME[scale].data["CIFAR-10"].networks
     rows = []
-    for (pair, column), line in table.set_index(["row", "column"]).iterrows():
-        if not column.startswith("DML-Ind"):
+    for line in contrasts(ITEMS["table2"].lines):
+        dml, alone = (table.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
+        gain = table.loc[line.first.dataset, line.row, line.column]
+        if line.first.dataset != "CIFAR-10" or not gain.seeds:
             continue
-        net = column.removeprefix("DML-Ind ")
-        alone, dml = (table[(table.row == pair) & (table.column == f"{m} {net}")].iloc[0]
-                      for m in ("Independent", "DML"))  # fmt: skip
-        networks = pair.split(" + ")
         rows.append(
             {
-                "in the place of": pair,
-                "network": f"`{here[networks[int(net[-1]) - 1]]}`, {net}",
+                "in the place of": line.row,
+                "network": f"`{here[_network(line)]}`, Net {line.first.of + 1}",
                 "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
                 "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
-                "difference [95% interval]": _interval(line, 100),
-                "seeds": int(line.seeds),
+                "difference [95% interval]": _interval(gain, 100),
+                "seeds": int(gain.seeds),
             }
         )
     return _markdown(rows)
 
 
+def _network(line: Contrast) -> str:
+    """The paper's network that gains in a line of Table 2."""
+    return line.first.networks[line.first.of]
+
+
+def _mean_of(lines: Sequence[Line]) -> Contrast:
+    terms = tuple((cell, weight / len(lines)) for line in lines for cell, weight in line.terms)
+    return Contrast("", "mean", terms)
+
+
 def _runs(flags: Mapping, seeds: int = 20) -> dict[int, tuple[Config, dict]]:
-    """Seed -> config and record, of the runs that are there."""
+    """Seed -> config and record, of the runs that have records."""
     found = {}
     for seed in range(seeds):
         run = config.load(dataset="cifar10", scale="cpu", seed=seed, **flags)
@@ -320,8 +348,9 @@ def _interval(line: Mapping, factor: int) -> str:
     return f"{shown} [{_signed(line['low'], factor)}, {_signed(line['high'], factor)}]"
 
 
-def _differences(run: pd.DataFrame, factor: int) -> str:
+def _differences(run: pd.DataFrame) -> str:
     """The range of some comparisons' differences; of values against a threshold, the values."""
+    factor = 1 if in_nats(run.metric.iloc[0]) else 100
     ends = run.measured.min(), run.measured.max()
     if threshold := -run.constant.iloc[0]:
         low, high = (f"{value + threshold:.2f}" for value in ends)

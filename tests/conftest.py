@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from dml_tf.measures.analysis import SIGMAS
-from dml_tf.paper import items as experiments
-from dml_tf.paper.scales import SCALES
+from dml_tf.paper import plan
+from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
@@ -31,20 +31,20 @@ def fixed_seed():
 
 @pytest.fixture
 def synthetic_records():
-    """Writes records of some items' runs, with made-up measures: mutual learning is better."""
+    """Writes records of some items' runs with invented measures: mutual learning is better."""
 
     def measures(run, rng):
-        value = 0.5 + 0.02 * (run.method != "independent") + 0.001 * rng.random()
+        value = (0.5 if run.method == "independent" else 0.52) + 0.001 * rng.random()
         if run.dataset not in ("pedestrians", "market1501"):
             return {"accuracy": value, "cross_entropy": 1.0, "entropy": value}
         single = {"mAP": value, "rank1": value + 0.1}
         return single | {"accuracy": value, "entropy": value, "multi_query": dict(single)}
 
     def analysis(run, rng):
-        mutual = run.method != "independent"
         peers = [f"peer{k}" for k in range(run.cohort)]
-        rise = 40 - 20 * mutual + rng.random()
-        masses = np.array([0.9, 0.05, 0.02, 0.01, 0.005]) ** (1 - 0.2 * mutual)
+        rise, power = (40, 1) if run.method == "independent" else (20, 0.8)
+        rise += rng.random()
+        masses = np.array([0.9, 0.05, 0.02, 0.01, 0.005]) ** power
         labels = np.repeat(np.arange(10), 4)
         apart = rng.normal(0, 30, (len(peers), 10, 2)).repeat(4, axis=1)
         points = (apart + rng.normal(0, 2, apart.shape)).round(1)
@@ -69,7 +69,7 @@ def synthetic_records():
         peers = {f"peer{k}": measures(run, rng) for k in range(run.cohort)}
         curves = {
             f"{part}{peer}_{metric}": [0.1 + 0.01 * run.seed, 0.2 + 0.01 * run.seed]
-            for part in ("", "val_")[: 1 + run.watch_test]
+            for part in (("", "val_") if run.watch_test else ("",))
             for peer in peers
             for metric in ("accuracy", "supervised_loss")
         }
@@ -90,7 +90,7 @@ def synthetic_records():
         }
 
     def write(folder, items, seeds, scale="mini"):
-        runs = experiments.runs(SCALES[scale], items, results_dir=str(folder), seeds=seeds)
+        runs = plan.runs(BY_NAME[scale], items, results_dir=str(folder), seeds=seeds)
         for run in runs:
             records.write(record(run), RunFiles.of(run).record)
         return runs

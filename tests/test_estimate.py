@@ -2,8 +2,7 @@
 
 import pytest
 
-from dml_tf.paper import estimate, scales
-from dml_tf.paper import items as experiments
+from dml_tf.paper import estimate, plan, scales
 from dml_tf.paper.estimate import Estimate
 from dml_tf.runs import config
 
@@ -56,6 +55,6 @@ def test_runs_that_cannot_be_estimated_count_as_the_mean_of_the_others(one_secon
 
 
 def test_a_step_of_every_declared_run_was_measured(tmp_path):
-    for scale in scales.SCALES.values():
-        for planned in experiments.runs(scale, results_dir=str(tmp_path), seeds=1):
+    for scale in scales.BY_NAME.values():
+        for planned in plan.runs(scale, results_dir=str(tmp_path), seeds=1):
             assert Estimate().seconds(planned), planned.command

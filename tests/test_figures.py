@@ -1,4 +1,4 @@
-"""Figures from records: drawn from what is there, at the values that the tables have."""
+"""Figures from records: they show what has been measured, with the numbers of the tables."""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +6,14 @@ import pytest
 
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper import figures
-from dml_tf.paper import items as experiments
 from dml_tf.paper.drawings import DRAWINGS
-from dml_tf.paper.scales import SCALES
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.items.figures import COHORT_METHODS
+from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
-MINI = SCALES["mini"]
+MINI = BY_NAME["mini"]
 
 
 @pytest.mark.parametrize("item", DRAWINGS)
@@ -25,7 +26,7 @@ def test_a_figure_is_drawn_from_two_seeds_and_from_one(item, synthetic_records, 
 
 
 def test_every_figure_that_is_declared_is_drawn():
-    declared = {item for item in experiments.ITEMS if item.startswith("figure")}
+    declared = {item for item in ITEMS if item.startswith("figure")}
     assert declared == set(DRAWINGS)
 
 
@@ -34,7 +35,7 @@ def test_series_show_the_means_and_the_spread_over_seeds(synthetic_records, tmp_
     lines = figures.measured(MINI, tmp_path, "figure3b")
     axis = figures.draw(MINI, tmp_path, "figure3b").axes[0]
     labels = [text.get_text() for text in axis.figure.legends[0].get_texts()]
-    assert labels == list(experiments.COHORT_METHODS)
+    assert labels == list(COHORT_METHODS)
     for series, method in zip(axis.containers, labels, strict=True):
         drawn, _, (bars,) = series
         expected = lines.loc[method]
@@ -82,7 +83,20 @@ def test_curves_prefer_images_that_were_held_out(synthetic_records, tmp_path):
     assert set(curves.images) == {"validation"} and set(curves.measured) == {0.7, 0.8}
 
 
-def test_curves_of_watched_test_images_are_said_to_be_of_those(synthetic_records, tmp_path):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_curves_are_of_images_that_every_seed_has_measured(seed, synthetic_records, tmp_path):
+    """Of two seeds one held out images: training images are shown, and named, for both."""
+    for run in synthetic_records(tmp_path, ["figure2b"], 2):
+        record = records.read(RunFiles.of(run).record)
+        if run.seed == seed:
+            record["history"] |= {f"val_peer{k}_supervised_loss": [0.7, 0.8] for k in range(2)}
+            records.write(record, RunFiles.of(run).record)
+    curves = figures.curves(MINI, tmp_path, "figure2b")
+    assert set(curves.images) == {"training"}
+    np.testing.assert_allclose(curves.measured, [0.105, 0.205] * 6)
+
+
+def test_curves_of_watched_test_images_are_labelled_as_such(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure2a"], 2)
     curves = figures.curves(MINI, tmp_path, "figure2a")
     assert set(curves.images) == {"test"} and len(curves) == 2 * 2 * 2

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster: one of this machine's, whose nodes may die."""
+"""Runs as tasks of a Ray cluster on this machine, whose nodes may die."""
 
 import os
 import signal
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dml_tf.paper import items as experiments
-from dml_tf.paper import run_all
-from dml_tf.paper.scales import SCALES
+from dml_tf.paper import page, plan, run_all
+from dml_tf.paper.scales import BY_NAME
 from dml_tf.paper.workers import Task
 from dml_tf.runs import records, train
 from dml_tf.runs.files import RunFiles
@@ -54,7 +53,7 @@ def fail(report):
     raise ValueError("no such thing")
 
 
-def fail_if_there(report, file):
+def fail_if_it_exists(report, file):
     assert not file.exists()
 
 
@@ -62,7 +61,7 @@ def die(report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_unless_there(report, file, release):
+def wait_unless_it_exists(report, file, release):
     if file.exists():
         return
     file.touch()
@@ -71,38 +70,38 @@ def wait_unless_there(report, file, release):
 
 
 def test_tasks_end_as_local_ones_do_and_files_are_brought(cluster, tmp_path, monkeypatch, capfd):
-    # The node's processes have another working folder: what is at these paths is another disk's.
+    # The node's processes run in another folder: relative paths stand for those of another disk.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray_executor, "RETRIES", 1)
     source, target = Path("source.txt"), Path("made/target.txt")
-    source.write_text("there")
-    stale = tmp_path / "stale.txt"  # stands for what an earlier run left on the node's own disk
+    source.write_text("to the node")
+    stale = tmp_path / "stale.txt"  # as an earlier run may have left on the node's own disk
     stale.write_text("earlier")
     tasks = [
         Task("dies", die, (), Path("logs/dies.log")),
         Task("fails", fail, (), Path("logs/fails.log")),
-        Task("renews", fail_if_there, (stale,), Path("logs/renews.log"), (), (stale,)),
+        Task("renews", fail_if_it_exists, (stale,), Path("logs/renews.log"), (), (stale,)),
         Task("works", succeed, (source, target), Path("logs/works.log"), (source,), (target,)),
     ]
     with ray_executor.connect(cluster.address) as executor:
         assert executor.slots == 1
         events = list(executor.run(tasks))
-    told = {task.name: [e[::2] for e in events if e.task.name == task.name] for task in tasks}
-    assert told["works"] == [("started", ""), ("progress", "half"), ("done", "")]
-    assert told["renews"] == [("started", ""), ("done", "")]
-    assert told["fails"] == [("started", ""), ("failed", "no such thing")]
+    news = {task.name: [e[::2] for e in events if e.task.name == task.name] for task in tasks}
+    assert news["works"] == [("started", ""), ("progress", "half"), ("done", "")]
+    assert news["renews"] == [("started", ""), ("done", "")]
+    assert news["fails"] == [("started", ""), ("failed", "no such thing")]
     again = ("progress", "again, its node or process was lost")
-    assert told["dies"][:2] == [("started", ""), again] and len(told["dies"]) == 3
-    kind, reason = told["dies"][-1]
+    assert news["dies"][:2] == [("started", ""), again] and len(news["dies"]) == 3
+    kind, reason = news["dies"][-1]
     assert kind == "failed" and "died" in reason and "died" in Path("logs/dies.log").read_text()
-    assert target.read_text() == "there and back"
+    assert target.read_text() == "to the node and back"
     assert Path("logs/works.log").read_text() == "printed\n"
     assert "ValueError: no such thing" in Path("logs/fails.log").read_text()
 
 
 def test_a_task_lost_with_its_node_is_done_by_another(cluster, tmp_path, capfd):
     begun, release = tmp_path / "begun", tmp_path / "release"
-    task = Task("lost", wait_unless_there, (begun, release), tmp_path / "lost.log")
+    task = Task("lost", wait_unless_it_exists, (begun, release), tmp_path / "lost.log")
     kinds = []
     with ray_executor.connect(cluster.address) as executor:
         for event in executor.run([task]):
@@ -121,26 +120,22 @@ def test_a_cluster_without_room_has_no_slots(cluster):
 
 
 def test_records_are_those_of_a_run_without_a_cluster(cluster, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(
-        run_all, "write_report", lambda scale, folder, items: [folder / "report.html"]
-    )
-    planned = experiments.runs(SCALES["smoke"], ("table4",), results_dir=str(tmp_path / "ray"))
+    monkeypatch.setattr(page, "write", lambda scale, folder, items: [folder / "report.html"])
+    planned = plan.runs(BY_NAME["smoke"], ("table4",), results_dir=str(tmp_path / "ray"))
     teacher, _, student, *_ = planned
     assert (teacher.method, student.method) == ("independent", "distill")
-    monkeypatch.setattr(experiments, "runs", lambda *args, **kwargs: [teacher, student])
+    monkeypatch.setattr(plan, "runs", lambda *args, **kwargs: [teacher, student])
     flags = ["--scale=smoke", f"--results_dir={teacher.results_dir}"]
     status = run_all.main([*flags, "--executor=ray", f"--ray_address={cluster.address}"])
     assert status == 0, capfd.readouterr().err
-    for there in (teacher, student):
-        run = there.replace(results_dir=str(tmp_path / "here"))
-        ours = train.run(run, verbose=0)
-        theirs = records.find(there)
-        assert RunFiles.of(there).model.exists()
-        varying = ("finished", "wall_clock_s", "cpu_s", "images_per_s")
-        assert ours.keys() == theirs.keys()
-        assert {k: ours[k] for k in ours if k not in varying} == {
-            k: theirs[k] for k in theirs if k not in varying
-        }
+    varying = ("finished", "wall_clock_s", "cpu_s", "images_per_s")
+    for run in (teacher, student):
+        by_ray = records.find(run)
+        assert RunFiles.of(run).model.exists()
+        alone = train.run(run.replace(results_dir=str(tmp_path / "alone")), verbose=0)
+        assert alone.keys() == by_ray.keys()
+        for key in alone.keys() - set(varying):
+            assert alone[key] == by_ray[key], key
 
 
 def test_an_address_where_nobody_answers_is_status_1(tmp_path, capsys):

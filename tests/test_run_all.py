@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dml_tf.paper import run_all
+from dml_tf import home, paper
+from dml_tf.paper import __main__ as paper_main
+from dml_tf.paper import page, run_all
 from dml_tf.paper.workers import Task, run_tasks
 from dml_tf.runs import config, files
 from dml_tf.runs.files import RunFiles, needed_weights
@@ -54,7 +56,7 @@ def note_pid_and_wait(report, file):
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    """Else they would train on beside the next call, and keep their runs locked."""
+    """Otherwise they would train beside the next call, and keep their runs locked."""
     code = (
         "import pathlib, sys; sys.path.insert(0, 'tests')\n"
         "from test_run_all import note_pid_and_wait\n"
@@ -65,11 +67,11 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
-    root = Path(run_all.__file__).parents[1]
+    root = home.HOME
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
     parent = subprocess.Popen([sys.executable, script], env=environment, cwd=root)
     worker = int(wait_for(lambda: (tmp_path / "pid").read_text()))
-    os.kill(worker, 0)  # it is there
+    os.kill(worker, 0)  # it is alive
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(worker) and "gone")
@@ -131,16 +133,23 @@ def test_bad_arguments_are_refused(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_second_one_is_kept_off_the_same_folder(tmp_path, capsys):
+@pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), ([], 2), (["train"], 2)])
+def test_the_command_is_run_or_report(argv, status, capsys):
+    assert paper_main.main(argv) == status
+    printed = capsys.readouterr()
+    assert "`python -m dml_tf.paper run` or `report`" in (printed.err if status else printed.out)
+
+
+def test_a_second_one_in_the_same_folder_is_refused(tmp_path, capsys):
     with files.hold(tmp_path / "locks" / "run_all", BlockingIOError()):
         assert run_all.main([f"--results_dir={tmp_path}", "--only=table1"]) == 1
-    assert "another one is at work" in capsys.readouterr().err
+    assert "another run_all is at work" in capsys.readouterr().err
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "dml_tf.ray_executor", raising=False)
-    monkeypatch.delattr("dml_tf.ray_executor", raising=False)
+    monkeypatch.delitem(sys.modules, "dml_tf.paper.ray_executor", raising=False)
+    monkeypatch.delattr(paper, "ray_executor", raising=False)
     flags = [f"--results_dir={tmp_path}", "--only=table1", "--executor=ray"]
     assert run_all.main(flags) == 1
     assert "pip install -r requirements-cluster.txt" in capsys.readouterr().err
@@ -156,10 +165,10 @@ def test_a_task_names_the_weights_that_it_needs_and_leaves(tmp_path):
     )
     started = teacher.replace(pretrained="digits-independent-mobilenet_shortw0.5-seed0")
     weights = tmp_path / "models"
-    task = run_all._task(tmp_path, distilled)
+    task = run_all._task(distilled)
     assert task.reads[0] == weights / f"{teacher.run_id}.keras"
     assert task.writes == (RunFiles.of(distilled).record, weights / f"{distilled.run_id}.keras")
-    assert run_all._task(tmp_path, started).reads[0] == weights / f"{started.pretrained}.keras"
+    assert run_all._task(started).reads[0] == weights / f"{started.pretrained}.keras"
     assert needed_weights(teacher.replace(pretrained="imagenet")) == []
     own = tmp_path / "own.keras"
     assert needed_weights(teacher.replace(pretrained=str(own))) == [own]
@@ -169,21 +178,19 @@ def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, mo
     flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/9"]
     assert run_all.main(flags) == 0
     assert "2 runs: 0 done, 2 to do" in capsys.readouterr().out
-    page = tmp_path / "report.html"
-    page.unlink()
+    written = tmp_path / "report.html"
+    written.unlink()
     monkeypatch.setattr(run_all, "train_one", None)
     assert run_all.main(flags) == 0
     printed = capsys.readouterr().out
-    assert "2 runs: 2 done, 0 to do" in printed and printed.endswith(f"on one page: {page}\n")
+    assert "2 runs: 2 done, 0 to do" in printed and printed.endswith(f"on one page: {written}\n")
     assert (tmp_path / "table2.csv").exists()
-    assert not (tmp_path / "table3.csv").exists()  # neither asked for, nor is anything there
-    assert "2 finished" in page.read_text()
+    assert not (tmp_path / "table3.csv").exists()  # it was not asked for and has no records
+    assert "2 finished" in written.read_text()
 
 
 def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        run_all, "write_report", lambda scale, folder, items: [folder / "report.html"]
-    )
+    monkeypatch.setattr(page, "write", lambda scale, folder, items: [folder / "report.html"])
     flags = ["--scale=cpu", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/99"]
     assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
     message = capsys.readouterr().err

@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 
 from dml_tf.measures.analysis import SIGMAS
-from dml_tf.paper import items as experiments
-from dml_tf.paper import tables
-from dml_tf.paper.scales import SCALES
+from dml_tf.paper import items, plan, tables
+from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
@@ -17,18 +16,18 @@ ROW = "ResNet-32 + ResNet-32"
 
 def write_records(folder, scale, accuracies, dataset="CIFAR-10"):
     """Records of `{method: [accuracies of the peers, one list a seed]}` for Table 2's first row."""
-    for cell in experiments.cells(["table2"]):
+    for cell in items.cells(["table2"]):
         if (cell.dataset, cell.row) != (dataset, ROW) or cell.of:
             continue
         for seed, peers in enumerate(accuracies[cell.method]):
-            run = cell.run(SCALES[scale], seed, str(folder))
+            run = cell.run(BY_NAME[scale], seed, str(folder))
             measured = {f"peer{k}": {"accuracy": value} for k, value in enumerate(peers)}
             record = {"config": run.comparable(), "test": {"peers": measured}}
             records.write(record, RunFiles.of(run).record)
 
 
 def lines(folder, scale, dataset="CIFAR-10"):
-    table = tables.table(SCALES[scale], folder, "table2")
+    table = tables.table(BY_NAME[scale], folder, "table2")
     return table[(table.dataset == dataset) & (table.row == ROW)].set_index("column")
 
 
@@ -88,14 +87,14 @@ def test_at_paper_scale_reproduced_means_within_two_standard_deviations(tmp_path
 
 def test_records_of_another_scale_fill_no_cell(tmp_path):
     write_records(tmp_path, "mini", THREE_SEEDS)
-    paper = tables.table(SCALES["paper"], tmp_path, "table2")
+    paper = tables.table(BY_NAME["paper"], tmp_path, "table2")
     assert set(paper.status) == {"not run"} and paper.measured.isna().all()
 
 
 def test_table_1_compares_sizes_with_the_papers_digits(tmp_path):
     sizes = {"ResNet-32": 470_004, "InceptionV1": 5_702_404}
     records.write(sizes, tmp_path / tables.PARAMETERS)
-    status = tables.table(SCALES["mini"], tmp_path, "table1").set_index("row").status
+    status = tables.table(BY_NAME["mini"], tmp_path, "table1").set_index("row").status
     assert status.to_dict() == {
         "ResNet-32": "reproduced", "InceptionV1": "differs",
         "MobileNet": "not run", "WRN-28-10": "not run",
@@ -103,7 +102,7 @@ def test_table_1_compares_sizes_with_the_papers_digits(tmp_path):
 
 
 def test_table_3_averages_the_cohort_and_reads_both_kinds_of_query(tmp_path):
-    runs = experiments.runs(SCALES["mini"], ["table3"], results_dir=str(tmp_path), seeds=3)
+    runs = plan.runs(BY_NAME["mini"], ["table3"], results_dir=str(tmp_path), seeds=3)
     for run in (run for run in runs if not run.pretrained):
         peers = {
             f"peer{k}": {
@@ -115,7 +114,7 @@ def test_table_3_averages_the_cohort_and_reads_both_kinds_of_query(tmp_path):
         }
         record = {"config": run.comparable(), "test": {"peers": peers}}
         records.write(record, RunFiles.of(run).record)
-    table = tables.table(SCALES["mini"], tmp_path, "table3").set_index(["row", "column"])
+    table = tables.table(BY_NAME["mini"], tmp_path, "table3").set_index(["row", "column"])
     assert table.loc[("MobileNet", "Multi-Query Rank-1"), "measured"] == pytest.approx(60)
     gain = table.loc[("MobileNet, DML-Ind", "Single-Query mAP")]
     assert (gain.measured, gain["std"]) == (pytest.approx(4), pytest.approx(0))  # (2 + 6) / 2
@@ -126,7 +125,7 @@ def test_table_3_averages_the_cohort_and_reads_both_kinds_of_query(tmp_path):
 
 def test_written_tables_are_read_back_by_pandas_with_what_the_paper_claims(tmp_path):
     write_records(tmp_path, "mini", THREE_SEEDS)
-    files = tables.write(SCALES["mini"], tmp_path, ["table1", "table2"])
+    files = tables.write(BY_NAME["mini"], tmp_path, ["table1", "table2"])
     assert [file.name for file in files] == ["table1.csv", "table2.csv"]
     written = pd.read_csv(files[1])
     smaller = written[written.claim == "The smaller network of a pair gains more"]
@@ -138,8 +137,8 @@ def test_written_tables_are_read_back_by_pandas_with_what_the_paper_claims(tmp_p
 
 def write_analysed(folder, item, analysis):
     """Records of an item's runs at mini scale, two seeds; `analysis` takes a run's method, seed."""
-    scale = SCALES["mini"]
-    for run in experiments.runs(scale, [item], results_dir=str(folder), seeds=2):
+    scale = BY_NAME["mini"]
+    for run in plan.runs(scale, [item], results_dir=str(folder), seeds=2):
         measured = {"analysis": analysis(run.method, run.seed), "config": run.comparable()}
         records.write(measured, RunFiles.of(run).record)
     return tables.table(scale, folder, item).set_index(["row", "column"])
@@ -179,6 +178,6 @@ def test_mass_is_read_by_rank_in_percent(tmp_path):
 
 def test_features_of_their_own_are_claimed_above_half(tmp_path):
     write_analysed(tmp_path, "figure5", lambda method, seed: {"tsne": {"same_peer": 0.9}})
-    lines = tables.verdicts(SCALES["mini"], tmp_path, ["figure5"])
+    lines = tables.comparisons(BY_NAME["mini"], tmp_path, ["figure5"])
     assert lines.row.tolist() == ["Independent", "DML"]
     assert lines.measured.tolist() == [pytest.approx(40)] * 2

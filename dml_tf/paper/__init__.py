@@ -1,1 +1,1 @@
-"""The paper's tables and figures."""
+"""The paper's tables and figures: declared, planned, trained, written. Needs no TensorFlow."""

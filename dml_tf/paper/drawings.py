@@ -1,4 +1,4 @@
-"""How each of the paper's figures is drawn, from tables of numbers. Imports no TensorFlow."""
+"""How each of the paper's figures is drawn, from tables of numbers."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from dml_tf.data import REID_DATASETS
-from dml_tf.paper import items as experiments
+from dml_tf.paper.items.figures import COHORT_SIZES
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the markers serve grey prints.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; markers serve grey prints.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 _WIDTH, _PANEL_HEIGHT, _DPI = 5.2, 2.9, 150  # inches; narrow, so that a phone can show the text
 _BARS = "bars are one standard deviation over seeds"
@@ -24,13 +24,14 @@ class Drawing:
     """How a figure is drawn, and how it is read.
 
     Attributes:
-        draw: Takes the lines that were measured, indexed by row and column, and what
-            `figures.SERIES` has of the item, if anything.
+        draw: Takes the measured lines, indexed by row and column, and the series.
         reading: What is seen, for the caption.
+        series: What the figure shows beside its cells: `curves`, `points` or nothing.
     """
 
     draw: Callable[[pd.DataFrame, pd.DataFrame | None], Figure]
     reading: str
+    series: str = ""
 
 
 def _figure2a(_: pd.DataFrame, curves: pd.DataFrame) -> Figure:
@@ -59,8 +60,9 @@ def _figure2b(lines: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 def _figure3a(lines: pd.DataFrame, _: None) -> Figure:
     figure, (above, below) = _panels(2)
-    _by_size(above, lines, "average of ")
-    _by_size(below, lines, "spread of ")
+    is_spread = lines.of == "std"
+    _by_size(above, lines[~is_spread], _rows(lines))
+    _by_size(below, lines[is_spread], _rows(lines))
     above.set_ylabel(f"average {_measure(lines)}")
     below.set(ylabel=f"spread in a cohort,\n{_measure(lines)}")
     _legend(figure, above)
@@ -69,7 +71,7 @@ def _figure3a(lines: pd.DataFrame, _: None) -> Figure:
 
 def _figure3b(lines: pd.DataFrame, _: None) -> Figure:
     figure, (axis,) = _panels(1)
-    _by_size(axis, lines, "ensemble of ")
+    _by_size(axis, lines, _rows(lines))
     axis.set_ylabel(f"ensemble's {_measure(lines)}")
     _legend(figure, axis)
     return figure
@@ -91,7 +93,7 @@ def _figure4a(lines: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 def _figure4b(lines: pd.DataFrame, _: None) -> Figure:
     figure, (axis,) = _panels(1)
-    _by_number(axis, lines, "sigma ", apart=0)
+    _by_number(axis, lines, _rows(lines), apart=0)
     axis.set(xlabel="sigma of the noise on each parameter", ylabel="training cross-entropy, nats")
     _legend(figure, axis)
     return figure
@@ -99,10 +101,10 @@ def _figure4b(lines: pd.DataFrame, _: None) -> Figure:
 
 def _figure4c(lines: pd.DataFrame, _: None) -> Figure:
     figure, (axis,) = _panels(1)
-    _by_number(axis, lines, "Class ")
+    _by_number(axis, lines, _rows(lines))
     ranks = "class, by rank; 1 is the true one"
     axis.set(xlabel=ranks, ylabel="posterior mass, %", xticks=range(1, 6), yscale="log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # so that a decade or less has labels too
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # labels also within a decade
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")
     _legend(figure, axis)
@@ -140,9 +142,11 @@ def _figure6(lines: pd.DataFrame, _: None) -> Figure:
 
 
 DRAWINGS: Mapping[str, Drawing] = {
-    "figure2a": Drawing(_figure2a, "Bands are one standard deviation over seeds."),
+    "figure2a": Drawing(_figure2a, "Bands are one standard deviation over seeds.", "curves"),
     "figure2b": Drawing(
-        _figure2b, f"Above: convergence of the average network. Below: on test images; {_BARS}."
+        _figure2b,
+        f"Above: convergence of the average network. Below: on test images; {_BARS}.",
+        "curves",
     ),
     "figure3a": Drawing(
         _figure3a,
@@ -154,14 +158,17 @@ DRAWINGS: Mapping[str, Drawing] = {
         _figure4a,
         "Curves: means over an epoch's mini-batches, as they were seen. Points at the right: "
         f"the trained networks, on the images without augmentation. Bands and {_BARS}.",
+        "curves",
     ),
     "figure4b": Drawing(_figure4b, f"Means over draws of the noise, and over seeds; {_BARS}."),
     "figure4c": Drawing(_figure4c, f"Means over the training images, and over seeds; {_BARS}."),
     "figure5": Drawing(
         _figure5,
-        "Test images as two networks of the first seed see them: marker and fill tell the networks "
-        "apart, colours the classes or identities. Below each: how many features have one of the "
-        "same network as their nearest, mean over seeds; about half, where networks see alike.",
+        "Features of test images by two networks, of the first seed. Marker and fill show the "
+        "network, colours the class or identity. Below each picture: how many features have a "
+        "feature of the same network as their nearest, mean over seeds; about half of them if both "
+        "networks' features are alike.",
+        "points",
     ),
     "figure6a": Drawing(_figure6, f"Means over seeds, by the part of images with labels; {_BARS}."),
     "figure6b": Drawing(
@@ -186,20 +193,21 @@ def _legend(figure: Figure, axis: Axes):
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
 
 
-def _by_size(axis: Axes, lines: pd.DataFrame, title: str):
+def _by_size(axis: Axes, lines: pd.DataFrame, rows: Sequence[str]):
     """A series for each method, over the cohort's size."""
-    _by_number(axis, lines, title)
-    axis.set(xlabel="networks in the cohort", xticks=experiments.COHORT_SIZES, xlim=(0.7, 5.4))
+    _by_number(axis, lines, rows)
+    axis.set(xlabel="networks in the cohort", xticks=COHORT_SIZES, xlim=(0.7, 5.4))
 
 
-def _by_number(axis: Axes, lines: pd.DataFrame, title: str, apart: float = 0.06):
-    """A series for each row, over the number that follows the columns' title."""
-    chosen = lines[lines.index.get_level_values("column").str.startswith(title)]
-    rows = list(lines.index.unique("row"))  # a colour each, the same in every panel
-    for row in chosen.index.unique("row"):
-        series = chosen.xs(row, level="row")
-        numbers = [float(column.removeprefix(title)) for column in series.index]
-        _points(axis, numbers, series, row, rows.index(row), apart=apart)
+def _by_number(axis: Axes, lines: pd.DataFrame, rows: Sequence[str], apart: float = 0.06):
+    """A series for each row, over the cells' `x`; a row's colour is its place in `rows`."""
+    for row in lines.index.unique("row"):
+        series = lines.xs(row, level="row")
+        _points(axis, series.x.astype(float), series, row, rows.index(row), apart=apart)
+
+
+def _rows(lines: pd.DataFrame) -> list[str]:
+    return list(lines.index.unique("row"))
 
 
 def _points(
@@ -211,7 +219,7 @@ def _points(
     dashes: str = "-",
     apart: float = 0.06,
 ):
-    """Means and their spread, of one seed none; series stand a little beside each other."""
+    """Means with bars of one standard deviation, none for one seed; series are a little apart."""
     colour, marker = STYLES[k]
     axis.errorbar(
         np.array(x) + apart * (k - 1), series.measured, yerr=series["std"].fillna(0), label=label,
@@ -227,7 +235,7 @@ def _curve(axis: Axes, curve: pd.DataFrame, label: str, k: int, dashes: str = "-
 
 
 def _cloud(axis: Axes, x: Sequence[float], y: Sequence[float], colours, label: str, k: int):
-    """Points that a series' marker and fill tell from another's; colours are free."""
+    """Points whose marker and fill show the series `k`; colours show something else."""
     filled = "none" if k else colours
     axis.scatter(x, y, 16, marker=STYLES[k][1], edgecolors=colours, facecolors=filled, label=label)
 

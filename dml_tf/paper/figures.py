@@ -1,4 +1,4 @@
-"""The paper's figures, from the lines of their tables and from records. Imports no TensorFlow."""
+"""The figures: PNG files, and the curves and points in them as CSV files."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dml_tf.paper import items as experiments
 from dml_tf.paper import tables
+from dml_tf.paper.cells import Cell
 from dml_tf.paper.drawings import DRAWINGS
-from dml_tf.paper.items import Cell
+from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 
-# A cell's metric -> what of it the history has.
+# A cell's metric -> the metric of its curve in a record's history.
 _OVER_TRAINING = {
     "accuracy": "accuracy",
     "mAP": "supervised_loss",
@@ -22,10 +22,10 @@ _OVER_TRAINING = {
 }
 
 
-def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(experiments.ITEMS)) -> list:
-    """Writes `<folder>/<item>.png` of each figure that has records, and its `SERIES` as CSV.
+def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(ITEMS)) -> list[Path]:
+    """Writes `<folder>/<item>.png` of each figure that has records, and its series as CSV.
 
-    A file of which the records are gone is deleted.
+    The files of a figure without records are deleted.
 
     Args:
         scale: Which runs it shows.
@@ -37,9 +37,12 @@ def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(experiments.I
     """
     written = []
     for item in items:
+        if item not in DRAWINGS:
+            continue
+        series = DRAWINGS[item].series
         files = [folder / f"{item}.png"]
-        if item in SERIES:
-            files.append(folder / f"{item}_{SERIES[item].__name__}.csv")
+        if series:
+            files.append(folder / f"{item}_{series}.csv")
         figure = draw(scale, folder, item)
         if figure is None:
             for file in files:
@@ -47,31 +50,22 @@ def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(experiments.I
             continue
         # Without matplotlib's version in it, the same records give the same file.
         figure.savefig(files[0], metadata={"Software": None})
-        if item in SERIES:
-            series = SERIES[item](scale, folder, item)
-            series.to_csv(files[1], index=False, float_format="%.4g")
+        if series:
+            SERIES[series](scale, folder, item).to_csv(files[1], index=False, float_format="%.4g")
         written += files
     return written
 
 
 def draw(scale: Scale, folder: Path, item: str) -> Figure | None:
-    """One figure.
-
-    Args:
-        scale: Which runs it shows.
-        folder: Results folder with `runs/`.
-        item: Name of the figure.
-
-    Returns:
-        The figure; None if the item is not drawn, or nothing of it has been measured.
-    """
+    """One figure; None if the item is not drawn, or nothing of it has been measured."""
     lines = measured(scale, folder, item)
     if item not in DRAWINGS or lines.empty:
         return None
-    series = SERIES[item](scale, folder, item) if item in SERIES else None
-    figure = DRAWINGS[item].draw(lines, series)
-    there = [tables.found(cell, scale, folder) for cell in experiments.cells([item])]
-    names = ", ".join(sorted({record["data"] for seeds in there for record in seeds.values()}))
+    drawing = DRAWINGS[item]
+    series = SERIES[drawing.series](scale, folder, item) if drawing.series else None
+    figure = drawing.draw(lines, series)
+    found = [tables.found(cell, scale, folder) for cell in ITEMS[item].cells]
+    names = ", ".join(sorted({record["data"] for seeds in found for record in seeds.values()}))
     seeds = "-".join(map(str, sorted({lines.seeds.min(), lines.seeds.max()})))
     title = f"{names}; scale {scale.name}; seeds: {seeds}"
     figure.axes[0].set_title(title, loc="left", fontsize=8, color="#555555")
@@ -79,31 +73,18 @@ def draw(scale: Scale, folder: Path, item: str) -> Figure | None:
 
 
 def measured(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
-    """The cells of an item that have been measured.
+    """The rows of `tables.table` of the measured cells, and their `x` and `of`.
 
-    Args:
-        scale: Which runs fill them.
-        folder: Results folder with `runs/`.
-        item: Name of a table or figure.
-
-    Returns:
-        Those lines of `tables.table`, without the computed ones, indexed by `row` and `column`.
+    The index is `row` and `column`.
     """
-    lines = tables.table(scale, folder, item, experiments.cells([item]))
+    cells = ITEMS[item].cells
+    lines = tables.table(scale, folder, item, cells)
+    lines = lines.assign(x=[cell.x for cell in cells], of=[cell.of for cell in cells])
     return lines[lines.seeds > 0].set_index(["row", "column"])
 
 
 def describe(scale: Scale, folder: Path, item: str) -> str:
-    """What a figure shows, in words and numbers, for those who do not see it.
-
-    Args:
-        scale: Which runs it shows.
-        folder: Results folder with `runs/`.
-        item: Name of the figure.
-
-    Returns:
-        Each row with its measured cells.
-    """
+    """What a figure shows, in words and numbers, for readers who cannot see it."""
     rows = measured(scale, folder, item).measured.groupby(level="row", sort=False)
     return "; ".join(
         f"{row}: " + ", ".join(f"{column} {value:.3g}" for (_, column), value in values.items())
@@ -112,7 +93,7 @@ def describe(scale: Scale, folder: Path, item: str) -> str:
 
 
 def curves(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
-    """What an item shows over training.
+    """An item's measures over training.
 
     Args:
         scale: Which runs it shows.
@@ -124,46 +105,27 @@ def curves(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
         (the epoch's last), `measured` (mean over seeds; percent, or nats), `std` and `seeds`.
     """
     parts = []
-    for cell in experiments.cells([item]):
-        there = list(tables.found(cell, scale, folder).values())
-        if cell.of == "std" or not there:
+    for cell in ITEMS[item].cells:
+        records = list(tables.found(cell, scale, folder).values())
+        if cell.of == "std" or not records:
             continue
-        images, values = _history(there, cell)
+        images, values = _history(records, cell)
         epochs = values.shape[1]
         curve = {
             "row": cell.row,
             "column": cell.column,
             "images": images,
-            "step": np.arange(1, epochs + 1) * there[0]["steps"] // epochs,
+            "step": np.arange(1, epochs + 1) * records[0]["steps"] // epochs,
             "measured": values.mean(axis=0),
-            "std": values.std(axis=0, ddof=1) if len(there) > 1 else np.nan,
-            "seeds": len(there),
+            "std": values.std(axis=0, ddof=1) if len(records) > 1 else np.nan,
+            "seeds": len(records),
         }
         parts.append(pd.DataFrame(curve))
     return pd.concat(parts)
 
 
-def _history(there: Sequence[dict], cell: Cell) -> tuple[str, np.ndarray]:
-    """Which images were looked at, and the cell's measure of them, `(seeds, epochs)`.
-
-    Images that were held out are preferred, but for a cell that is about the training images.
-    """
-    metric, values = _OVER_TRAINING[cell.metric], []
-    for record in there:
-        peers = list(record["test"]["peers"])
-        chosen = peers if cell.of == "mean" else [peers[cell.of]]
-        history = record["history"]
-        held_out = not cell.metric.startswith("train.") and f"val_{peers[0]}_{metric}" in history
-        values.append(
-            np.mean([history["val_" * held_out + f"{peer}_{metric}"] for peer in chosen], axis=0)
-        )
-    seen = "test" if there[0]["config"].get("watch_test") else "validation"
-    factor = 100 if metric == "accuracy" else 1
-    return seen if held_out else "training", factor * np.array(values)
-
-
 def points(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
-    """Where t-SNE puts the features of two networks, of the first seed that there is.
+    """Where t-SNE puts the features of two networks, of the first seed that has a record.
 
     Args:
         scale: Which runs it shows.
@@ -175,12 +137,12 @@ def points(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
         `x` and `y`.
     """
     parts = []
-    for cell in experiments.cells([item]):
-        there = tables.found(cell, scale, folder)
-        if not there:
+    for cell in ITEMS[item].cells:
+        records = tables.found(cell, scale, folder)
+        if not records:
             continue
-        seed = min(there)
-        shown = there[seed]["analysis"]["tsne"]
+        seed = min(records)
+        shown = records[seed]["analysis"]["tsne"]
         for k, places in enumerate(shown["points"].values()):
             x, y = np.transpose(places)
             part = {
@@ -195,10 +157,43 @@ def points(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-# Item -> what it shows beside its cells' numbers.
+# What figures show beside their cells' numbers: `Drawing.series` -> its table.
 SERIES: Mapping[str, Callable[[Scale, Path, str], pd.DataFrame]] = {
-    "figure2a": curves,
-    "figure2b": curves,
-    "figure4a": curves,
-    "figure5": points,
+    "curves": curves,
+    "points": points,
 }
+
+
+def _history(records: Sequence[dict], cell: Cell) -> tuple[str, np.ndarray]:
+    """Which images were measured over training, and the cell's measure, `(seeds, epochs)`.
+
+    Held-out images are preferred if every seed has measured them, except for a cell of the
+    training images.
+    """
+    metric = _OVER_TRAINING[cell.metric]
+    of_training = [_curve_names(record, cell, metric) for record in records]
+    held_out = [[f"val_{name}" for name in names] for names in of_training]
+    is_held_out = not cell.metric.startswith("train.") and all(
+        set(names) <= set(record["history"])
+        for names, record in zip(held_out, records, strict=True)
+    )
+    values = [
+        np.mean([record["history"][name] for name in names], axis=0)
+        for names, record in zip(held_out if is_held_out else of_training, records, strict=True)
+    ]
+    factor = 100 if metric == "accuracy" else 1
+    return _images(records, is_held_out), factor * np.array(values)
+
+
+def _curve_names(record: dict, cell: Cell, metric: str) -> list[str]:
+    """The curves in a record's history that a cell averages: of all peers, or of one."""
+    peers = list(record["test"]["peers"])
+    chosen = peers if cell.of == "mean" else [peers[cell.of]]
+    return [f"{peer}_{metric}" for peer in chosen]
+
+
+def _images(records: Sequence[dict], is_held_out: bool) -> str:
+    if not is_held_out:
+        return "training"
+    watched = all(record["config"].get("watch_test") for record in records)
+    return "test" if watched else "validation"

@@ -1,128 +1,155 @@
-"""The page that says what was measured: one HTML file with everything in it, and no program."""
+"""The page: everything that was measured, in one HTML file that loads nothing.
 
+`python -m dml_tf.paper report` writes it, the tables and the figures from the records of one scale.
+"""
+
+import argparse
 import base64
 import collections
+import math
 import os
 from collections.abc import Iterator, Sequence
-from html import escape
+from functools import partial
 from pathlib import Path
-from string import Template
 
+import jinja2
 import pandas as pd
 
 from dml_tf import home
-from dml_tf.paper import claims, figures, markup, tables
-from dml_tf.paper import items as experiments
-from dml_tf.paper.claims import Claim
+from dml_tf.paper import figures, scales, tables, verdicts, wording
+from dml_tf.paper import items as paper_items
+from dml_tf.paper.cells import Claim, Contrast, Item, Line
 from dml_tf.paper.drawings import DRAWINGS
-from dml_tf.paper.markup import NOTHING, SAID
-from dml_tf.paper.scales import SCALES, Scale
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.scales import Scale
+from dml_tf.paper.tables import Status
+from dml_tf.paper.verdicts import IN_WORDS, SAY_NOTHING, Conclusion, Verdict
+from dml_tf.runs.errors import RunFailed, exit_status
+from dml_tf.runs.files import write_text
 
 _HERE = Path(__file__).parent
-_README = home.HOME / "README.md"
-_DEVIATIONS = "README.md, Deviations and choices"
 _ON_GENERATED = "on generated pictures only"
+# What is said -> its class in page.css.
+_KIND = {
+    Status.REPRODUCED: "good",
+    Status.DIFFERS: "bad",
+    Verdict.GAIN: "good",
+    Verdict.LOSS: "bad",
+    Verdict.DIFFERENCE: "bad",
+    **dict.fromkeys((Verdict.NO_CLEAR_GAIN, Verdict.NO_CLEAR_DIFFERENCE, *SAY_NOTHING), "soft"),
+    Conclusion.SHOWS: "shows",
+    Conclusion.IN_PART: "partly",
+    Conclusion.MIXED: "partly",
+    Conclusion.OPPOSITE: "against",
+    Conclusion.DIFFERENCE: "against",
+}
 
 
-def judge(verdicts: pd.Series) -> tuple[str, str]:
-    """What the comparisons of a claim say of it together.
+def main(argv: Sequence[str]) -> int:
+    """The command `python -m dml_tf.paper report`; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dml_tf.paper report", description=__doc__)
+    parser.add_argument("--scale", choices=scales.BY_NAME, default="mini")
+    parser.add_argument("--results_dir", default="", help="default: results/<scale>")
+    options = parser.parse_args(argv)
+    folder = Path(options.results_dir or home.HOME / "results" / options.scale)
+    return exit_status("report", partial(_report, scales.BY_NAME[options.scale], folder))
+
+
+def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> list[Path]:
+    """Writes each item's CSV, the figures' PNG and `report.html` from `<folder>/runs`.
 
     Args:
-        verdicts: One a comparison, as `tables.verdicts` gives them.
+        scale: Which runs they show.
+        folder: Results folder; made if it is missing.
+        items: Names of tables and figures; the page has all.
 
     Returns:
-        The verdict in plain words, and its class on the page.
+        The files written, the page last.
 
-    Example:
-        >>> judge(pd.Series(["gain", "no clear gain", "not run"]))
-        ('Shows in part', 'partly')
+    Raises:
+        RecordMismatch: A record was made with other settings.
     """
-    said = set(verdicts) - set(NOTHING)
-    if not said:
-        few = "too few seeds to say" in set(verdicts)
-        return ("Too few seeds to say" if few else "Not run"), ""
-    if "difference" in said:
-        return "A difference shows", "against"
-    if "no clear difference" in said:
-        return "No clear difference", ""
-    if "loss" in said:
-        return ("Mixed", "partly") if "gain" in said else ("The opposite shows", "against")
-    if "gain" not in said:
-        return "Not clear", ""
-    return ("Shows", "shows") if said == {"gain"} else ("Shows in part", "partly")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [*tables.write(scale, folder, items), *figures.write(scale, folder, items)]
+    write_text(folder / "report.html", render(scale, folder))
+    return [*written, folder / "report.html"]
+
+
+def render(scale: Scale, folder: Path) -> str:
+    """The page's HTML, from the records and the PNG files of a results folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(page=Page(scale, folder))
+
+
+def _report(scale: Scale, folder: Path):
+    if not folder.is_dir():
+        raise RunFailed(f"there is no folder {folder}. Give the --results_dir of run_all.sh.")
+    if not any((folder / "runs").glob("*.json")):
+        raise RunFailed(f"no run has finished in {folder / 'runs'}. Train with run_all.sh first.")
+    print(*(f"wrote {file}" for file in write(scale.available(folder), folder)), sep="\n")
 
 
 class Page:
-    """What the records of a folder say at one scale.
+    """What page.html shows.
 
     Args:
         scale: Which runs are looked at.
         folder: Results folder with `runs/`, and the figures' PNG files.
-        items: Names of tables and figures.
 
     Raises:
         RecordMismatch: A record was made with other settings.
     """
 
-    def __init__(self, scale: Scale, folder: Path, items: Sequence[str]):
-        self._scale, self._folder, self._items = scale, folder, items
-        self._found = {c: tables.found(c, scale, folder) for c in experiments.cells(items)}
+    def __init__(self, scale: Scale, folder: Path):
+        self.scale, self._folder = scale, folder
+        self._found = {cell: tables.found(cell, scale, folder) for cell in paper_items.cells()}
         runs = [run for seeds in self._found.values() for run in seeds.values()]
         self._runs = list({run["run_id"]: run for run in runs}.values())
         # Data set -> its name as printed.
         self._names = {run["config"]["dataset"]: run["data"] for run in runs}
-        lines = tables.verdicts(scale, folder, items)
+        lines = tables.comparisons(scale, folder, tuple(ITEMS))
         self._claims = [
-            (claim, lines[(lines.item == claim.item) & (lines.claim == claim.text)])
-            for claim in claims.claims()
-            if claim.item in items
+            (item, claim, lines[(lines.item == item.name) & (lines.claim == claim.text)])
+            for item, claim in paper_items.claims()
         ]
 
-    def render(self) -> str:
-        """The page.
+    @property
+    def has_generated(self) -> bool:
+        """Whether any run was trained on generated pictures."""
+        return any(map(_is_generated, self._names.values()))
 
-        Returns:
-            HTML that loads nothing from elsewhere.
-        """
-        template = Template((_HERE / "report.html").read_text(encoding="utf-8"))
-        return template.substitute(
-            scale=self._scale.name,
-            style=(_HERE / "report.css").read_text(encoding="utf-8"),
-            what=self._what(),
-            claims="\n".join(self._claim(claim, lines) for claim, lines in self._claims),
-            items="\n".join(map(self._item, self._items)),
-            again=self._again(),
-        )
+    @property
+    def report_command(self) -> str:
+        """The command that writes the page again."""
+        return f"python -m dml_tf.paper report {self._options()}"
 
-    def _what(self) -> str:
-        """The first screen: what was run, on what, and how much that can say."""
-        if self._scale.is_paper:
-            lead = (
-                "The paper's data, networks and schedules. A number is called reproduced where "
-                "the paper's lies within two standard deviations of it."
-            )
-        else:
-            lead = (
-                "Stand-ins for the paper's data, networks and schedules: they are compared with "
-                "what the paper claims, never with its numbers. Only Table 1 has the paper's own "
-                "networks."
-            )
-        if any(map(_generated, self._names.values())):
-            lead += " Generated pictures show that the machinery works; they are no evidence."
-        facts = "".join(
-            f"<dt>{label}</dt><dd>{escape(text)}</dd>" for label, text in self._facts().items()
-        )
-        return f'<p>{lead}</p>\n<dl class="facts">{facts}</dl>\n{self._data()}'
+    @property
+    def deviations_link(self) -> str:
+        """The way from the page to the deviations; '' outside the repository."""
+        if home.HOME not in self._folder.resolve().parents:
+            return ""
+        return os.path.relpath(home.HOME / "docs" / "deviations.md", self._folder)
 
-    def _facts(self) -> dict[str, str]:
+    def run_command(self, item: str = "") -> str:
+        """The command that trains what an item needs, or everything."""
+        return f"bash run_all.sh {self._options(item)}"
+
+    def facts(self) -> dict[str, str]:
         """What the records say of themselves."""
         said = collections.Counter()
-        for _, lines in self._claims:
-            deciding, generated = self._deciding(lines)
-            words, _ = judge(deciding.verdict)
-            said[_ON_GENERATED if generated else words.lower()] += 1
-        open_last = sorted(said.items(), key=lambda pair: pair[0] in (*NOTHING, _ON_GENERATED))
-        facts = {"Claims": ", ".join(f"{words}: {count}" for words, count in open_last)}
+        for _, _, lines in self._claims:
+            deciding, on_generated = self._deciding(lines)
+            conclusion = verdicts.judge(deciding.verdict)
+            said[_ON_GENERATED if on_generated else conclusion] += 1
+        last = (Conclusion.NOT_RUN, Conclusion.TOO_FEW_SEEDS, _ON_GENERATED)
+        in_order = sorted(said, key=lambda words: words in last)
+        facts = {"Claims": ", ".join(f"{words.lower()}: {said[words]}" for words in in_order)}
         if not self._runs:
             return facts | {"Runs": "none has finished yet"}
         hours = sum(run["cpu_s"] for run in self._runs) / 3600
@@ -137,184 +164,219 @@ class Page:
             "Versions": "; ".join(sorted(versions)),
         }
 
-    def _data(self) -> str:
-        """What stands in the place of the paper's data and networks, for which items."""
-        rows: dict[tuple[str, str], dict[str, dict]] = {}
-        for cell, found in self._found.items():
-            place = self._scale.place(cell.item, cell.dataset)
-            if not cell.method or place is None:
-                continue
-            row = rows.setdefault((cell.dataset, self._here(cell.item, cell.dataset)), {})
-            row.setdefault("Networks", {}).update(
-                {f"{name}: {place.networks[name]}": None for name in cell.networks}
-            )
-            row.setdefault("For", {})[markup.short(cell.item)] = None
-            row.setdefault("Seeds", {})[len(found)] = None
-        lines = [
+    def stand_ins(self) -> list[dict[str, str]]:
+        """What stands in the place of the paper's data and networks, and for which items."""
+        rows = collections.defaultdict(list)
+        for cell in self._found:
+            if cell.method and self.scale.place(cell.item, cell.dataset):
+                rows[cell.dataset, self._here(cell.item, cell.dataset)].append(cell)
+        return [
             {
-                "In the paper": paper,
-                "Here": here,
-                "For": ", ".join(row["For"]),
-                "Seeds": markup.span(row["Seeds"]),
-                "Networks": ", ".join(row["Networks"]),
+                "paper": dataset,
+                "here": here,
+                "used_by": ", ".join(dict.fromkeys(ITEMS[cell.item].short for cell in cells)),
+                "seeds": wording.span(len(self._found[cell]) for cell in cells),
+                "networks": ", ".join(
+                    dict.fromkeys(
+                        f"{name}: {self.scale.place(cell.item, cell.dataset).networks[name]}"
+                        for cell in cells
+                        for name in cell.networks
+                    )
+                ),
             }
-            for (paper, here), row in rows.items()
+            for (dataset, here), cells in rows.items()
         ]
-        return markup.box(pd.DataFrame(lines).map(escape), "wrap") if lines else ""
+
+    def claims(self) -> Iterator[dict]:
+        """The paper's claims: conclusion, what the paper says, what was measured."""
+        for item, claim, lines in self._claims:
+            deciding, on_generated = self._deciding(lines)
+            conclusion = verdicts.judge(deciding.verdict)
+            measured = self._in_a_sentence(deciding)
+            if more := len(lines) - len(deciding):
+                measured += f"; {wording.count(more, 'other')} on generated pictures"
+            yield {
+                "conclusion": conclusion,
+                "kind": "" if on_generated else _KIND.get(conclusion, ""),
+                "on_generated": on_generated,
+                "text": claim.text,
+                "item": item.name,
+                "where": ", ".join(dict.fromkeys((f"Sec. {claim.section}", item.short))),
+                "measured": measured,
+            }
+
+    def items(self) -> Iterator[dict]:
+        """The tables and figures: picture, tables, comparisons."""
+        for item in ITEMS.values():
+            frame = tables.table(self.scale, self._folder, item.name)
+            is_run = frame.seeds.any()
+            yield {
+                "name": item.name,
+                "heading": item.heading,
+                **self._picture(item),
+                "tables": list(self._tables(item, frame))
+                if is_run or frame.paper.notna().any()
+                else [],
+                "comparisons": list(self._comparisons(item)) if is_run else [],
+            }
+
+    def _options(self, item: str = "") -> str:
+        is_default = self._folder.resolve() == home.HOME / "results" / self.scale.name
+        return (
+            f"--scale={self.scale.name}"
+            + (f" --only={item}" if item else "")
+            + ("" if is_default else " --results_dir=FOLDER")
+        )
 
     def _here(self, item: str, dataset: str) -> str:
         """What an item ran on in a data set's place, in words."""
-        place = self._scale.place(item, dataset)
+        place = self.scale.place(item, dataset)
         if place is None:
             return "nothing stands in its place at this scale"
         name = self._names.get(place.dataset, place.dataset)
-        if place.dataset != SCALES["paper"].data[dataset].dataset:
+        if place.dataset != scales.BY_NAME["paper"].data[dataset].dataset:
             return f"{name}, a stand-in"
-        return name if self._scale.is_paper else f"{name}, reduced"
+        return name if self.scale.is_paper else f"{name}, reduced"
 
     def _deciding(self, lines: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
         """The comparisons that decide on a claim, and whether their pictures are generated.
 
-        Those on generated pictures decide only where no others say anything.
+        Comparisons on generated pictures decide only if no others say anything.
         """
-        made = lines.data.map(lambda name: _generated(self._names.get(name, "")))
-        real = lines[~made]
-        if made.any() and real.verdict.isin(NOTHING).all():
-            return lines, not lines.verdict.isin(NOTHING).all()
+        generated = lines.data.map(lambda name: _is_generated(self._names.get(name, "")))
+        real = lines[~generated]
+        if generated.any() and real.verdict.isin(SAY_NOTHING).all():
+            return lines, not lines.verdict.isin(SAY_NOTHING).all()
         return real, False
 
-    def _claim(self, claim: Claim, lines: pd.DataFrame) -> str:
-        """A claim in the list: verdict, what the paper says, what was measured."""
-        deciding, generated = self._deciding(lines)
-        words, kind = judge(deciding.verdict)
-        measured = self._measured(claim, deciding)
-        if more := len(lines) - len(deciding):
-            measured += f"; {markup.count(more, 'other')} on generated pictures"
-        where = dict.fromkeys((f"Sec. {claim.section}", markup.short(claim.item)))
-        link = f'<a href="#{claim.item}">{", ".join(where)}</a>'
-        on = "<br><small>on generated pictures</small>" if generated else ""
-        return (
-            f'<li><div><span class="badge {"" if generated else kind}">{words}</span>{on}</div>'
-            f"<div>{escape(claim.text)} <small>({link})</small><br>"
-            f"<small>{escape(measured)}</small></div></li>"
-        )
-
-    def _measured(self, claim: Claim, lines: pd.DataFrame) -> str:
+    def _in_a_sentence(self, lines: pd.DataFrame) -> str:
         """The comparisons of a claim in one sentence."""
         run = lines[lines.seeds > 0]
         if run.empty:
-            return f"{markup.count(len(lines), 'comparison')}, not run"
-        unit, places = markup.unit(_metric(claim))
+            return f"{wording.count(len(lines), 'comparison')}, not run"
+        unit, places = wording.unit(run.metric.iloc[0])
         names = ", ".join(dict.fromkeys(self._names[name] for name in run.data))
         if len(lines) == 1:
             line = run.iloc[0]
             return (
-                f"Difference {markup.difference(line, places)} {unit}; "
-                f"{markup.count(line.seeds, 'seed')}; {names}"
+                f"Difference {wording.difference(line, places)} {unit}; "
+                f"{wording.count(line.seeds, 'seed')}; {names}"
             )
-        counts = collections.Counter(lines.verdict.map(lambda verdict: SAID[verdict][0]))
+        counts = collections.Counter(IN_WORDS[verdict] for verdict in lines.verdict)
         said = ", ".join(f"{count} {words}" for words, count in counts.items())
         least, most = run.measured.min(), run.measured.max()
         if threshold := -lines.constant.iloc[0]:
             low, high = (f"{value + threshold:.{places}f}" for value in (least, most))
             what = f"{low} to {high}, against {threshold:g}"
         else:
-            ends = dict.fromkeys(markup.signed(value, places) for value in (least, most))
+            ends = dict.fromkeys(wording.signed(value, places) for value in (least, most))
             what = f"differences of {' to '.join(ends)} {unit}"
-        return (
-            f"Of {len(lines)} comparisons, {said}; {what}; seeds: {markup.span(run.seeds)}; {names}"
-        )
+        seeds = wording.span(run.seeds)
+        return f"Of {len(lines)} comparisons, {said}; {what}; seeds: {seeds}; {names}"
 
-    def _item(self, item: str) -> str:
-        """An item's section: figure, tables, comparisons, and the command."""
-        frame = tables.table(self._scale, self._folder, item)
-        parts = [f'<section id="{item}">\n<h3>{escape(markup.title(item))}</h3>']
-        parts.append(self._picture(item))
-        if frame.seeds.any() or frame.paper.notna().any():
-            parts += self._tables(item, frame)
-        else:
-            parts.append("<p>Not run.</p>")
-        if frame.seeds.any():
-            parts += [self._comparisons(*pair) for pair in self._claims if pair[0].item == item]
-        parts.append(
-            f"<p><small>Run it: <code>{self._command(item)}</code></small></p>\n</section>"
-        )
-        return "\n".join(parts)
-
-    def _picture(self, item: str) -> str:
-        file = self._folder / f"{item}.png"
-        if item not in DRAWINGS or not file.exists():
-            return ""
-        data = base64.b64encode(file.read_bytes()).decode()
-        seen = figures.describe(self._scale, self._folder, item)
-        alt = escape(f"{markup.title(item)}. {seen}")
-        return (
-            f'<figure><img src="data:image/png;base64,{data}" alt="{alt}">'
-            f"<figcaption>{escape(DRAWINGS[item].reading)}</figcaption></figure>"
-        )
-
-    def _tables(self, item: str, frame: pd.DataFrame) -> Iterator[str]:
-        """A table for each of the paper's data sets: its rows and columns, and what ran here."""
-        declared, reach = experiments.ITEMS[item](), markup.reach_of(frame[frame.low.notna()])
-        lines = zip(declared, frame.iterrows(), strict=True)
-        frame = frame.assign(cell=[markup.cell(line, values, reach) for line, (_, values) in lines])
-        for dataset, part in frame.groupby("dataset", sort=False):
-            wide = part.pivot(index="row", columns="column", values="cell")
-            wide = wide.reindex(index=part.row.unique(), columns=part.column.unique()).fillna("")
-            wide = wide.rename(columns=escape)
-            if item != "table1":  # the paper's own networks, which need no data
-                wide.insert(0, "Seeds", part.groupby("row").seeds.agg(markup.span))
-                here = escape(self._here(item, dataset))
-                yield f"<p><b>{escape(dataset)}</b>: {here}</p>"
-            wide.insert(0, "", wide.index.map(escape))
-            yield markup.box(wide)
-
-    def _comparisons(self, claim: Claim, lines: pd.DataFrame) -> str:
-        """A claim's comparisons that are no lines of its table."""
-        own = [line for line in claim.contrasts if line not in experiments.ITEMS[claim.item]()]
-        shown = lines[[line in own for line in claim.contrasts]]
-        if shown.empty:
-            return ""
-        _, places = markup.unit(_metric(claim))
-        reach = markup.reach_of(shown)
-        cells = {
-            "Compared": (shown.row + ": " + shown.column).map(escape),
-            "Here": [escape(self._names.get(name, name)) for name in shown.data],
-            "Seeds": shown.seeds,
-            "Difference": [markup.difference(line, places) for line in shown.itertuples()],
-            "": [markup.drawn(line, reach) for line in shown.itertuples()],
-            "Verdict": ['<span class="{1}">{0}</span>'.format(*SAID[v]) for v in shown.verdict],
+    def _picture(self, item: Item) -> dict[str, str]:
+        file = self._folder / f"{item.name}.png"
+        if item.name not in DRAWINGS or not file.exists():
+            return {"picture": ""}
+        return {
+            "picture": base64.b64encode(file.read_bytes()).decode(),
+            "alt": f"{item.heading}. {figures.describe(self.scale, self._folder, item.name)}",
+            "reading": DRAWINGS[item.name].reading,
         }
-        return f"<h4>{escape(claim.text)}</h4>\n{markup.box(pd.DataFrame(cells), 'compared')}"
 
-    def _command(self, item: str = "") -> str:
-        default = self._folder.resolve() == home.HOME / "results" / self._scale.name
-        return (
-            f"bash run_all.sh --scale={self._scale.name}"
-            + (f" --only={item}" if item else "")
-            + ("" if default else " --results_dir=FOLDER")
-        )
+    def _tables(self, item: Item, frame: pd.DataFrame) -> Iterator[dict]:
+        """A table for each of the paper's data sets: its rows and columns, and what ran here."""
+        reach = _reach(frame[frame.low.notna()])
+        lines = zip(item.lines, frame.iterrows(), strict=True)
+        cells = {(v["dataset"], v.row, v.column): _cell(line, v, reach) for line, (_, v) in lines}
+        for dataset, part in frame.groupby("dataset", sort=False):
+            columns = list(part.column.unique())
+            yield {
+                "dataset": dataset,
+                # Table 1 has the paper's own networks, which need no data.
+                "here": "" if item.name == "table1" else self._here(item.name, dataset),
+                "columns": columns,
+                "rows": [
+                    {
+                        "name": row,
+                        "seeds": wording.span(values.seeds),
+                        "cells": [cells.get((dataset, row, column)) for column in columns],
+                    }
+                    for row, values in part.groupby("row", sort=False)
+                ],
+            }
 
-    def _again(self) -> str:
-        link = _DEVIATIONS
-        if home.HOME in self._folder.resolve().parents:
-            path = os.path.relpath(_README, self._folder)
-            link = f'<a href="{path}#deviations-and-choices">{_DEVIATIONS}</a>'
-        rebuild = self._command().replace("bash run_all.sh", "python -m dml_tf.report")
-        return (
-            f"<p>Where we deviate from the paper, and why: {link}.</p>\n"
-            f"<p>Everything on this page: <code>{self._command()}</code>, with "
-            "<code>--data_dir=FOLDER</code> for data that cannot be made or downloaded. What is "
-            "done is not trained again; <code>--dry_run</code> lists what is left.</p>\n"
-            f"<p>Only the tables, figures and this page anew, from the records: "
-            f"<code>{rebuild}</code></p>"
-        )
+    def _comparisons(self, item: Item) -> Iterator[dict]:
+        """The comparisons of each claim that are no lines of the item's table."""
+        for claimed, claim, lines in self._claims:
+            shown = lines[[compared not in item.lines for compared in claim.contrasts]]
+            if claimed is item and not shown.empty:
+                yield {"text": claim.text, "rows": list(self._compared(claim, shown))}
+
+    def _compared(self, claim: Claim, lines: pd.DataFrame) -> Iterator[dict]:
+        _, places = wording.unit(claim.contrasts[0].first.metric)
+        reach = _reach(lines)
+        for line in lines.itertuples():
+            yield {
+                "name": f"{line.row}: {line.column}",
+                "here": self._names.get(line.data, line.data),
+                "seeds": line.seeds,
+                "difference": wording.difference(line, places),
+                "interval": _interval(line, reach),
+                "words": IN_WORDS[line.verdict],
+                "kind": _KIND[line.verdict],
+            }
 
 
-def _metric(claim: Claim) -> str:
-    return claims.cells(claim)[0].metric
-
-
-def _generated(name: str) -> bool:
+def _is_generated(name: str) -> bool:
     """Whether a data set's printed name says that its pictures are generated."""
     return "(generated)" in name
+
+
+def _cell(line: Line, values: pd.Series, reach: float) -> dict:
+    """A cell of an item's table: what was measured, how it compares, what the paper prints."""
+    _, places = wording.unit(values["metric"])
+    show = _contrast if isinstance(line, Contrast) else _number
+    cell = {"interval": None, "words": "", "kind": "", **show(values, places, reach)}
+    if not values["seeds"]:
+        cell["measured"] = ""
+    if math.isnan(values["paper"]):
+        cell["paper"] = ""
+    return cell
+
+
+def _contrast(values: pd.Series, places: int, reach: float) -> dict:
+    cell = {
+        "measured": wording.difference(values, places),
+        "interval": _interval(values, reach),
+        "paper": wording.signed(values["paper"], places),
+    }
+    # 'Gain' is a word for what the paper claims, not for any difference.
+    if values["claim"] or values["verdict"] in SAY_NOTHING:
+        cell |= {"words": IN_WORDS[values["verdict"]], "kind": _KIND[values["verdict"]]}
+    return cell
+
+
+def _number(values: pd.Series, places: int, _: float) -> dict:
+    is_size = values["metric"] == "millions"
+    spread = "" if math.isnan(values["std"]) else f" ± {values['std']:.{places}f}"
+    is_silent = values["verdict"] in (Status.STAND_IN, Status.NOT_PRINTED)
+    return {
+        "measured": f"{values['measured']:.{places}f}{spread}" + (" M" if is_size else ""),
+        "paper": f"{values['paper']:.1f} M" if is_size else f"{values['paper']:.{places}f}",
+        "words": "" if is_silent else values["verdict"],
+        "kind": _KIND.get(values["verdict"], ""),
+    }
+
+
+def _interval(line, reach: float) -> dict[str, float] | None:
+    """Where to draw an interval on an axis from 0 to 100 with zero at 50; None without one."""
+    if math.isnan(line.low):
+        return None
+    ends = {"low": line.low, "middle": line.measured, "high": line.high}
+    return {name: 50 + 46 * value / (reach or 1) for name, value in ends.items()}
+
+
+def _reach(lines: pd.DataFrame) -> float:
+    """The greatest distance of some intervals' ends from zero."""
+    return lines[["low", "high"]].abs().max().max()

@@ -1,4 +1,4 @@
-"""What stands in the place of the paper's data sets and networks, at each scale."""
+"""The four scales: what stands in the place of the paper's data sets and networks at each."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ class Data:
         pretrained: Value of `--pretrained` for networks that start from ImageNet's weights.
         entropy_sgd: Flags that `--optimizer=entropy_sgd` needs in place of the data set's.
         identities: How many training identities there are.
-        optional: Pattern of a file or folder in `--data_dir` without which the scale does without
-            the data set; '' for one that it needs.
+        optional: Pattern of a file or folder in `--data_dir`; without it the scale leaves the data
+            set out. '' for a data set that the scale needs.
     """
 
     dataset: str
@@ -39,15 +39,15 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """One scale.
+    """What is run at one scale.
 
     Attributes:
         name: Value of `--scale`.
         data: The paper's data set -> what stands in its place.
         seeds: Item -> how many seeds its runs have, where that is not its data's number.
-        moved: Item and data set -> the paper's data set whose stand-in it runs on here, where that
-            is not its own.
-        without: The same, where nothing stands in the data set's own place.
+        moved: Item and data set -> another of the paper's data sets, on whose stand-in the item
+            runs at this scale.
+        without: The same, used only if the data set itself has no stand-in.
     """
 
     name: str
@@ -62,38 +62,26 @@ class Scale:
         return self.name == "paper"
 
     def place(self, item: str, dataset: str) -> Data | None:
-        """What an item runs on here.
-
-        Args:
-            item: `table1`, `figure3a`, ...
-            dataset: The paper's data set.
-
-        Returns:
-            Its stand-in; None where there is none.
-        """
+        """What an item runs on in the place of one of the paper's data sets; None if nothing."""
         at = (item, dataset)
         own = self.data.get(self.moved.get(at, dataset))
         return own or self.data.get(self.without.get(at, ""))
 
     def available(self, folder: Path, data_dir: str = "") -> "Scale":
-        """The scale without the optional data sets that are not to be had.
+        """The scale without the optional data sets that cannot be had.
 
-        Args:
-            folder: Results folder; what has records in its `runs/` is there.
-            data_dir: Value of `--data_dir`.
-
-        Returns:
-            A scale of the same name.
+        They are kept if the results folder has their records, or `data_dir` their files.
         """
-        places = [(folder / "runs", "{dataset}-*.json")]
-        if data_dir:
-            places.append((Path(data_dir), "{optional}"))
-
-        def there(data: Data) -> bool:
-            patterns = ((place, p.format(**dataclasses.asdict(data))) for place, p in places)
-            return not data.optional or any(any(p.glob(pattern)) for p, pattern in patterns)
-
-        return dataclasses.replace(self, data={k: d for k, d in self.data.items() if there(d)})
+        return dataclasses.replace(
+            self,
+            data={
+                name: data
+                for name, data in self.data.items()
+                if not data.optional
+                or any((folder / "runs").glob(f"{data.dataset}-*.json"))
+                or (data_dir and any(Path(data_dir).glob(data.optional)))
+            },
+        )
 
 
 PAPER_NETWORKS = dict(
@@ -114,15 +102,15 @@ _TINY = {
 _TWO_STEPS = {"steps": 2, "batch_size": 8}
 # Table 5's Entropy-SGD: at a rate of 1 the weights become the mean of the samples around them.
 _ENTROPY_SGD = {"learning_rate": 1.0, "momentum": 0.9}
-# Photographs and digits say more of a classifier's cohorts than generated pedestrians would.
+# Photographs and digits say more about a classifier's cohorts than generated pedestrians.
 _FIGURE_3 = {(item, MARKET): "CIFAR-10" for item in ("figure3a", "figure3b", "entropy")}
-# Table 2 and Sec. 3.1 have CIFAR-10 anyway.
+# Table 2 and Sec. 3.1 also have rows of CIFAR-10: they need no replacement.
 _WITHOUT_CIFAR_100 = {
     (item, "CIFAR-100"): "CIFAR-10"
     for item in ("table4", "entropy", "figure4a", "figure4b", "figure4c", "figure6a")
 }
 
-SCALES: Mapping[str, Scale] = {
+BY_NAME: Mapping[str, Scale] = {
     scale.name: scale
     for scale in (
         Scale(
@@ -152,8 +140,8 @@ SCALES: Mapping[str, Scale] = {
                     1,
                     _SMALL,
                     pretrained="shapes100-independent-mobilenet_shortw0.5-seed0",
-                    # Of two Langevin rates and two numbers of steps the best, by an independent
-                    # network's mAP on seed 100, which no table uses.
+                    # The best of two Langevin rates and two numbers of steps, chosen by an
+                    # independent network's mAP on seed 100, which no table uses.
                     entropy_sgd={**_ENTROPY_SGD, "langevin_rate": 0.3},
                     identities=100,
                 ),

@@ -1,4 +1,4 @@
-"""Worker processes: many runs in each, since importing TensorFlow costs as much as a small run."""
+"""Worker processes. Each does many tasks: importing TensorFlow costs as much as a small run."""
 
 import contextlib
 import multiprocessing
@@ -20,14 +20,14 @@ class Task(NamedTuple):
     """Something to do in a worker.
 
     Attributes:
-        name: How it is called in messages.
+        name: Its name in messages.
         function: Importable by the worker; called with `report`, a function that takes a string,
-            and `arguments`. What it raises is its failure.
+            and `arguments`. If it raises, the task has failed.
         arguments: Anything that pickles.
         log: File for what it prints, and the traceback of its failure.
-        reads: Files that it takes up where they are there.
-        writes: Files that it leaves. A worker whose disk is not ours gets the former and gives
-            back the latter; paths are the same everywhere.
+        reads: Files that it uses if they exist.
+        writes: Files that it leaves. Files are copied to and from a worker on another machine;
+            paths are the same on all machines.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What a worker tells.
+    """News of a task.
 
     Attributes:
         kind: `started`, `progress`, `done` or `failed`.
@@ -65,18 +65,14 @@ class Executor(NamedTuple):
     run: Callable[[Sequence[Task]], Iterator[Event]]
 
 
-class ExecutorError(RuntimeError):
-    """There is nothing to run tasks on; the message says what to do."""
-
-
 def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]:
-    """Runs tasks in processes side by side and yields what happens as it happens.
+    """Runs tasks in several processes and yields the events as they happen.
 
-    A process that dies takes only its own task with it; another one goes on in its place.
+    A process that dies fails only its own task; a new process replaces it.
 
     Args:
         tasks: What to do, in this order.
-        jobs: Processes side by side.
+        jobs: How many processes.
         threads: TensorFlow's threads in each.
 
     Yields:
@@ -86,11 +82,11 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
     waiting, busy = deque(tasks), {}
 
     def start_worker():
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        parent_end, worker_end = context.Pipe()
+        process = context.Process(target=_work, args=(worker_end, threads), daemon=True)
         process.start()
-        theirs.close()
-        return ours, process
+        worker_end.close()
+        return parent_end, process
 
     idle = [start_worker() for _ in range(min(jobs, len(tasks)))]
     try:
@@ -123,26 +119,18 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
 
 
 def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
-    """Does a task in this process; its log gets what it prints.
-
-    Args:
-        task: What to do.
-        report: Takes its progress.
-
-    Returns:
-        Kind and text of its last event.
-    """
+    """Does a task in this process; returns kind and text of its last event."""
     with _output_to(task.log):
         try:
             task.function(report, *task.arguments)
-        except Exception as error:  # whatever a run raises is that run's failure
+        except Exception as error:  # whatever it is, only this task has failed
             traceback.print_exc()
             return "failed", str(error) or type(error).__name__
     return "done", ""
 
 
 def _work(connection: Connection, threads: int):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet.import_tensorflow(threads)
     while True:
@@ -154,7 +142,7 @@ def _work(connection: Connection, threads: int):
 
 
 def _end_with_parent():
-    """Ends this process when its parent is gone: left alone it would keep its run locked."""
+    """Ends this process when its parent has ended: otherwise it would keep its run locked."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

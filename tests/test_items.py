@@ -1,29 +1,25 @@
-"""The declaration of the tables: complete, like paper.csv, and at the paper's settings."""
+"""The items are complete, agree with paper.csv, and have the paper's settings; their runs."""
 
 import shlex
 
 import pandas as pd
 import pytest
 
-from dml_tf.paper import items as experiments
-from dml_tf.paper import scales, tables
-from dml_tf.runs import flags
-
-KEYS = ["item", "dataset", "row", "column", "metric"]
+from dml_tf.paper import items, plan, scales, tables
+from dml_tf.paper.cells import KEYS, Contrast, gain
+from dml_tf.runs import config, flags
 
 
 def test_cells_and_paper_csv_match_both_ways():
-    declared = {
-        tuple(getattr(cell, key) for key in KEYS) for cell in experiments.cells() if cell.printed
-    }
-    printed = set(pd.read_csv(tables.PAPER)[KEYS].itertuples(index=False, name=None))
+    declared = {cell.key for cell in items.cells() if cell.printed}
+    printed = set(pd.read_csv(tables.PAPER)[list(KEYS)].itertuples(index=False, name=None))
     assert declared == printed
 
 
 def test_no_cell_is_declared_twice():
-    cells = experiments.cells()
+    cells = items.cells()
     assert len(set(cells)) == len(cells)
-    counts = {item: len(experiments.cells([item])) for item in experiments.ITEMS}
+    counts = {name: len(item.cells) for name, item in items.ITEMS.items()}
     assert counts == {
         "section31": 2 * 2, "table1": 4, "table2": 6 * 2 * 4, "table3": 2 * 4 + 3 * 2 + 4 * 4,
         "table4": 4 * 5, "table5": 5 * 2, "entropy": 2 * 2, "figure2a": 2 * 2, "figure2b": 2 * 4,
@@ -35,33 +31,33 @@ def test_no_cell_is_declared_twice():
 def test_the_papers_gains_in_table_2_are_the_differences_of_its_accuracies():
     """Three of the printed DML-Ind columns, which paper.csv leaves out."""
     paper = pd.read_csv(tables.PAPER).set_index(["dataset", "row", "column"])["value"]
-    for dataset, row, peer, gain in [
+    for dataset, row, peer, expected in [
         ("CIFAR-10", "ResNet-32 + ResNet-32", 2, 0.33),
         ("CIFAR-100", "WRN-28-10 + MobileNet", 2, 3.74),
         ("CIFAR-100", "WRN-28-10 + WRN-28-10", 1, 1.59),
     ]:
         dml, alone = (paper[dataset, row, f"{m} Net {peer}"] for m in ("DML", "Independent"))
-        assert dml - alone == pytest.approx(gain, abs=0.0051)
+        assert dml - alone == pytest.approx(expected, abs=0.0051)
 
 
 def test_a_run_that_several_rows_need_is_listed_once(tmp_path):
-    paper, items = scales.SCALES["paper"], ["table2", "table3", "figure4a"]  # 4a is of Table 2
-    runs = experiments.runs(paper, items, results_dir=str(tmp_path), seeds=1)
+    paper, some = scales.BY_NAME["paper"], ["table2", "table3", "figure4a"]  # 4a is of Table 2
+    runs = plan.runs(paper, some, results_dir=str(tmp_path), seeds=1)
     ids = [run.run_id for run in runs]
     assert len(set(ids)) == len(ids) == 2 * (3 + 6) + 4
-    everything = experiments.runs(paper, results_dir=str(tmp_path), seeds=1)
+    everything = plan.runs(paper, results_dir=str(tmp_path), seeds=1)
     assert len({run.run_id for run in everything}) == len(everything) > len(ids)
     assert "cifar100-independent-resnet32-seed0" in ids
     assert "cifar100-dml-wrn-28-10+mobilenet-seed0" in ids
 
 
 def test_the_papers_scale_has_the_settings_of_section_4_1(tmp_path):
-    paper = scales.SCALES["paper"]
-    for run in experiments.runs(paper, ["table2"], results_dir=str(tmp_path), seeds=1):
+    paper = scales.BY_NAME["paper"]
+    for run in plan.runs(paper, ["table2"], results_dir=str(tmp_path), seeds=1):
         assert (run.learning_rate, run.momentum, run.batch_size) == (0.1, 0.9, 64)
         assert (run.epochs, run.decay_epochs, run.decay_rate) == (200, 60, 0.1)
         assert (run.train_images, run.image_size, run.augment) == (0, 0, "crop_flip")
-    reid = experiments.runs(paper, ["table3"], results_dir=str(tmp_path), seeds=1)
+    reid = plan.runs(paper, ["table3"], results_dir=str(tmp_path), seeds=1)
     assert [run.pretrained for run in reid] == ["", "", "imagenet", "imagenet"]
     for run in reid:
         assert (run.optimizer, run.learning_rate, run.beta_1, run.beta_2) == (
@@ -71,7 +67,7 @@ def test_the_papers_scale_has_the_settings_of_section_4_1(tmp_path):
 
 
 def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
-    """What `--scale=paper --dry_run` prints, with Sec. 4.1's numbers for each data set."""
+    """What `--scale=paper --dry_run` prints has Sec. 4.1's numbers for each data set."""
     section_4_1 = {
         "cifar10": dict(optimizer="sgd", learning_rate=0.1, momentum=0.9, batch_size=64,
                         epochs=200, decay_epochs=60, decay_rate=0.1, augment="crop_flip"),
@@ -82,7 +78,7 @@ def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
     }  # fmt: skip
     section_4_1["cifar100"] = section_4_1["cifar10"]
     seen = set()
-    for run in experiments.runs(scales.SCALES["paper"], results_dir=str(tmp_path), seeds=1):
+    for run in plan.runs(scales.BY_NAME["paper"], results_dir=str(tmp_path), seeds=1):
         parsed = flags.parse([*shlex.split(run.command)[2:], f"--results_dir={tmp_path}"])
         assert parsed.replace(analyse=run.analyse) == run
         if run.optimizer != "entropy_sgd":
@@ -93,8 +89,8 @@ def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
 
 
 def test_what_others_start_from_is_trained_first(tmp_path):
-    runs = experiments.runs(scales.SCALES["mini"], results_dir=str(tmp_path), seeds=1)
-    first, second = experiments.waves(runs)
+    runs = plan.runs(scales.BY_NAME["mini"], results_dir=str(tmp_path), seeds=1)
+    first, second = plan.waves(runs)
     done = {run.run_id for run in first}
     for run in second:
         teacher = run.replace(method="independent", net=run.net[:1], cohort=1)
@@ -103,7 +99,7 @@ def test_what_others_start_from_is_trained_first(tmp_path):
 
 
 def test_a_run_is_analysed_if_any_of_its_items_asks_for_it(tmp_path):
-    runs = experiments.runs(scales.SCALES["mini"], results_dir=str(tmp_path), seeds=1)
+    runs = plan.runs(scales.BY_NAME["mini"], results_dir=str(tmp_path), seeds=1)
     analysed = {run.run_id for run in runs if run.analyse}
     assert "shapes100-independent-mobilenet_shortw0.5-seed0" in analysed  # Table 2 asks first
     assert "digits-independent-mobilenet_shortw0.5-seed0" not in analysed
@@ -111,19 +107,35 @@ def test_a_run_is_analysed_if_any_of_its_items_asks_for_it(tmp_path):
 
 @pytest.mark.parametrize("scale", ["smoke", "mini"])
 def test_small_scales_need_no_download(scale, tmp_path):
-    runs = experiments.runs(scales.SCALES[scale], results_dir=str(tmp_path))
+    runs = plan.runs(scales.BY_NAME[scale], results_dir=str(tmp_path))
     assert {run.dataset for run in runs} == {
         "digits", "shapes100", "pedestrians", "imagenet_mini",
     }  # fmt: skip
 
 
-def test_a_scale_does_without_an_optional_data_set_that_is_not_to_be_had(tmp_path):
+def test_the_scales_are_those_of_the_flag():
+    assert tuple(scales.BY_NAME) == config.SCALES
+
+
+def test_claims_stand_in_the_order_of_the_papers_sections():
+    found = [claim.section for _, claim in items.claims()]
+    assert len(found) == 26 and found[0] == "3.1" and found.index("4.9") < found.index("4.10")
+    assert [claim.section for _, claim in items.claims(["table5"])] == ["4.8", "4.9"]
+
+
+def test_a_gain_of_gains_is_their_difference():
+    cell = items.cells(["table2"])[0]
+    above = Contrast("row", "column", ((cell, 1.0),), -2.0)
+    assert gain("a", "b", above, cell) == Contrast("a", "b", ((cell, 1.0), (cell, -1.0)), -2.0)
+
+
+def test_a_scale_leaves_out_an_optional_data_set_that_cannot_be_had(tmp_path):
     results, data = tmp_path / "results", tmp_path / "data"
     data.mkdir()
 
     def place(item):
-        there = scales.SCALES["cpu"].available(results, str(data)).place(item, "CIFAR-100")
-        return there and there.dataset
+        found = scales.BY_NAME["cpu"].available(results, str(data)).place(item, "CIFAR-100")
+        return found and found.dataset
 
     assert (place("table2"), place("table4"), place("figure6a")) == (None, "cifar10", "cifar10")
     (data / "cifar-100-binary.tar.gz").touch()
@@ -135,5 +147,5 @@ def test_a_scale_does_without_an_optional_data_set_that_is_not_to_be_had(tmp_pat
 
 
 def test_first_seeds_come_first(tmp_path):
-    seeds = [r.seed for r in experiments.runs(scales.SCALES["cpu"], results_dir=str(tmp_path))]
+    seeds = [r.seed for r in plan.runs(scales.BY_NAME["cpu"], results_dir=str(tmp_path))]
     assert seeds == sorted(seeds)

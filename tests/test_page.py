@@ -1,4 +1,4 @@
-"""The page: complete, self-contained, plain about what it shows, and without TensorFlow."""
+"""The page: complete, in one file, plain about what it shows, and without TensorFlow."""
 
 import html.parser
 import subprocess
@@ -7,13 +7,14 @@ import sys
 import pandas as pd
 import pytest
 
-from dml_tf.paper import claims, report
-from dml_tf.paper import items as experiments
-from dml_tf.paper.page import judge
-from dml_tf.paper.scales import SCALES
+from dml_tf import home
+from dml_tf.paper import items as paper_items
+from dml_tf.paper import page as paper_page
+from dml_tf.paper.scales import BY_NAME
+from dml_tf.paper.verdicts import judge
 
-ITEMS = tuple(experiments.ITEMS)
-MINI = SCALES["mini"]
+ITEMS = tuple(paper_items.ITEMS)
+MINI = BY_NAME["mini"]
 
 
 class Reader(html.parser.HTMLParser):
@@ -47,13 +48,13 @@ class Reader(html.parser.HTMLParser):
 
 
 def page(folder, items=ITEMS, scale="mini"):
-    return report.write(SCALES[scale], folder, items)[-1].read_text()
+    return paper_page.write(BY_NAME[scale], folder, items)[-1].read_text()
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     folder = tmp_path_factory.mktemp("empty")
-    report.write(MINI, folder, ITEMS)
+    paper_page.write(MINI, folder, ITEMS)
     return folder
 
 
@@ -76,7 +77,7 @@ def test_without_records_the_page_says_not_run_and_how_to_run_it(empty):
 
 def test_the_page_has_every_claim_and_the_papers_numbers(empty):
     seen = Reader((empty / "report.html").read_text())
-    for claim in claims.claims():
+    for _, claim in paper_items.claims():
         assert claim.text in seen.text
     for number in ("92.47", "80.08", "92.81", "58.47", "1.7099", "36.5 M", "39.55"):
         assert f"paper {number}" in seen.text
@@ -111,14 +112,14 @@ def test_the_first_screen_says_what_was_run(synthetic_records, tmp_path):
         assert words in start
 
 
-def test_a_gain_is_said_with_its_interval_and_seeds(synthetic_records, tmp_path):
+def test_a_gain_is_stated_with_its_interval_and_seeds(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure3b"], 3)
     seen = Reader(page(tmp_path, ["figure3b"])).text
     assert "Of 4 comparisons, 4 as claimed; differences of +" in seen
     assert "seeds: 3; digits" in seen
 
 
-def test_a_loss_is_said_in_nats(synthetic_records, tmp_path):
+def test_a_gain_in_loss_is_stated_in_nats(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure4b"], 3)
     seen = Reader(page(tmp_path, ["figure4b"]))
     assert "Of 5 comparisons, 5 as claimed; differences of +0.1" in seen.text
@@ -155,7 +156,7 @@ def test_generated_pictures_are_no_evidence(synthetic_records, tmp_path):
     assert "on generated pictures only: " in text
 
 
-def test_a_stand_in_is_never_said_to_reproduce(synthetic_records, tmp_path):
+def test_a_stand_in_never_reproduces(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["table4"], 3)
     assert "reproduced" not in Reader(page(tmp_path, ["table4"])).text
     synthetic_records(tmp_path / "paper", ["table4"], 3, "paper")
@@ -177,26 +178,26 @@ def test_a_stand_in_is_never_said_to_reproduce(synthetic_records, tmp_path):
     ],
 )
 def test_comparisons_are_judged_together(verdicts, words):
-    assert judge(pd.Series(verdicts))[0] == words
+    assert judge(verdicts) == words
 
 
 def test_the_page_is_built_without_tensorflow(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure6a"], 2)
     code = (
-        "import sys, pathlib\nfrom dml_tf.paper import report, scales\n"
-        f"report.write(scales.SCALES['mini'], pathlib.Path({str(tmp_path)!r}), ['figure6a'])\n"
+        "import sys, pathlib\nfrom dml_tf.paper import page, scales\n"
+        f"page.write(scales.BY_NAME['mini'], pathlib.Path({str(tmp_path)!r}), ['figure6a'])\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_in_the_repository_the_page_links_to_the_deviations(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(home, "HOME", tmp_path)
     text = page(tmp_path / "results" / "mini", ["table1"])
     assert "bash run_all.sh --scale=mini --only=table1</code>" in text
-    assert 'README.md#deviations-and-choices">README.md, Deviations and choices</a>' in text
+    assert 'href="../../docs/deviations.md">docs/deviations.md</a>' in text
 
 
-def test_a_missing_folder_is_said_to_be_missing(tmp_path, capsys):
-    assert report.main([f"--results_dir={tmp_path / 'absent'}"]) == 1
-    assert "there is no folder" in capsys.readouterr().err
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path, capsys):
+    assert paper_page.main([f"--results_dir={tmp_path / 'absent'}"]) == 1
+    assert f"there is no folder {tmp_path / 'absent'}" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""The runs that tables and figures need, and the order in which they can be trained."""
+
+from collections.abc import Sequence
+
+from dml_tf.paper import items as paper_items
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.scales import Scale
+from dml_tf.runs.config import Config
+
+
+def runs(
+    scale: Scale,
+    items: Sequence[str] = tuple(ITEMS),
+    *,
+    results_dir: str,
+    data_dir: str = "",
+    seeds: int = 0,
+) -> list[Config]:
+    """The runs that some items need at one scale, each once.
+
+    Args:
+        scale: Where they run.
+        items: Names of tables and figures.
+        results_dir: Where records belong.
+        data_dir: Where data are.
+        seeds: Seeds of each run; 0 for the scale's own number.
+
+    Returns:
+        Their settings; the first seed of every run comes first.
+    """
+    wanted: dict[str, Config] = {}
+    placed = [(cell, scale.place(cell.item, cell.dataset)) for cell in paper_items.cells(items)]
+    counts = [
+        (cell, seeds or scale.seeds.get(cell.item, data.seeds)) for cell, data in placed if data
+    ]
+    for seed in range(max((count for _, count in counts), default=0)):
+        for cell, count in counts:
+            if seed < count and (run := cell.run(scale, seed, results_dir, data_dir)):
+                known = wanted.setdefault(run.run_id, run)
+                wanted[run.run_id] = known.replace(analyse=known.analyse or run.analyse)
+    return list(wanted.values())
+
+
+def waves(runs: Sequence[Config]) -> list[list[Config]]:
+    """Runs in up to two groups: those of the second start from weights of the first."""
+    later = [run for run in runs if run.method == "distill" or run.pretrained]
+    first = [run for run in runs if run not in later]
+    return [wave for wave in (first, later) if wave]
