@@ -145,7 +145,7 @@ def test_peers_that_are_no_constants_are_noticed():
         def train_step(self, data):
             images, labels = data
             with tf.GradientTape() as tape:
-                outputs = [self._outputs(k, images, True) for k in range(2)]
+                outputs = [self.peers[k].outputs(images, True) for k in range(2)]
                 total = tf.add_n(
                     self._student_loss(k, outputs[k], [outputs[1 - k]], labels, None)
                     for k in range(2)
@@ -185,7 +185,7 @@ class Literal(Cohort):
             others = [p for peer, p in enumerate(predictions) if peer != k]
             variables = self.networks[k].trainable_variables
             with tf.GradientTape() as tape:
-                own = self._outputs(k, images, training=True)
+                own = self.peers[k].outputs(images, training=True)
                 loss = self._student_loss(k, own, others, labels, optimizer.iterations)
             optimizer.apply(tape.gradient(loss, variables), variables)
             if self.update == "sequential":
@@ -194,7 +194,7 @@ class Literal(Cohort):
 
     def _predict(self, k, images):
         with keras.StatelessScope():
-            return self._outputs(k, images, training=True)
+            return self.peers[k].outputs(images, training=True)
 
 
 def same_start(cohort_class, peers, **options):
@@ -256,7 +256,7 @@ def test_each_tape_watches_its_own_network_only():
     outputs, tapes = [], [tf.GradientTape(persistent=True) for _ in range(2)]
     for k, tape in enumerate(tapes):
         with tape:
-            outputs.append(cohort._outputs(k, images, training=True))
+            outputs.append(cohort.peers[k].outputs(images, training=True))
     with tapes[0]:
         loss = cohort._student_loss(0, outputs[0], [outputs[1]], labels, tf.constant(0))
     own, others = (net.trainable_variables for net in cohort.networks)

@@ -1,0 +1,126 @@
+"""Mimicry losses: how far a student is from its peers, Eqs. (7), (10) and (11).
+
+A cohort asks for the loss of one student at a time and gives the logits of all its peers. The
+peers' logits are constants.
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from dml_tf.method import checks, losses
+
+Reduction = Callable[[Sequence[tf.Tensor]], tf.Tensor]
+
+
+class Mimicry:
+    """A mimicry loss with options of its own.
+
+    Args:
+        temperature: Divisor of all logits. The loss is multiplied by its square, so that the
+            gradient keeps its size.
+
+    Raises:
+        ValueError: For a temperature that is not above 0.
+    """
+
+    def __init__(self, temperature: float = 1.0):
+        checks.check_temperature(temperature)
+        self.temperature = temperature
+
+    def __call__(self, student, peer, labels=None, step=None) -> tf.Tensor:
+        """The loss of one peer, shape `(batch,)`; every callable mimicry has this form."""
+        return self.loss(student, [peer], tf.add_n)
+
+    def loss(
+        self, student: tf.Tensor, peers: Sequence[tf.Tensor], reduction: Reduction
+    ) -> tf.Tensor:
+        """Loss of each example.
+
+        Args:
+            student: Logits of the student, shape `(batch, classes)`.
+            peers: Logits of each peer, of the same shape.
+            reduction: Mean or sum over peers, of tensors of shape `(batch,)`.
+
+        Returns:
+            Nats, float32, shape `(batch,)`.
+        """
+        log_q = losses.log_posterior(student, self.temperature)
+        return self.temperature**2 * self._divergence(peers, log_q, reduction)
+
+    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+        raise NotImplementedError
+
+    def get_config(self) -> dict:
+        """Arguments of the constructor, for `keras.saving`."""
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Mimicry":
+        """Makes the loss from `get_config`'s result."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="dml_tf")
+class KL(Mimicry):
+    """D_KL(p_l || p_k) of each peer l, Eq. (10): `mimicry="kl"`.
+
+    Args:
+        temperature: Divisor of all logits, above 0.
+
+    Example:
+        >>> import dml_tf, keras
+        >>> nets = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab"]
+        >>> cohort = dml_tf.Cohort(nets, mimicry=KL(temperature=2))
+    """
+
+    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
+        return reduction([losses.kl_divergence(p, log_q) for p in log_p])
+
+
+@keras.saving.register_keras_serializable(package="dml_tf")
+class JS(Mimicry):
+    """Half the symmetric divergence of each peer, Eq. (7) as printed: `mimicry="js"`.
+
+    Args:
+        temperature: Divisor of all logits, above 0.
+    """
+
+    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
+        return reduction([losses.js_divergence(p, log_q) for p in log_p])
+
+
+@keras.saving.register_keras_serializable(package="dml_tf")
+class Ensemble(Mimicry):
+    """D_KL(p_avg || p_k), DML_e of Eq. (11): `mimicry="ensemble"`.
+
+    The ensemble is one teacher: there is nothing to reduce over peers.
+
+    Args:
+        temperature: Divisor of all logits, above 0.
+        average: `probability` (Eq. 11) or `logit`.
+    """
+
+    def __init__(self, temperature: float = 1.0, average: str = "probability"):
+        super().__init__(temperature)
+        checks.check_choice("average", average, checks.ENSEMBLE_AVERAGES)
+        self.average = average
+
+    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+        log_p = losses.ensemble_log_posterior(peers, self.average, self.temperature)
+        return losses.kl_divergence(log_p, log_q)
+
+    def get_config(self) -> dict:
+        """Arguments of the constructor, for `keras.saving`."""
+        return {**super().get_config(), "average": self.average}
+
+
+def of_name(name: str, temperature: float, ensemble_average: str) -> Mimicry | None:
+    """The mimicry loss that a name stands for; None for `none`."""
+    if name == "ensemble":
+        return Ensemble(temperature, ensemble_average)
+    pairwise = {"kl": KL, "js": JS}
+    return pairwise[name](temperature) if name in pairwise else None
