@@ -155,13 +155,13 @@ class Cohort(keras.Model):
             The metrics' values so far.
         """
         images, labels = checks.images_and_labels(data)
-        step, shares = self._step(), peers.replica_shares(labels)
-        own = [peer.predict(images) for peer in self.peers]  # recorded, each on its own tape
-        known = self._share([prediction.outputs for prediction in own])  # constants
+        batch = {"labels": labels, "step": self._steps(), "shares": peers.replica_shares(labels)}
+        own = [peer.predict(images) for peer in self.peers]  # recorded once, each on its own tape
+        known = self._share([prediction.outputs for prediction in own])  # constants for the others
         self._track_ensemble(known, labels)
         for k in self.students:
-            batch = {"others": _others(known, k), "labels": labels, "step": step, "shares": shares}
-            self.peers[k].learn(own[k], known[k], partial(self._student_loss, k, **batch))
+            loss = partial(self._student_loss, k, others=_others(known, k), **batch)
+            self.peers[k].learn(own[k], known[k], loss)
             if self._must_refresh(k):
                 known[k] = self.peers[k].refresh(images)
                 known = self._share(known)
@@ -174,7 +174,7 @@ class Cohort(keras.Model):
         self._track_ensemble(known, labels)
         for k in self.students:
             with self.peers[k].on():
-                self._student_loss(k, known[k], _others(known, k), labels, self._step())
+                self._student_loss(k, known[k], _others(known, k), labels, self._steps())
         return self.get_metrics_result()
 
     def _must_refresh(self, k: int) -> bool:
@@ -189,7 +189,7 @@ class Cohort(keras.Model):
             [{name: tf.stop_gradient(o[name]) for name in wanted if name in o} for o in outputs]
         )
 
-    def _step(self) -> tf.Tensor:
+    def _steps(self) -> tf.Tensor:
         """Number of training steps made so far."""
         count = self.optimizers[0].iterations if self.optimizers else tf.constant(0, tf.int64)
         return tf.identity(count)  # its value now, not after the first peer's update
