@@ -59,7 +59,7 @@ def test_its_independent_networks_are_a_cohort_without_mimicry(example):
 
 
 @pytest.mark.parametrize("mutant", [{"update": "simultaneous"}, {"mimicry": "js"}])
-def test_another_algorithm_ends_elsewhere(example, mutant):
+def test_another_algorithm_ends_with_other_weights(example, mutant):
     _, theirs, ours = ends_of(example, example.make_mutual_step, **mutant)
     with pytest.raises(AssertionError, match="Arrays are not equal"):
         assert_equal(ours, theirs)

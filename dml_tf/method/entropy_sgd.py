@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-
 _OPTIONS = (
     "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
     "scope", "scope_growth", "momentum", "seed",
