@@ -76,7 +76,7 @@ def check_frozen(frozen: Sequence[int], count: int):
 
 
 def check_names(names: Sequence[str], count: int):
-    """Refuses names that do not tell which peer is meant."""
+    """Refuses names that two peers would share, or that mean something else."""
     if len(names) != count or len(set(names)) != len(names):
         raise ValueError(
             f"names must give each of the {count} peers a different name; got {names!r}."

@@ -15,11 +15,11 @@ Reduction = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
 class Mimicry:
-    """A mimicry loss with options of its own.
+    """A mimicry loss with options of its own; a subclass has the divergence.
 
     Args:
-        temperature: Divisor of all logits. The loss is multiplied by its square, so that the
-            gradient keeps its size.
+        temperature: Divisor of all logits, above 0. The loss is multiplied by its square, so that
+            the gradient keeps its size.
 
     Raises:
         ValueError: For a temperature that is not above 0.
@@ -30,7 +30,7 @@ class Mimicry:
         self.temperature = temperature
 
     def __call__(self, student, peer, labels=None, step=None) -> tf.Tensor:
-        """The loss of one peer, shape `(batch,)`; every callable mimicry has this form."""
+        """The loss of one peer, shape `(batch,)`: the form of every callable mimicry."""
         return self.loss(student, [peer], tf.add_n)
 
     def loss(
@@ -47,9 +47,11 @@ class Mimicry:
             Nats, float32, shape `(batch,)`.
         """
         log_q = losses.log_posterior(student, self.temperature)
-        return self.temperature**2 * self._divergence(peers, log_q, reduction)
+        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
+        return self.temperature**2 * reduction([self.divergence(p, log_q) for p in log_p])
 
-    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+        """How far the student q is from one peer p, shape `(batch,)`, from log-posteriors."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
@@ -64,7 +66,7 @@ class Mimicry:
 
 @keras.saving.register_keras_serializable(package="dml_tf")
 class KL(Mimicry):
-    """D_KL(p_l || p_k) of each peer l, Eq. (10): `mimicry="kl"`.
+    """D_KL(p_l || p_k) of each peer l, Eq. (10); the name `kl`.
 
     Args:
         temperature: Divisor of all logits, above 0.
@@ -72,32 +74,30 @@ class KL(Mimicry):
     Example:
         >>> import dml_tf, keras
         >>> nets = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab"]
-        >>> cohort = dml_tf.Cohort(nets, mimicry=KL(temperature=2))
+        >>> cohort = dml_tf.Cohort(nets, mimicry=dml_tf.KL(temperature=2))
     """
 
-    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
-        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
-        return reduction([losses.kl_divergence(p, log_q) for p in log_p])
+    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+        """Eq. (4)."""
+        return losses.kl_divergence(log_p, log_q)
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
 class JS(Mimicry):
-    """Half the symmetric divergence of each peer, Eq. (7) as printed: `mimicry="js"`.
+    """Half the symmetric divergence of each peer, Eq. (7) as printed; the name `js`.
 
     Args:
         temperature: Divisor of all logits, above 0.
     """
 
-    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
-        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
-        return reduction([losses.js_divergence(p, log_q) for p in log_p])
+    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+        """Eq. (7)."""
+        return losses.js_divergence(log_p, log_q)
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
-class Ensemble(Mimicry):
-    """D_KL(p_avg || p_k), DML_e of Eq. (11): `mimicry="ensemble"`.
-
-    The ensemble is one teacher: there is nothing to reduce over peers.
+class Ensemble(KL):
+    """D_KL(p_avg || p_k), the DML_e of Eq. (11); the name `ensemble`.
 
     Args:
         temperature: Divisor of all logits, above 0.
@@ -109,9 +109,13 @@ class Ensemble(Mimicry):
         checks.check_choice("average", average, checks.ENSEMBLE_AVERAGES)
         self.average = average
 
-    def _divergence(self, peers, log_q, reduction) -> tf.Tensor:
+    def loss(
+        self, student: tf.Tensor, peers: Sequence[tf.Tensor], reduction: Reduction
+    ) -> tf.Tensor:
+        """As of every mimicry loss; an ensemble is one teacher, and nothing is reduced."""
         log_p = losses.ensemble_log_posterior(peers, self.average, self.temperature)
-        return losses.kl_divergence(log_p, log_q)
+        log_q = losses.log_posterior(student, self.temperature)
+        return self.temperature**2 * self.divergence(log_p, log_q)
 
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
