@@ -71,7 +71,7 @@ class Literal(Cohort):
         for k, optimizer in enumerate(self.optimizers):
             peers = predictions[:k] + predictions[k + 1 :]
             with tf.GradientTape() as tape:
-                own = self._outputs(k, images, training=True)
+                own = self.peers[k].outputs(images, training=True)
                 loss = self._student_loss(k, own, peers, labels, optimizer.iterations)
             variables = self.networks[k].trainable_variables
             optimizer.apply(tape.gradient(loss, variables), variables)
@@ -80,7 +80,7 @@ class Literal(Cohort):
 
     def _predict(self, k: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
         with keras.StatelessScope():
-            return self._outputs(k, images, training=True)
+            return self.peers[k].outputs(images, training=True)
 
 
 def main(argv: Sequence[str]):

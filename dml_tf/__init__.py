@@ -8,6 +8,8 @@ from dml_tf.version import __version__
 _PUBLIC = {
     "Cohort": "dml_tf.method.cohort",
     "Config": "dml_tf.runs.config",
+    "JS": "dml_tf.method.mimicry",
+    "KL": "dml_tf.method.mimicry",
     "data": "dml_tf",
     "losses": "dml_tf.method",
     "networks": "dml_tf",

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from absl import flags as absl_flags
 
-from dml_tf.method import cohort
+from dml_tf.method import checks
 from dml_tf.runs import config, flags
 from dml_tf.runs.errors import FlagError
 
@@ -124,8 +124,8 @@ def test_parsing_leaves_no_trace_in_absls_global_flags():
 
 def test_choices_of_flags_are_those_of_the_cohort():
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(config.Config)}
-    assert choices["update"] == cohort.UPDATES
-    assert choices["peer_reduction"] == cohort.PEER_REDUCTIONS
-    assert choices["ensemble_average"] == cohort.ENSEMBLE_AVERAGES
+    assert choices["update"] == checks.UPDATES
+    assert choices["peer_reduction"] == checks.PEER_REDUCTIONS
+    assert choices["ensemble_average"] == checks.ENSEMBLE_AVERAGES
     by_method = {"none", "ensemble"}  # independent, dml_e
-    assert set(choices["mimicry"]) == set(cohort.MIMICRIES) - by_method
+    assert set(choices["mimicry"]) == set(checks.MIMICRIES) - by_method

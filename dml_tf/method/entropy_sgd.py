@@ -5,37 +5,41 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+_OPTIONS = (
+    "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
+    "scope", "scope_growth", "momentum", "seed",
+)  # fmt: skip
+
 
 @keras.saving.register_keras_serializable(package="dml_tf")
 class EntropySGD(keras.optimizers.Optimizer):
     """Entropy-SGD (Chaudhari et al. 2017, arXiv 1611.01838, Algorithm 1; Table 5's 'Entropy').
 
-    It descends the negative local entropy of the loss f at weights x, whose gradient points away
-    from the mean of x' ~ exp(-f(x') - scope/2 |x - x'|^2). That mean is estimated by L steps of
-    Langevin dynamics, x' = mu = x at first, then on every mini-batch
+    It descends the negative local entropy of the loss f at weights x. That gradient points away
+    from the mean of x' ~ exp(-f(x') - scope/2 |x - x'|^2). L steps of Langevin dynamics estimate
+    the mean. They start from x' = mu = x, and each mini-batch makes one step:
 
         x' <- x' - langevin_rate (grad f(x') - scope (x - x')) + sqrt(langevin_rate) noise N(0, I)
-        mu <- (1 - langevin_average) mu + langevin_average x',
+        mu <- (1 - langevin_average) mu + langevin_average x'
 
-    and after L of them x <- x - learning_rate (x - mu). One call of the optimizer is one Langevin
-    step; every L-th also moves x. So a training step is a gradient on one mini-batch, as for every
-    other optimizer, an epoch is one pass over the training images, and schedules count the same
-    steps: a run of E epochs moves x E x steps_per_epoch / L times. (In Chaudhari et al. an
-    'epoch' is as many moves of x as there are mini-batches: L of ours.)
+    After L steps the weights move: x <- x - learning_rate (x - mu). One call of the optimizer is
+    one Langevin step, and every L-th call also moves x. So a training step is a gradient on one
+    mini-batch, as with every other optimizer. A run of E epochs moves x
+    E x steps_per_epoch / L times. (Chaudhari et al. call L of our epochs one epoch.)
 
-    Between moves the network's variables hold x', since the gradient is taken there, and x waits
-    in a slot: metrics during training, validation's too, are of x'. `finalize_variable_values`
-    puts x back, dropping the Langevin steps since its last move; `dml_tf.train` calls it before
-    a run is measured and saved. A loop starts from whatever the variables hold.
+    Between moves the network's variables hold x', because the gradient is taken there, and x waits
+    in a slot. Metrics during training are therefore of x', also those of validation.
+    `finalize_variable_values` puts x back and drops the Langevin steps since the last move: call
+    it before the network is measured or saved. A loop starts from what the variables hold.
 
-    The noise is a function of seed, count of steps and variable, so that a run resumes exactly.
-    Weight decay belongs in the loss, as a regularizer. With `use_ema` the average is over x'.
+    The noise is a function of seed, step and variable, so that a run resumes exactly. Weight decay
+    belongs in the loss, as a regularizer. With `use_ema` the average is over x'.
 
-    Three choices follow the authors' released code: `learning_rate` is Algorithm 1's learning rate
-    times scope, which at their scopes of 1e-4 to 0.03 would hardly move x (at 1, x becomes mu);
-    the scope grows as `scope (1 + scope_growth)^moves`; and `momentum` is Nesterov's, of the
-    loss's gradient, within one Langevin loop. With `langevin_steps=1` and no noise a call is one of
-    SGD with rate `learning_rate x langevin_average x langevin_rate`.
+    Three choices follow the authors' released code. `learning_rate` is Algorithm 1's learning rate
+    times scope: at 1, x becomes mu. (At their scopes of 1e-4 to 0.03 the printed form would hardly
+    move x.) The scope grows as `scope (1 + scope_growth)^moves`. `momentum` is Nesterov's, of the
+    loss's gradient, within one Langevin loop. With `langevin_steps=1` and no noise a call is one
+    of SGD with rate `learning_rate x langevin_average x langevin_rate`.
 
     Args:
         learning_rate: Part of the way from x to mu that a move goes; a number or a schedule.
@@ -90,33 +94,21 @@ class EntropySGD(keras.optimizers.Optimizer):
         self.seed = seed
 
     def build(self, variables: Sequence[keras.Variable]):
-        """Makes the optimizer's variables.
-
-        Args:
-            variables: Variables that it will train.
-        """
+        """Makes the optimizer's variables for those that it will train."""
         if not self.built:
             super().build(variables)
             names = ["weights", "mean", "momentum"]
             self._slots = list(zip(*self.add_optimizer_variables(variables, names), strict=True))
 
     def update_step(self, gradient, variable, learning_rate):
-        """One Langevin step, and the move of the weights if it is the loop's last.
-
-        Args:
-            gradient: Of the loss at `variable`.
-            variable: x', one of the variables that the optimizer was built on.
-            learning_rate: The schedule's present value.
-        """
-        index = self._get_variable_index(variable)
-        slots, count, dtype = self._slots[index], tf.cast(self.iterations, tf.int64), variable.dtype
+        """One Langevin step of x', which `variable` holds; a loop's last step moves the weights."""
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        slots, count = self._slots[index], tf.cast(self.iterations, tf.int64)
         starts = count % self.langevin_steps == 0
         ends = (count + 1) % self.langevin_steps == 0
+        at_start = variable, variable, tf.zeros_like(variable)
         weights, mean, velocity = (
-            tf.where(starts, start, slot)
-            for start, slot in zip(
-                (variable, variable, tf.zeros_like(variable)), slots, strict=True
-            )
+            tf.where(starts, new, kept) for new, kept in zip(at_start, slots, strict=True)
         )
         gradient = tf.cast(gradient, dtype)
         velocity = self.momentum * velocity + gradient
@@ -130,11 +122,7 @@ class EntropySGD(keras.optimizers.Optimizer):
         self.assign(variable, tf.where(ends, moved, sample))
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]):
-        """Puts the weights x in the place of x', where a Langevin loop is under way.
-
-        Args:
-            var_list: The variables that the optimizer was built on.
-        """
+        """Puts the weights x in the place of x' if a Langevin loop is not complete."""
         if int(self.iterations) % self.langevin_steps:
             for variable in var_list:
                 variable.assign(self._slots[self._get_variable_index(variable)][0])
@@ -142,18 +130,14 @@ class EntropySGD(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
-        own = (
-            "langevin_steps langevin_rate langevin_noise langevin_average scope scope_growth "
-            "momentum seed"
-        ).split()
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+        return {**super().get_config(), **{name: getattr(self, name) for name in _OPTIONS}}
 
     def _scope(self, count: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         moves = tf.cast(count // self.langevin_steps, tf.float32)
         return tf.cast(self.scope * (1.0 + self.scope_growth) ** moves, dtype)
 
     def _noise(self, count: tf.Tensor, index: int, variable: tf.Variable) -> tf.Tensor:
-        place = count * len(self._slots) + index  # no two draws of a run share it
-        seed = tf.stack([tf.constant(self.seed, tf.int64), place])
+        draw = count * len(self._slots) + index  # different for every step and variable
+        seed = tf.stack([tf.constant(self.seed, tf.int64), draw])
         normal = tf.random.stateless_normal(variable.shape, seed, dtype=variable.dtype)
         return self.langevin_rate**0.5 * self.langevin_noise * normal

@@ -1,9 +1,9 @@
 """Losses of Deep Mutual Learning, Sec. 3, in log space.
 
-Every function works on log-posteriors, never on probabilities: a class to which the student gives
-a probability that rounds to zero, and its peer does not, must still be pulled up (Sec. 4.8). All
-arithmetic is float32, whatever precision the networks compute in. A value per example is returned;
-means over the batch are the caller's.
+Every function works on log-posteriors, never on probabilities. A student may give a class a
+probability that rounds to zero while its peer does not; the loss must still raise it (Sec. 4.8).
+All arithmetic is float32, whatever precision the networks compute in. Except for
+`supervised_loss`, each function returns one value per example and the caller takes the mean.
 """
 
 import math
@@ -129,7 +129,7 @@ def ensemble_log_posterior(
 
 
 def feature_distance(peer: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Squared distance of two networks' features, 'L2' of Table 5, averaged over the dimensions.
+    """Mean squared difference of two networks' features, 'L2' of Table 5.
 
     Args:
         peer: Features of the peer, shape `(batch, dim)`.

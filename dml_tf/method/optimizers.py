@@ -10,8 +10,8 @@ from dml_tf.method.entropy_sgd import EntropySGD
 class RMSprop(keras.optimizers.RMSprop):
     """RMSProp whose mean square may start at a value other than Keras's 0.
 
-    TensorFlow 1, in which the paper's experiments ran, starts it at 1: the first steps are then
-    the learning rate times the gradient, not its sign.
+    TensorFlow 1, in which the paper's experiments ran, starts it at 1. The first steps are then
+    the learning rate times the gradient, not times the gradient's sign.
 
     Args:
         mean_square_start: Initial value of the moving mean of squared gradients.
@@ -23,11 +23,7 @@ class RMSprop(keras.optimizers.RMSprop):
         self.mean_square_start = mean_square_start
 
     def build(self, variables):
-        """Makes the optimizer's variables.
-
-        Args:
-            variables: Variables that it will train.
-        """
+        """Makes the optimizer's variables for those that it will train."""
         if not self.built:
             super().build(variables)
             for mean_square in self._velocities:
@@ -54,10 +50,10 @@ def build(
     seed: int = 0,
     **langevin,
 ) -> keras.optimizers.Optimizer:
-    """One of the paper's optimizers; each reads the arguments that it has.
+    """One of the paper's optimizers. Arguments of another optimizer have no effect.
 
     Args:
-        name: `sgd` (Nesterov's where there is momentum), `adam`, `rmsprop` or `entropy_sgd`.
+        name: `sgd` (Nesterov's if `momentum` is above 0), `adam`, `rmsprop` or `entropy_sgd`.
         learning_rate: A number, or a schedule over training steps, as `staircase` gives it.
         momentum: Of sgd, rmsprop and entropy_sgd.
         beta_1: Of adam: decay of the first moment.
@@ -71,6 +67,9 @@ def build(
 
     Returns:
         A new optimizer.
+
+    Raises:
+        ValueError: For another name.
 
     Example:
         >>> sgd = build("sgd", staircase(0.1, 0.1, steps=781 * 60), momentum=0.9)
@@ -93,7 +92,7 @@ def build(
         )
     if name == "entropy_sgd":
         return EntropySGD(learning_rate, momentum=momentum, seed=seed, **langevin, **average)
-    raise ValueError(f"No optimizer {name!r}: give sgd, adam, rmsprop or entropy_sgd.")
+    raise ValueError(f"There is no optimizer {name!r}: use sgd, adam, rmsprop or entropy_sgd.")
 
 
 def staircase(learning_rate: float, decay_rate: float, steps: int) -> float | LearningRateSchedule:
@@ -105,7 +104,12 @@ def staircase(learning_rate: float, decay_rate: float, steps: int) -> float | Le
         steps: Training steps between drops; 0 for none.
 
     Returns:
-        A Keras schedule over training steps, or the number where there are no drops.
+        A Keras schedule over training steps, or the number if there are no drops.
+
+    Example:
+        >>> schedule = staircase(0.1, 0.16, steps=20)
+        >>> [round(float(schedule(step)), 4) for step in (0, 19, 20, 40)]
+        [0.1, 0.1, 0.016, 0.0026]
     """
     if not steps:
         return learning_rate

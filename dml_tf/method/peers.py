@@ -1,15 +1,194 @@
-"""The peers of a cohort: trained here, frozen, or trained by another process."""
+"""The peers of a cohort: trained here, frozen, or remote (trained by another process)."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import keras
+import tensorflow as tf
+
+from dml_tf.method.checks import check_optimizers
+
+Outputs = Mapping[str, tf.Tensor]
+
+
+class OneDevice:
+    """All peers in this process, on TensorFlow's default device.
+
+    An object with the same two methods can put them on several devices or in several processes.
+    """
+
+    def on(self, k: int) -> contextlib.AbstractContextManager:
+        """Context in which peer k's variables are made and its work is done."""
+        return contextlib.nullcontext()
+
+    def exchange(self, outputs: Sequence[Outputs]) -> list[Outputs]:
+        """Every peer's outputs, from this process's; a remote peer's are empty before."""
+        return list(outputs)
 
 
 class Remote(keras.Model):
-    """Stands in a cohort for a peer that another process trains: a name, without outputs."""
+    """Stands in a list of networks for a peer that another process trains; it has no outputs."""
 
     def __init__(self, name: str):
         super().__init__(name=name)
         self.built = True
 
     def call(self, inputs, training=False) -> dict:
-        """Nothing: the peer's outputs come by the placement's exchange."""
+        """Nothing: the peer's outputs arrive by the placement's `exchange`."""
         return {}
+
+
+class Prediction(NamedTuple):
+    """Outputs of one forward pass, and the tape that recorded it if the peer learns from it."""
+
+    outputs: dict[str, tf.Tensor]
+    tape: tf.GradientTape | None = None
+
+
+class Peer:
+    """A network of a cohort, and the context in which it works."""
+
+    is_student = True
+    is_trained_here = False
+
+    def __init__(self, network: keras.Model, on: Callable[[], contextlib.AbstractContextManager]):
+        self.network = network
+        self.on = on
+
+    def outputs(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+        """Logits `(batch, classes)`, and features `(batch, dim)` where the network has any."""
+        with self.on():
+            outputs = self.network(images, training=training)
+        return dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
+
+    def predict(self, images: tf.Tensor) -> Prediction:
+        """The peer's prediction of a training batch, before any update."""
+        return Prediction(self.outputs(images, training=False))
+
+
+class TrainedPeer(Peer):
+    """A student that this process trains."""
+
+    is_trained_here = True
+    optimizer: keras.optimizers.Optimizer | None = None
+
+    def take(self, optimizer: keras.optimizers.Optimizer):
+        """Makes an optimizer the peer's own."""
+        if self.network.built:
+            with self.on():
+                optimizer.build(self.network.trainable_variables)
+        self.optimizer = optimizer
+
+    def predict(self, images: tf.Tensor) -> Prediction:
+        """Records the forward pass, which serves the others and later the peer's own gradient."""
+        with tf.GradientTape() as tape:
+            outputs = self.outputs(images, training=True)
+        return Prediction(outputs, tape)
+
+    def learn(self, own: Prediction, known: Outputs, loss: Callable[[Outputs], tf.Tensor]):
+        """Eqs. (8) and (9): one update, by the loss of the recorded outputs."""
+        with own.tape, self.on():
+            scaled = self.optimizer.scale_loss(loss(own.outputs))
+        with self.on():
+            variables = self.network.trainable_variables
+            self.optimizer.apply(own.tape.gradient(scaled, variables), variables)
+
+    def refresh(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The updated peer's outputs; BatchNorm's averages and dropout's seeds stay."""
+        with keras.StatelessScope():
+            return self.outputs(images, training=True)
+
+
+class FrozenPeer(Peer):
+    """A fixed, pre-trained peer, always in inference mode."""
+
+    is_student = False
+
+    def outputs(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+        """As of every peer; `training` changes nothing."""
+        return super().outputs(images, training=False)
+
+
+class RemotePeer(Peer):
+    """A student that another process trains: here its metrics are computed, and no more."""
+
+    def learn(self, own: Prediction, known: Outputs, loss: Callable[[Outputs], tf.Tensor]):
+        """Computes the loss of the outputs that have arrived, for the metrics."""
+        with self.on():
+            loss(known)
+
+    def refresh(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Nothing: the refreshed outputs arrive by the placement's `exchange`."""
+        return self.outputs(images, training=True)
+
+
+def make_peers(
+    networks: Sequence[keras.Model], frozen: Sequence[int], placement: OneDevice
+) -> tuple[Peer, ...]:
+    """One peer for each network."""
+    peers = []
+    for k, network in enumerate(networks):
+        here = RemotePeer if isinstance(network, Remote) else TrainedPeer
+        kind = FrozenPeer if k in frozen else here
+        peers.append(kind(network, partial(placement.on, k)))
+    return tuple(peers)
+
+
+def names_of(networks: Sequence[keras.Model]) -> tuple[str, ...]:
+    """Each network's own name, numbered where several have the same."""
+    count, seen, names = Counter(network.name for network in networks), Counter(), []
+    for network in networks:
+        name = network.name
+        names.append(f"{name}_{seen[name]}" if count[name] > 1 else name)
+        seen[name] += 1
+    return tuple(names)
+
+
+def optimizers_for(
+    networks: Sequence[keras.Model], optimizers: str | keras.optimizers.Optimizer | Sequence
+) -> list[keras.optimizers.Optimizer]:
+    """One optimizer for each network: those given, or copies of one."""
+    if isinstance(optimizers, (list, tuple)):
+        chosen = [keras.optimizers.get(optimizer) for optimizer in optimizers]
+    else:
+        config = keras.optimizers.serialize(keras.optimizers.get(optimizers))
+        chosen = [keras.optimizers.deserialize(config) for _ in networks]
+    check_optimizers(chosen, len(networks))
+    return list(map(_with_loss_scale, chosen, networks))
+
+
+def _with_loss_scale(
+    optimizer: keras.optimizers.Optimizer, network: keras.Model
+) -> keras.optimizers.Optimizer:
+    """Gradients in float16 underflow without a loss scale."""
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if network.dtype_policy.name != "mixed_float16" or scaled:
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def random_states(networks: Sequence[keras.Model]) -> list[keras.Variable]:
+    """State variables that are no weights: those of dropout and other random layers."""
+    states = []
+    for network in networks:
+        weights = {id(variable) for variable in network.weights}
+        states += [variable for variable in network.variables if id(variable) not in weights]
+    return states
+
+
+def replica_shares(labels: tf.Tensor) -> tuple:
+    """This replica's part of the labelled images, and of all images, of a mirrored batch.
+
+    A mean over this replica's images times its share, summed over the replicas, is the mean over
+    the batch. The shares are 1 where nothing is mirrored.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return 1.0, 1.0
+    labelled = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+    counts = tf.stack([labelled, tf.cast(tf.size(labels), tf.float32)])
+    totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, counts)
+    return tuple(tf.unstack(counts / tf.maximum(totals, 1.0)))
