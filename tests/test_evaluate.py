@@ -1,4 +1,4 @@
-"""Measuring trained cohorts, and re-identification from the command line's settings on."""
+"""Measures of trained cohorts, and whole re-identification runs."""
 
 import keras
 import numpy as np
@@ -32,13 +32,13 @@ def settings(tree, results_dir, **changes):
 
 
 @pytest.fixture(autouse=True)
-def fewer_pictures_than_published():
+def warns_of_fewer_pictures_than_published():
     with pytest.warns(UserWarning, match="not Market-1501 as it was published"):
         yield
 
 
 @pytest.mark.parametrize("cohort", [1, 5])
-def test_a_cohort_is_measured_by_markets_protocol(cohort, tree, tmp_path):
+def test_a_cohort_is_measured_by_the_protocol_of_market_1501(cohort, tree, tmp_path):
     record = train.run(settings(tree, tmp_path, cohort=cohort), verbose=0)
     test = record["test"]
     assert len(test["peers"]) == cohort
@@ -66,7 +66,7 @@ def test_every_variant_of_section_4_runs_on_identities(changes, tree, tmp_path):
     assert record["steps"] == 2 and 0 < record["test"]["average"]["mAP"] <= 1
 
 
-def test_features_that_were_written_give_the_recorded_ensemble_and_a_picture(tree, tmp_path):
+def test_the_features_file_gives_the_recorded_ensemble_measures_and_a_picture(tree, tmp_path):
     file = tmp_path / "features.npz"
     run = settings(tree, tmp_path, cohort=2, features_out=str(file))
     record = train.run(run, verbose=0)
@@ -82,8 +82,7 @@ def test_features_that_were_written_give_the_recorded_ensemble_and_a_picture(tre
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_ensemble_matches_by_unit_features_side_by_side(tree, tmp_path):
-    """A member with features a thousand times as long has no more say (Fig. 3b)."""
+def test_longer_features_of_a_peer_do_not_change_the_ensemble(tree, tmp_path):
     splits = data.load(settings(tree, tmp_path))
     rng = np.random.default_rng(0)
     members = {
@@ -97,9 +96,9 @@ def test_the_ensemble_matches_by_unit_features_side_by_side(tree, tmp_path):
     assert first == second
 
 
-def test_a_network_without_features_is_refused_by_name(tree, tmp_path):
+def test_a_network_without_features_is_refused(tree, tmp_path):
     splits = data.load(settings(tree, tmp_path))
     inputs = keras.Input((32, 16, 3))
     plain = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)), name="plain")
-    with pytest.raises(ValueError, match="Peer plain gives no features"):
+    with pytest.raises(ValueError, match="Peer plain has no features"):
         evaluate.extract_features(Cohort([plain]), splits)

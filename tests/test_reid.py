@@ -263,15 +263,21 @@ LABELS = {"multi_query_pids": [1, 2], "multi_query_camids": [1, 1]}
         ({"metric": "manhattan"}, "metric must be one of euclidean, cosine, got 'manhattan'"),
         ({"average_precision": "voc"}, "average_precision must be one of trapezoid, step"),
         ({"ranks": (1, 0)}, "ranks must be whole numbers"),
-        ({"query_features": np.zeros(3)}, r"query_features must have the shape .* got \(3,\)"),
+        ({"query_features": np.zeros(3)}, r"query_features must have shape .* got \(3,\)"),
         ({"query_features": np.zeros((0, 2))}, r"got \(0, 2\)"),
         ({"gallery_features": np.zeros((3, 5))}, "query_features have 2 dimensions and gallery"),
         ({"gallery_features": [["a", "b"]] * 3}, "gallery_features must be real numbers"),
         ({"query_pids": np.array([1, 2, 3])}, "query_pids must be 2 integers"),
         ({"gallery_camids": np.array([1.0, 2.0, 3.0])}, "gallery_camids must be 3 integers"),
-        ({"query_features": np.array([[0, np.nan], [0, 1]])}, "query_features of 1 images hold"),
-        ({"gallery_features": np.full((3, 2), np.inf)}, "gallery_features of 3 images hold NaN or"),
-        ({"query_camids": [2, 2], "gallery_pids": [8, 8, 8]}, "No query has its identity"),
+        ({"query_features": np.array([[0, np.nan], [0, 1]])}, "query_features of 1 images contain"),
+        (
+            {"gallery_features": np.full((3, 2), np.inf)},
+            "gallery_features of 3 images contain NaN or",
+        ),
+        (
+            {"query_camids": [2, 2], "gallery_pids": [8, 8, 8]},
+            "No query has an image of its identity",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(changes, message):
