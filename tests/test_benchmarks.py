@@ -1,4 +1,4 @@
-"""The benchmarks go through on tiny settings; what they measure is not looked at here."""
+"""The benchmarks run on tiny settings; the measured times are not checked."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ needs_torch = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def tensorflow_as_it_is(monkeypatch):
+def unchanged_tensorflow(monkeypatch):
     monkeypatch.setattr(quiet, "import_tensorflow", lambda threads: None)
 
 
@@ -38,7 +38,7 @@ def run(benchmark, flags, tmp_path):
     return record
 
 
-def test_contenders_take_turns_from_another_place_each_time():
+def test_another_contender_starts_in_each_repeat():
     order = []
 
     def contender(name, seconds):
@@ -54,7 +54,7 @@ def test_contenders_take_turns_from_another_place_each_time():
     assert harness.ratios(cpu, "b", "a").tolist() == [3, 3]
 
 
-def test_the_step_has_a_row_for_each_kind(tmp_path, capsys):
+def test_the_step_benchmark_has_a_row_for_each_kind(tmp_path, capsys):
     flags = [*TINY, "--net=resnet8:4", "--cohorts=2", "--breakdown"]
     record = run(step, flags, tmp_path)
     assert [row["contender"] for row in record["rows"]] == list(step.CONTENDERS)
@@ -70,15 +70,15 @@ def test_throughput_compares_a_pair_with_two_alone(tmp_path, capsys):
     assert row["cpu_ratio_over_bound"] == pytest.approx(row["cpu_ratio"] * 6 / 7)
 
 
-def test_memory_grows_in_a_process_of_its_own(tmp_path, capsys):
+def test_memory_is_measured_in_a_new_process(tmp_path, capsys):
     flags = ["--batch_size=4", "--image_size=8", "--repeats=1", "--steps=1", "--net=resnet8:4"]
     record = run(memory, [*flags, "--cohorts=1", "--kinds=sequential"], tmp_path)
     (row,) = record["rows"]
-    assert row["growth_bytes"] > 2 * 4 * 6_536  # weights and momenta at the least
+    assert row["growth_bytes"] > 2 * 4 * 6_536  # at least weights and momenta
     assert row["parameter_bytes"] == 4 * 6_536 and row["growth_over_bound"] == 1
 
 
-def test_memory_is_compared_with_as_many_single_peers():
+def test_the_memory_of_k_peers_is_compared_with_k_times_one_peer():
     samples = [
         {"peers": k, "contender": "literal", "parameter_bytes": k, "growth_bytes": sizes}
         for k, sizes in ((1, [90, 100, 130]), (3, [240, 250, 200]))
@@ -91,10 +91,10 @@ def test_memory_is_compared_with_as_many_single_peers():
 def test_memory_without_a_single_peer_is_refused(capsys):
     with pytest.raises(SystemExit):
         memory.main(["--cohorts=2"])
-    assert "must have 1 among them" in capsys.readouterr().err
+    assert "--cohorts must contain 1" in capsys.readouterr().err
 
 
-def test_the_input_pipeline_is_compared_with_a_step(monkeypatch, tmp_path, capsys):
+def test_training_batches_are_compared_with_a_step(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(input_pipeline, "IMAGES", 128)
     record = run(input_pipeline, [*TINY, "--net=resnet8:4", "--batches=3"], tmp_path)
     *ways, step_of_net = record["rows"]
@@ -104,26 +104,26 @@ def test_the_input_pipeline_is_compared_with_a_step(monkeypatch, tmp_path, capsy
     assert ways[0]["cpu_s"] == pytest.approx(np.median(seconds) / 3)
 
 
-def test_the_record_keeps_what_was_printed(tmp_path, capsys):
+def test_the_record_has_the_printed_text(tmp_path, capsys):
     record = run(throughput, [*TINY, "--nets=resnet8:4"], tmp_path)
     assert capsys.readouterr().out == "\n".join(record["printed"]) + "\n"
     assert record["printed"][-1] == f"    {record['command']}"
 
 
-def test_two_processes_are_timed_against_one(tmp_path, capfd):
+def test_two_processes_are_compared_with_one(tmp_path, capfd):
     record = run(placement, [*TINY, "--net=resnet8:4"], tmp_path)
     assert [row["contender"] for row in record["rows"]] == list(placement.CONTENDERS)
-    assert record["bytes_per_step"] == 4 * 100 * 4  # the other's posteriors of 4 images
+    assert record["bytes_per_step"] == 4 * 100 * 4  # the other peer's posteriors of 4 images
     assert record["rows"][0]["wall_ratio"] == record["rows"][2]["wall_ratio_to_bound"] == 1
 
 
-def test_threads_that_two_processes_cannot_share_are_refused(capsys):
+def test_an_odd_number_of_threads_is_refused_for_two_processes(capsys):
     with pytest.raises(SystemExit):
         placement.main(["--threads=3"])
-    assert "--threads=3 cannot be shared" in capsys.readouterr().err
+    assert "--threads=3 is odd" in capsys.readouterr().err
 
 
-def test_the_protocol_goes_through(monkeypatch, tmp_path, capsys):
+def test_the_protocol_benchmark_has_a_row_for_each_method(monkeypatch, tmp_path, capsys):
     sizes = {"QUERIES": 20, "IDENTITIES": 10, "GALLERY": 300, "DISTRACTORS": 30, "JUNK": 30}
     for name, size in {**sizes, "DIMENSIONS": (64,)}.items():
         monkeypatch.setattr(reid, name, size)
@@ -131,20 +131,20 @@ def test_the_protocol_goes_through(monkeypatch, tmp_path, capsys):
     assert [row["features"] for row in rows] == 3 * ["good"] + 3 * ["poor"]
 
 
-def test_without_pytorch_it_says_what_to_install(monkeypatch, capsys):
+def test_a_missing_pytorch_is_an_error_that_names_the_requirements(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert pytorch_step.main([]) == 1
     assert "-r requirements-benchmarks.txt" in capsys.readouterr().err
 
 
-def test_networks_that_pytorch_has_not_are_refused(capsys):
+def test_networks_without_a_pytorch_form_are_refused(capsys):
     with pytest.raises(SystemExit):
         pytorch_step.main(["--nets=resnet8,wrn-10-1"])
-    assert "'wrn-10-1' is no resnet<6n+2>" in capsys.readouterr().err
+    assert "'wrn-10-1' is neither resnet<6n+2>" in capsys.readouterr().err
 
 
 @needs_torch
-def test_both_libraries_are_timed_on_the_same_networks(tmp_path, capfd):
+def test_both_libraries_have_a_row_for_each_kind(tmp_path, capfd):
     record = run(pytorch_step, [*TINY, "--nets=resnet8:4"], tmp_path)
     assert [row["contender"] for row in record["rows"]] == list(pytorch_step.CONTENDERS)
     ours = {row["contender"]: row["ours_cpu_ratio"] for row in record["rows"]}
@@ -152,7 +152,7 @@ def test_both_libraries_are_timed_on_the_same_networks(tmp_path, capfd):
 
 
 @needs_torch
-def test_mobilenet_has_our_parameters_in_pytorch():
+def test_mobilenet_has_the_same_parameters_in_pytorch():
     from benchmarks import pytorch_cohort
     from dml_tf import networks
 
