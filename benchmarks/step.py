@@ -4,9 +4,9 @@ Example, from the root of the repository:
   python -m benchmarks.step --cohorts=1,2,4 --breakdown
 
 An independent step has one forward and one backward pass for each peer. A backward pass counts as
-two forward passes. Both updates of a cohort record one forward pass of each peer and use it for all
-purposes. The sequential update (Algorithm 1) runs each peer but the last once more after its
-update. CPU time is that of all threads of this process, user and system.
+two forward passes. Both updates of a cohort record one forward pass of each peer, which serves as
+its prediction and for its gradient. The sequential update (Algorithm 1) runs each peer but the last
+once more after its update. CPU time is that of all threads of this process, user and system.
 """
 
 import argparse

@@ -17,7 +17,7 @@ SIZES = pedestrians.Sizes(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A small data set in Market-1501's true layout."""
+    """A small data set with Market-1501's folders and file names."""
     folder = tmp_path_factory.mktemp("data") / "Market-1501-v15.09.15"
     pedestrians.write(folder, SIZES)
     return folder.parent
@@ -67,9 +67,10 @@ def test_every_variant_of_section_4_runs_on_identities(changes, tree, tmp_path):
 
 
 def test_the_features_file_gives_the_recorded_ensemble_measures_and_a_picture(tree, tmp_path):
-    file = tmp_path / "features.npz"
+    file = tmp_path / "new folder" / "features.npz"
     run = settings(tree, tmp_path, cohort=2, features_out=str(file))
     record = train.run(run, verbose=0)
+    assert list(file.parent.iterdir()) == [file]  # no half-written file is left
     arrays = np.load(file)
     parts = [arrays[f"{side}_{kind}"] for side in ("query", "gallery") for kind in KINDS]
     multi = {f"multi_query_{kind}": arrays[f"multi_query_{kind}"] for kind in KINDS}
