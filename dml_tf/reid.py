@@ -102,7 +102,7 @@ def evaluate(
     gallery = _Gallery(_images("gallery", gallery_features, gallery_pids, gallery_camids), unit)
 
     def measure(features: np.ndarray) -> dict[str, Any]:
-        found = _good_ranks(replace(query, features=_prepare(features, unit)), gallery)
+        found = _good_ranks(replace(query, features=_prepare(features.copy(), unit)), gallery)
         return _measures(list(found), _AVERAGE_PRECISION[average_precision], ranks)
 
     result = measure(query.features)
@@ -194,7 +194,7 @@ def distances(
         _images(name, x, np.zeros(len(x), int), np.zeros(len(x), int))
         for name, x in (("query", query_features), ("gallery", gallery_features))
     )
-    prepared = _prepare(query.features, unit)
+    prepared = _prepare(query.features.copy(), unit)
     _check_dimensions(query, images)
     half_squared = _Gallery(images, unit).compare(prepared)
     half_squared += 1 if unit else _half_squared_norms(prepared)[:, None]
@@ -202,15 +202,18 @@ def distances(
     return half_squared if metric == "cosine" else np.sqrt(2 * half_squared)
 
 
-def l2_normalize(features: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+def l2_normalize(
+    features: np.ndarray, lengths: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
     """Features scaled to length 1; a zero vector stays zero.
 
     Args:
         features: Features, shape `(images, dim)`.
         lengths: Their lengths, shape `(images,)`. Default: they are computed.
+        out: Array for the result; it may be `features`. Default: a new array.
 
     Returns:
-        A new array of the same shape.
+        The scaled features, shape `(images, dim)`.
 
     Example:
         >>> l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
@@ -218,7 +221,7 @@ def l2_normalize(features: np.ndarray, lengths: np.ndarray | None = None) -> np.
     """
     if lengths is None:
         lengths = np.linalg.norm(features, axis=1)
-    return features / np.where(lengths == 0, 1, lengths)[:, None]
+    return np.divide(features, np.where(lengths == 0, 1, lengths)[:, None], out=out)
 
 
 @dataclass(frozen=True)
@@ -329,10 +332,10 @@ def _measures(
 
 
 def _prepare(features: np.ndarray, unit: bool) -> np.ndarray:
-    """The features, of length 1 if `unit`."""
-    if not unit:
-        return features
-    return l2_normalize(features, lengths=np.sqrt(2 * _half_squared_norms(features)))
+    """Scales features to length 1 if `unit`; in place, because a gallery takes much memory."""
+    if unit:
+        l2_normalize(features, lengths=np.sqrt(2 * _half_squared_norms(features)), out=features)
+    return features
 
 
 def _half_squared_norms(features: np.ndarray) -> np.ndarray:
