@@ -1,6 +1,6 @@
 """What the benchmarks share: timing in turns, flags, records and tables.
 
-Nothing here imports TensorFlow before a record is made: some benchmarks do without it.
+TensorFlow is imported for a network's name and for a record only: some benchmarks do without it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ Samples = dict[str, list[float]]
 
 
 def timed(call: Call, finish: Call = lambda: None) -> tuple[float, float]:
-    """CPU time of all threads and wall-clock, in seconds, of a call and what it leaves undone."""
+    """CPU time of all threads and wall-clock, in seconds, of a call and of `finish` after it."""
     cpu, wall = time.process_time(), time.perf_counter()
     call()
     finish()
@@ -28,48 +28,67 @@ def timed(call: Call, finish: Call = lambda: None) -> tuple[float, float]:
 def in_turns(
     contenders: Mapping[str, Callable[[], tuple[float, float]]], repeats: int
 ) -> tuple[Samples, Samples]:
-    """Times every contender once in each repeat, so that other load meets all alike.
+    """Times every contender once in each repeat, so that other load on the machine meets all.
 
     Args:
-        contenders: Name -> what makes one measurement; made once more before all others, which
-            traces and fills caches.
-        repeats: Measurements of each.
+        contenders: Name -> function that makes one measurement, CPU time and wall-clock. It is
+            called once more before the first repeat, to trace graphs and fill caches.
+        repeats: Measurements of each contender.
 
     Returns:
-        CPU time and wall-clock: for each contender, seconds in each repeat.
+        CPU time and wall-clock: for each contender, the seconds of each repeat.
     """
     for measure in contenders.values():
         measure()
-    names, times = list(contenders), {name: [] for name in contenders}
+    order, times = list(contenders), {name: [] for name in contenders}
     for repeat in range(repeats):
-        first = repeat % len(names)  # another one each time: no place in the round helps anyone
-        for name in names[first:] + names[:first]:
+        first = repeat % len(order)  # another contender starts in each repeat
+        for name in order[first:] + order[:first]:
             times[name].append(contenders[name]())
     cpu, wall = (
-        {name: [round(sample[clock], 6) for sample in times[name]] for name in names}
+        {name: [round(sample[clock], 6) for sample in times[name]] for name in order}
         for clock in (0, 1)
     )
     return cpu, wall
 
 
 def median(values) -> float:
-    """The median."""
+    """The median as a Python number."""
     return float(np.median(values))
 
 
 def ratios(samples: Samples, name: str, base: str) -> np.ndarray:
-    """One contender's samples over another's, within each repeat."""
+    """One contender's samples divided by another's, repeat by repeat."""
     return np.divide(samples[name], samples[base])
 
 
-def parser(module: str, description: str, *, repeats: int) -> argparse.ArgumentParser:
-    """Flags that the benchmarks of a step have in common."""
-    made = argparse.ArgumentParser(f"python -m benchmarks.{module}", description=description)
-    made.add_argument("--batch_size", type=positive, default=64, help="images")
-    made.add_argument("--image_size", type=positive, default=32, help="side in pixels")
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the description's lines and prints the defaults."""
+
+
+def parser(
+    module: str, description: str, *, repeats: int, has_batches: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the flags that several benchmarks have.
+
+    Args:
+        module: Name of the benchmark.
+        description: Its docstring.
+        repeats: Default of `--repeats`.
+        has_batches: Whether it trains on batches of images.
+
+    Returns:
+        The parser; the benchmark adds its own flags.
+    """
+    made = argparse.ArgumentParser(
+        f"python -m benchmarks.{module}", description=description, formatter_class=Help
+    )
+    if has_batches:
+        made.add_argument("--batch_size", type=positive, default=64, help="images in a batch")
+        made.add_argument("--image_size", type=positive, default=32, help="height and width")
+        made.add_argument("--threads", type=positive, default=1, help="threads of TensorFlow")
     made.add_argument("--repeats", type=positive, default=repeats, help="measurements of each kind")
-    made.add_argument("--threads", type=positive, default=1, help="of each kind")
-    made.add_argument("--out", type=Path, help="JSON file for the record")
+    made.add_argument("--out", type=Path, help="JSON file to write")
     return made
 
 
@@ -90,8 +109,24 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
+def network(text: str) -> str:
+    """A flag's name of a network."""
+    from dml_tf import networks
+
+    try:
+        networks.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def networks_list(text: str) -> list[str]:
+    """A flag's comma-separated names of networks."""
+    return [network(name) for name in text.split(",")]
+
+
 def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measured) -> dict:
-    """A benchmark's record: what was asked for, where it ran, and what was measured."""
+    """A benchmark's record: its command and settings, the machine, and what it measured."""
     return {
         "command": shlex.join(["python", "-m", f"benchmarks.{module}", *argv]),
         "machine": records.machine(),
@@ -102,9 +137,7 @@ def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measure
 
 
 def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
-    """Prints a record's tables, with the machine, the versions and the command, and writes both."""
-    from dml_tf.runs import records
-
+    """Prints a record's tables, with the machine, the versions and the command, and writes it."""
     settings = record["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     head = (

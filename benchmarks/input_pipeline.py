@@ -1,11 +1,12 @@
-"""Times the training batches alone, against a training step.
+"""Times training batches alone, and compares them with a training step.
 
-From the repository's root: `python -m benchmarks.input_pipeline`.
+Example, from the root of the repository:
+  python -m benchmarks.input_pipeline --net=resnet32 --batches=200
 
-`dml_tf.data.train_batches` on colour images with each kind of augmentation; the usual way, a map
-that pads, crops and flips one image after the other by the same draws; and a step of a single
-network on a batch that is ready, next to which the input should be little. A larger cohort's step
-takes the same batch.
+Three things are timed: `dml_tf.data.train_batches` on colour images, with each kind of
+augmentation; the usual way, a map that pads, crops and flips one image at a time; and one step of a
+single network on a prepared batch. The batches should take a small part of a step. A larger cohort
+uses the same batches, and its step takes longer.
 """
 
 import argparse
@@ -44,14 +45,16 @@ def main(argv: Sequence[str]):
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("input_pipeline", __doc__, repeats=7)
-    parser.add_argument("--net", default="resnet32", help=networks.NAMES)
-    parser.add_argument("--batches", type=harness.positive, default=200, help="in each repeat")
+    parser.add_argument("--net", type=harness.network, default="resnet32", help=networks.NAMES)
+    parser.add_argument(
+        "--batches", type=harness.positive, default=200, help="batches in each repeat"
+    )
     return parser.parse_args(argv)
 
 
 def measure(args: argparse.Namespace) -> tuple[harness.Samples, harness.Samples]:
-    """CPU time and wall-clock of `batches` batches of each kind, and of one step; seconds."""
-    splits = made_up_splits(args.image_size)
+    """CPU time and wall-clock, in seconds, of `--batches` batches of each kind, and of one step."""
+    splits = noise(args.image_size)
     batches = {
         augment: train_batches(
             splits, SimpleNamespace(batch_size=args.batch_size, augment=augment, seed=0)
@@ -60,7 +63,7 @@ def measure(args: argparse.Namespace) -> tuple[harness.Samples, harness.Samples]
     }
     batches[ONE_BY_ONE] = one_by_one(splits, args.batch_size)
     first = [next(iter(batches[name]))[0] for name in ("crop_flip", ONE_BY_ONE)]
-    np.testing.assert_allclose(*first, atol=1e-5)  # both do the same work
+    np.testing.assert_allclose(*first, atol=1e-5)  # both make the same batch
     contenders = {
         name: partial(harness.timed, partial(draw, iter(dataset), args.batches))
         for name, dataset in batches.items()
@@ -70,8 +73,8 @@ def measure(args: argparse.Namespace) -> tuple[harness.Samples, harness.Samples]
     return harness.in_turns(contenders, args.repeats)
 
 
-def made_up_splits(size: int) -> Splits:
-    """Images of noise: what they show costs nothing and changes nothing."""
+def noise(size: int) -> Splits:
+    """Images of noise: what images show does not change the time."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
     split = Split(pixels, rng.integers(0, 10, IMAGES))
@@ -80,7 +83,7 @@ def made_up_splits(size: int) -> Splits:
 
 
 def one_by_one(splits: Splits, batch_size: int) -> tf.data.Dataset:
-    """The batches of `crop_flip`, each image on its own."""
+    """The batches of `crop_flip`, made one image at a time."""
     images, labels = tf.constant(splits.train.images), tf.constant(splits.train.labels)
     size = images.shape[1]
     pad = crop_pad(size)
@@ -105,7 +108,7 @@ def draw(stream: Iterator, batches: int):
 def compare(
     args: argparse.Namespace, name: str, cpu: harness.Samples, wall: harness.Samples
 ) -> dict:
-    """Row of the table: a batch's medians, and the median of the ratios within a repeat."""
+    """Row of the table: medians for one batch, and the median ratio within a repeat."""
     *_, whole_step = cpu
     batches = 1 if name == whole_step else args.batches
     return {

@@ -1,11 +1,13 @@
-"""Peak memory of training by the number of peers: growth of a fresh process, of Linux.
+"""Measures the peak memory of training against the number of peers K; Linux only.
 
-From the repository's root: `python -m benchmarks.memory`.
+Example, from the root of the repository:
+  python -m benchmarks.memory --cohorts=1,2 --kinds=sequential,literal
 
-Each measurement is a new process, which imports TensorFlow, notes its resident memory, builds K
-peers, makes a few steps, and reports its peak above what it noted. A recorded pass keeps its
-activations until its peer's update: both updates of a cohort keep those of all peers at once, the
-literal Algorithm 1 those of one. `K alone` is K times a single peer's growth.
+Each measurement has a new process. It imports TensorFlow, reads its resident memory, builds K
+peers, makes a few steps, and reports how far its peak lies above the first reading. A recorded
+forward pass keeps its activations until its peer's update. Both updates of a cohort therefore keep
+the activations of all peers at once; the literal Algorithm 1 keeps those of one. `K alone` is K
+times the growth of a single peer.
 """
 
 import argparse
@@ -25,10 +27,10 @@ COLUMNS = ("K", "step", "parameters, MB", "peak growth, MB (range)", "growth / K
 def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
-    asked = list(itertools.product(args.cohorts, args.kinds))
-    growths: dict[tuple[int, str], list[dict]] = {case: [] for case in asked}
-    for _, case in itertools.product(range(args.repeats), asked):
-        growths[case].append(_in_a_fresh_process(args, *case))
+    cases = list(itertools.product(args.cohorts, args.kinds))
+    growths: dict[tuple[int, str], list[dict]] = {case: [] for case in cases}
+    for _, case in itertools.product(range(args.repeats), cases):
+        growths[case].append(_in_a_new_process(args, *case))
     samples = [
         {
             "peers": peers,
@@ -46,23 +48,32 @@ def main(argv: Sequence[str]):
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("memory", __doc__, repeats=3)
-    parser.add_argument("--net", default="resnet32", help="network of every peer")
-    parser.add_argument("--cohorts", type=harness.sizes, default="1,2,3,4", help="from K = 1")
-    parser.add_argument("--kinds", type=harness.names, default=",".join(KINDS), help="of a step")
-    parser.add_argument("--steps", type=harness.positive, default=3, help="in each process")
+    kinds = ",".join(KINDS)
+    parser.add_argument(
+        "--net", type=harness.network, default="resnet32", help="network of every peer"
+    )
+    parser.add_argument(
+        "--cohorts", type=harness.sizes, default="1,2,3,4", help="numbers of peers K, 1 included"
+    )
+    parser.add_argument("--kinds", type=harness.names, default=kinds, help="kinds of a step")
+    parser.add_argument(
+        "--steps", type=harness.positive, default=3, help="training steps of each process"
+    )
     args = parser.parse_args(argv)
-    if 1 not in args.cohorts or not set(args.kinds) <= set(KINDS):
-        parser.error(f"--cohorts must have 1 among them; --kinds are {', '.join(KINDS)}")
+    if 1 not in args.cohorts:
+        parser.error("--cohorts must contain 1: the others are compared with a single peer")
+    if not set(args.kinds) <= set(KINDS):
+        parser.error(f"--kinds must be some of {kinds}")
     return args
 
 
-def _in_a_fresh_process(args: argparse.Namespace, peers: int, kind: str) -> dict:
+def _in_a_new_process(args: argparse.Namespace, peers: int, kind: str) -> dict:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(measure, args, peers, kind).result()
 
 
 def measure(args: argparse.Namespace, peers: int, kind: str) -> dict:
-    """Growth of this process's peak memory by building and training K peers, bytes."""
+    """Growth of this process's peak memory while K peers are built and trained, in bytes."""
     from benchmarks import step
     from dml_tf import networks
     from dml_tf.runs import quiet
@@ -79,28 +90,32 @@ def measure(args: argparse.Namespace, peers: int, kind: str) -> dict:
 
 
 def resident(field: str) -> int:
-    """Resident memory of this process in bytes: `VmRSS` now, `VmHWM` at its peak."""
+    """Resident memory of this process in bytes: `VmRSS` is the present, `VmHWM` the peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {field}; this benchmark needs Linux.")
+    raise RuntimeError(f"/proc/self/status has no {field}. This benchmark needs Linux.")
 
 
 def compare(samples: Sequence[dict]) -> list[dict]:
-    """Rows of the table; a kind's growth for one peer is the unit of its others."""
-    median = {(s["peers"], s["contender"]): harness.median(s["growth_bytes"]) for s in samples}
-    return [
-        {
-            "peers": (peers := sample["peers"]),
-            "contender": (kind := sample["contender"]),
-            "parameter_bytes": sample["parameter_bytes"],
-            "growth_bytes": median[peers, kind],
-            "growth_bytes_range": [min(sample["growth_bytes"]), max(sample["growth_bytes"])],
-            "bound_bytes": peers * median[1, kind],
-            "growth_over_bound": median[peers, kind] / (peers * median[1, kind]),
-        }
-        for sample in samples
-    ]
+    """Rows of the table; K peers are compared with K times a single peer of the same kind."""
+    one = {s["contender"]: harness.median(s["growth_bytes"]) for s in samples if s["peers"] == 1}
+    rows = []
+    for sample in samples:
+        growth = harness.median(sample["growth_bytes"])
+        bound = sample["peers"] * one[sample["contender"]]
+        rows.append(
+            {
+                "peers": sample["peers"],
+                "contender": sample["contender"],
+                "parameter_bytes": sample["parameter_bytes"],
+                "growth_bytes": growth,
+                "growth_bytes_range": [min(sample["growth_bytes"]), max(sample["growth_bytes"])],
+                "bound_bytes": bound,
+                "growth_over_bound": growth / bound,
+            }
+        )
+    return rows
 
 
 def _cells(row: dict) -> list[str]:

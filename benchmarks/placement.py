@@ -1,13 +1,17 @@
-"""Times a simultaneous pair as two processes of a thread each against one process of two threads.
+"""Times one step of a simultaneous pair, in one process and in two processes.
 
-From the repository's root: `python -m benchmarks.placement`.
+Example, from the root of the repository:
+  python -m benchmarks.placement --net=resnet32 --threads=2
 
-Three ways to make one step of two equal networks on two cores: both peers in one process, whose
-TensorFlow has two threads; a peer in each of two processes of one thread, which exchange posteriors
-by TensorFlow's collectives; and the same two processes without mutual learning, each its network
-alone, which is the bound: the slower peer's step with nothing to exchange. The processes stay
-alive and take turns, so that other load meets all ways alike. Wall-clock runs from the order to
-start until the last process is done; CPU time is that of all threads of the processes at work.
+There are three ways to make one step of two equal networks:
+1. both peers in one process, with all threads;
+2. one peer in each of two processes, with half of the threads each. The processes exchange
+   posteriors by TensorFlow's collectives;
+3. the same two processes without mutual learning. This is the bound: nothing is exchanged.
+
+The processes stay alive and take turns, so that other load on the machine meets all three ways.
+Wall-clock is measured from the order to start until the last process is done. CPU time is that of
+all threads of the processes at work.
 """
 
 import argparse
@@ -17,19 +21,21 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 
 import numpy as np
 
 from benchmarks import harness
-from dml_tf.runs import build, config, quiet
+from dml_tf.data import Split, Splits
+from dml_tf.runs import config, quiet
 
 CLASSES = 100
-TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
+TRAINING_IMAGES = 50_000  # of CIFAR-100: the schedule counts in epochs
 
-# Name in the record -> row of the table, and which of the processes work.
+# Name in the record -> row of the table, and the processes that work.
 CONTENDERS = {
     "one_process": ("one process, all threads", (0,)),
     "two_processes": ("two processes, half of the threads each", (1, 2)),
@@ -41,28 +47,13 @@ COLUMNS = ("step", "wall-clock, ms (quartiles)", "CPU, ms", "wall-clock / one pr
 def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
-    context, ends, processes = multiprocessing.get_context("spawn"), [], []
-    for place in range(3):  # the one, then the two
-        ours, theirs = context.Pipe()
-        processes.append(
-            context.Process(target=serve, args=(theirs, args, place, addresses), daemon=True)
-        )
-        processes[-1].start()
-        theirs.close()
-        ends.append(ours)
-    received = [end.recv() for end in ends][-1]
-    contenders = {
-        name: partial(order, name, [ends[place] for place in at_work])
-        for name, (_, at_work) in CONTENDERS.items()
-    }
-    cpu, wall = harness.in_turns(contenders, args.repeats)
-    for end, process in zip(ends, processes, strict=True):
-        end.send(None)
-        process.join()
+    with processes(args) as ends:
+        received = [end.recv() for end in ends][-1]
+        contenders = {
+            name: partial(order, name, [ends[place] for place in at_work])
+            for name, (_, at_work) in CONTENDERS.items()
+        }
+        cpu, wall = harness.in_turns(contenders, args.repeats)
     record = harness.record(
         "placement",
         argv,
@@ -75,22 +66,50 @@ def main(argv: Sequence[str]):
         f"A simultaneous pair of {args.net}, of which each process receives {received:,} bytes a "
         "step"
     )
-    harness.finish(record, title, [harness.table(COLUMNS, map(_cells, record["rows"]))], args.out)
+    table = harness.table(COLUMNS, map(_cells, record["rows"]))
+    harness.finish(record, title, [table], args.out)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("placement", __doc__, repeats=16)
-    parser.add_argument("--net", default="resnet32", help="a network's name")
+    parser.add_argument(
+        "--net", type=harness.network, default="resnet32", help="network of both peers"
+    )
     parser.set_defaults(threads=2)
     args = parser.parse_args(argv)
     if args.threads % 2:
-        parser.error(f"--threads={args.threads} cannot be shared by two processes")
+        parser.error(f"--threads={args.threads} is odd: two processes share the threads evenly")
     return args
 
 
+@contextmanager
+def processes(args: argparse.Namespace) -> Iterator[list[Connection]]:
+    """Context with three running processes: the one, then the two; yields their connections."""
+    spawn, addresses, ends, started = multiprocessing.get_context("spawn"), _addresses(), [], []
+    for place in range(3):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=serve, args=(theirs, args, place, addresses), daemon=True)
+        process.start()
+        theirs.close()
+        ends.append(ours)
+        started.append(process)
+    yield ends
+    for end, process in zip(ends, started, strict=True):
+        end.send(None)
+        process.join()
+
+
+def _addresses() -> list[str]:
+    """Two free addresses of this machine."""
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
+
+
 def serve(connection: Connection, args: argparse.Namespace, place: int, addresses: list[str]):
-    """One process: makes steps when it is told to, and says how long they took."""
+    """Work of one process: makes each step that it receives the name of, and sends its CPU time."""
     if place:
         cluster = {"worker": addresses}
         task = {"type": "worker", "index": place - 1}
@@ -105,45 +124,37 @@ def serve(connection: Connection, args: argparse.Namespace, place: int, addresse
 
 
 def contenders(args: argparse.Namespace, is_worker: bool) -> tuple[dict[str, Callable], int]:
-    """What a process does: name -> a call that makes one step; and the bytes that it receives."""
-    import tensorflow as tf
-
-    from dml_tf import data
+    """Name -> function that makes one step in this process; and the bytes that it receives."""
+    from benchmarks import step
+    from dml_tf.runs.build import build_cohort
     from dml_tf.runs.parallel import placement
 
     pair = config.load(
         dataset="cifar100", net=(args.net,), cohort=2, update="simultaneous",
         batch_size=args.batch_size, placement="peers" if is_worker else "one",
     )  # fmt: skip
-    here = placement.arrange(pair)
-    # Noise: what images show does not change a step's work. No memory is taken for all of them.
-    shape = (args.image_size, args.image_size, 3)
-    pixels = np.broadcast_to(np.zeros((), np.uint8), (TRAINING_IMAGES, *shape))
-    split = data.Split(pixels, np.zeros(TRAINING_IMAGES, np.int64))
-    names = tuple(map(str, range(CLASSES)))
-    splits = data.Splits("noise", split, None, split, CLASSES, names, np.ones(3), np.ones(3))
-    rng = np.random.default_rng(0)
-    images = tf.constant(rng.normal(size=(args.batch_size, *shape)).astype("float32"))
-    labels = tf.constant(rng.integers(CLASSES, size=args.batch_size))
-
-    def step(cohort) -> Callable:
-        return tf.function(cohort.train_step, autograph=False).get_concrete_function(
-            (images, labels)
-        )
-
-    cohort = build.build_cohort(pair, splits, here)
-    received = here.bytes_per_step(cohort, args.batch_size, CLASSES)
-    together = step(cohort)
+    place = placement.arrange(pair)
+    splits, batch = _empty_splits(args.image_size), step.make_batch(args)
+    cohort = build_cohort(pair, splits, place)
+    received = place.bytes_per_step(cohort, args.batch_size, CLASSES)
+    together = step.traced(cohort, batch)
     if not is_worker:
-        return {"one_process": lambda: together((images, labels))}, received
+        return {"one_process": together}, received
     single = pair.replace(placement="one", cohort=1, net=(args.net,), method="independent")
-    alone = step(build.build_cohort(single, splits))
-    calls = {"two_processes": lambda: together((images, labels))}
-    return calls | {"alone": lambda: alone((images, labels))}, received
+    alone = step.traced(build_cohort(single, splits), batch)
+    return {"two_processes": together, "alone": alone}, received
+
+
+def _empty_splits(size: int) -> Splits:
+    """Splits of the size of CIFAR-100, for the schedule; they take no memory."""
+    pixels = np.broadcast_to(np.zeros((), np.uint8), (TRAINING_IMAGES, size, size, 3))
+    split = Split(pixels, np.zeros(TRAINING_IMAGES, np.int64))
+    names = tuple(map(str, range(CLASSES)))
+    return Splits("empty", split, None, split, CLASSES, names, np.ones(3), np.ones(3))
 
 
 def order(name: str, ends: Sequence[Connection]) -> tuple[float, float]:
-    """CPU time and wall-clock, in seconds, of a step that some of the processes make."""
+    """CPU time and wall-clock, in seconds, of one step by the processes at `ends`."""
     started = time.perf_counter()
     for end in ends:
         end.send(name)
@@ -151,7 +162,7 @@ def order(name: str, ends: Sequence[Connection]) -> tuple[float, float]:
 
 
 def compare(name: str, cpu: harness.Samples, wall: harness.Samples) -> dict:
-    """Row of the table: medians, and the medians of the ratios within a repeat."""
+    """Row of the table: medians, and median ratios within a repeat."""
     return {
         "contender": name,
         "wall_s": harness.median(wall[name]),

@@ -1,8 +1,7 @@
-"""Deep mutual learning as one would write it in PyTorch: the other side of `pytorch_step`.
+"""Deep mutual learning in plain PyTorch, with which `pytorch_step` compares.
 
-ResNet and MobileNet for small images, with `dml_tf.networks`' layers and number of parameters, and
-a step of K peers with the paper's settings for CIFAR-100 (Sec. 4.1). Nothing here is imported
-without PyTorch.
+ResNet and MobileNet for small images have the layers and parameter counts of `dml_tf.networks`. The
+step of K peers has the paper's settings for CIFAR-100 (Sec. 4.1). This module needs PyTorch.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ Peers = Sequence[tuple[nn.Module, torch.optim.Optimizer]]
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut without parameters (He et al. 2016, option A)."""
+    """Residual block: two convolutions, and a shortcut without parameters (option A)."""
 
     def __init__(self, channels: int, filters: int, stride: int):
         super().__init__()
@@ -29,7 +28,7 @@ class Block(nn.Module):
         self.second_norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps `(batch, channels, height, width)` to the next ones."""
+        """Maps images `(batch, channels, height, width)` to maps of the block's size."""
         residual = F.relu(self.first_norm(self.first(x)))
         residual = self.second_norm(self.second(residual))
         if self.stride > 1:
@@ -50,7 +49,7 @@ def resnet(depth: int, width: int, classes: int) -> nn.Sequential:
 
 
 def mobilenet(width: float, classes: int) -> nn.Sequential:
-    """MobileNet with the strides of `dml_tf.networks` for small images."""
+    """MobileNet with the strides that `dml_tf.networks` uses for small images."""
     blocks = [(64, 1), (128, 1), (128, 1), (256, 2), (256, 1), (512, 2)]
     blocks += [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
 
@@ -76,7 +75,7 @@ def _classified(layers: list[nn.Module], channels: int, classes: int) -> nn.Sequ
 
 
 def build(name: str, classes: int) -> nn.Sequential:
-    """A network by its name in `dml_tf.networks`: `resnet32`, `resnet8:4`, `mobilenet:0.5`."""
+    """A network by its name in `dml_tf.networks`, such as `resnet8:4` or `mobilenet:0.5`."""
     label, _, width = name.partition(":")
     if label == "mobilenet":
         return mobilenet(float(width or 1), classes)
@@ -92,7 +91,7 @@ def sgd(network: nn.Module) -> torch.optim.SGD:
 
 
 def loss(logits: Tensor, peers: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Cross-entropy, and the mean of the peers' divergences (Eq. 10) where there are any."""
+    """Cross-entropy, plus the mean divergence of the peers, Eq. (10), if there are any."""
     value = F.cross_entropy(logits, labels)
     if peers:
         log_q = F.log_softmax(logits, dim=1)
@@ -103,13 +102,13 @@ def loss(logits: Tensor, peers: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def independent(peers: Peers, images: Tensor, labels: Tensor):
-    """A step of every peer by itself."""
+    """A step of every peer, without mutual learning."""
     for network, optimizer in peers:
         _update(optimizer, loss(network(images), [], labels))
 
 
 def plain(peers: Peers, images: Tensor, labels: Tensor):
-    """Algorithm 1 the obvious way: each student's turn runs it and all its peers anew."""
+    """Algorithm 1, the obvious way: for each student's update all peers are run again."""
     for k, (network, optimizer) in enumerate(peers):
         logits = network(images)
         with torch.no_grad():
@@ -118,13 +117,13 @@ def plain(peers: Peers, images: Tensor, labels: Tensor):
 
 
 def cheap(peers: Peers, images: Tensor, labels: Tensor):
-    """Algorithm 1 as `dml_tf.Cohort` does it: recorded passes, and a refresh after each update."""
+    """Algorithm 1 as in `dml_tf.Cohort`: recorded passes, and a refresh after each update."""
     recorded = [network(images) for network, _ in peers]
     current = [logits.detach() for logits in recorded]
     for k, (network, optimizer) in enumerate(peers):
         _update(optimizer, loss(recorded[k], current[:k] + current[k + 1 :], labels))
         if k + 1 < len(peers):
-            with torch.no_grad(), _averages_kept(network):
+            with torch.no_grad(), _fixed_averages(network):
                 current[k] = network(images)
 
 
@@ -135,8 +134,8 @@ def _update(optimizer: torch.optim.Optimizer, value: Tensor):
 
 
 @contextlib.contextmanager
-def _averages_kept(network: nn.Module) -> Iterator[None]:
-    """Batch statistics that leave BatchNorm's running averages where they are."""
+def _fixed_averages(network: nn.Module) -> Iterator[None]:
+    """Context in which BatchNorm uses batch statistics and does not change its averages."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -158,7 +157,7 @@ STEPS: dict[str, Callable[[Peers, Tensor, Tensor], None]] = {
 def prepare(
     name: str, *, peers: int, batch_size: int, image_size: int, classes: int, threads: int
 ) -> tuple[int, dict[str, Call]]:
-    """Parameters of a network, and what makes one step of each kind, in both memory formats."""
+    """Parameters of a network, and functions that make one step, of each kind and memory format."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     labels = torch.randint(classes, (batch_size,))

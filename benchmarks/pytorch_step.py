@@ -1,12 +1,13 @@
-"""Times the training step of mutual learning here and in PyTorch, side by side.
+"""Times the training step of mutual learning in dml_tf and in PyTorch.
 
-From the repository's root: `python -m benchmarks.pytorch_step`; needs PyTorch, a CPU build of which
-will do (`requirements-benchmarks.txt`).
+Example, from the root of the repository:
+  python -m pip install -r requirements-benchmarks.txt
+  python -m benchmarks.pytorch_step --nets=resnet32
 
-Same networks, batch, threads and optimizer, on noise. Each library has a process of its own, which
-waits while the other one is timed; they take turns in each repeat. PyTorch's step is written in the
-same cheap form as ours, and plainly, with a pass for every prediction and every gradient; each in
-both of its memory formats.
+Both libraries have the same networks, batch, threads and optimizer, and train on noise. Each has
+its own process, which waits while the other is timed; they take turns. The PyTorch step is written
+in two forms: with recorded passes as in dml_tf, and plainly, with one pass for each prediction and
+each gradient. Each form is timed in both memory formats of PyTorch.
 """
 
 import argparse
@@ -64,8 +65,10 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("pytorch_step", __doc__, repeats=16)
-    parser.add_argument("--nets", type=_nets, default="resnet32,mobilenet", help="both have these")
-    parser.add_argument("--peers", type=harness.positive, default=2, help="K")
+    parser.add_argument(
+        "--nets", type=_nets, default="resnet32,mobilenet", help="resnet<6n+2> or mobilenet"
+    )
+    parser.add_argument("--peers", type=harness.positive, default=2, help="number of peers K")
     return parser.parse_args(argv)
 
 
@@ -73,24 +76,24 @@ def _nets(text: str) -> list[str]:
     nets = harness.names(text)
     for net in nets:
         if not re.fullmatch(r"resnet\d+(:\d+)?|mobilenet(:[\d.]+)?", net):
-            raise argparse.ArgumentTypeError(f"{net!r} is no resnet<6n+2> and no mobilenet")
+            raise argparse.ArgumentTypeError(f"{net!r} is neither resnet<6n+2> nor mobilenet")
     return nets
 
 
 def measure(args: argparse.Namespace, net: str) -> tuple[harness.Samples, harness.Samples]:
-    """CPU time and wall-clock of every contender on one network, seconds in each repeat."""
+    """CPU time and wall-clock of every contender on one network, in seconds."""
     with _library("tf", args, net) as ours, _library("torch", args, net) as theirs:
         sides = {"tf": ours, "torch": theirs}
         sizes = [side.submit(_parameters).result() for side in sides.values()]
         if sizes[0] != sizes[1]:
-            raise RuntimeError(f"{net} has {sizes[0]} parameters here, {sizes[1]} in PyTorch.")
+            raise RuntimeError(f"{net} has {sizes[0]} parameters in dml_tf, {sizes[1]} in PyTorch.")
         ask = {name: sides[name.partition("_")[0]] for name in CONTENDERS}
         contenders = {name: partial(_ask, side, name) for name, side in ask.items()}
         return harness.in_turns(contenders, args.repeats)
 
 
 def _library(library: str, args: argparse.Namespace, net: str) -> ProcessPoolExecutor:
-    """A process of its own for one library."""
+    """A new process for one library."""
     spawn = multiprocessing.get_context("spawn")
     prepare = {"tf": _prepare_tf, "torch": _prepare_torch}[library]
     return ProcessPoolExecutor(1, spawn, initializer=prepare, initargs=(args, net))
@@ -100,7 +103,7 @@ def _ask(side: ProcessPoolExecutor, name: str) -> tuple[float, float]:
     return side.submit(_time, name).result()
 
 
-_prepared: dict = {}  # in a library's process: its steps, and its networks' size
+_prepared: dict = {}  # in a library's process: the steps, and the network's parameters
 
 
 def _prepare_torch(args: argparse.Namespace, net: str):
@@ -140,7 +143,7 @@ def _time(name: str) -> tuple[float, float]:
 
 
 def compare(net: str, peers: int, cpu: harness.Samples, wall: harness.Samples) -> list[dict]:
-    """Rows of the table for one network; a ratio is the median of those within a repeat."""
+    """Rows of the table for one network; a ratio is the median of the ratios within a repeat."""
     return [
         {
             "net": net,
@@ -156,7 +159,7 @@ def compare(net: str, peers: int, cpu: harness.Samples, wall: harness.Samples) -
 
 
 def _ours(name: str) -> str:
-    """Our step that does what a contender does."""
+    """The dml_tf step with which a contender is compared."""
     return "tf_independent" if "independent" in name else OURS
 
 

@@ -1,40 +1,39 @@
-"""The cost of the re-identification protocol at Market-1501's size, on one thread.
+"""Measures the cost of the re-identification protocol at Market-1501's size, on one thread.
 
-`dml_tf.reid.evaluate` against the straightforward way: all distances at once, each row of them
-sorted in full. Features are drawn about a centre for each identity, with little noise as of a good
-network and with much as of a poor one: how much there is to place depends on how far the farthest
-good image is. Medians over interleaved repeats; peak memory in a call of its own, as NumPy reports
-it, without the features themselves.
+Example, from the root of the repository:
+  python -m benchmarks.reid --repeats=5 --out=results/benchmarks/reid.json
 
-    python -m benchmarks.reid [--repeats=5] [--out=results/benchmarks/reid.json]
+`dml_tf.reid.evaluate` is compared with the obvious way: all distances at once, with every row
+sorted. Each identity has a random centre; its features are the centre plus noise. Little noise
+stands for a good network, much noise for a poor network. The farther away the good images are, the
+more images must be ranked. Times are medians of interleaved repeats. Peak memory is that of one
+more call, as NumPy reports it, without the features.
 """
 
-import argparse
 import itertools
-import platform
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import threadpoolctl
 
 from benchmarks import harness
 from dml_tf import reid
-from dml_tf.runs import records
+from dml_tf.runs import quiet, records
 
 DIMENSIONS = (128, 1024)
-# Cosine of two images of one identity, in standard deviations of that of two unrelated images.
+# Cosine of two images of one identity, in standard deviations of the cosine of unrelated images.
 FEATURES = {"good": 3.7, "poor": 1.5}
 QUERIES, IDENTITIES, CAMERAS = 3368, 750, 6
 GALLERY, DISTRACTORS, JUNK = 19732, 2798, 3819
+COLUMNS = ("dim", "features", "mAP", "method", "CPU s", "less the product", "wall s", "peak MB")
 FAST, PLAIN, PRODUCT = "`dml_tf.reid.evaluate`", "all distances, `argsort`", "matrix product alone"
 
 
 def labels(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Pids and camids of queries and gallery, each query's identity and camera its own."""
+    """Pids and camids of queries and gallery; no two queries share identity and camera."""
     pairs = rng.permutation(IDENTITIES * CAMERAS)[:QUERIES]
     pids = np.concatenate([
         rng.integers(1, IDENTITIES + 1, GALLERY - DISTRACTORS - JUNK),
@@ -46,7 +45,7 @@ def labels(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 
 def features(rng: np.random.Generator, pids: np.ndarray, centres: np.ndarray, deviations: float):
-    """Features `(images, dim)`, float32; junk and distractors have centres of their own."""
+    """Features `(images, dim)`, float32; each junk image and each distractor has its own centre."""
     dim = centres.shape[1]
     noise = np.float32((dim**0.5 / deviations - 1) ** 0.5)
     own = rng.standard_normal((len(pids), dim), np.float32)
@@ -55,7 +54,7 @@ def features(rng: np.random.Generator, pids: np.ndarray, centres: np.ndarray, de
 
 
 def argsort_everything(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
-    """The protocol as most write it: every row of one large matrix sorted in full."""
+    """The protocol, the obvious way: one matrix of all distances, with every row sorted."""
     q = q / np.linalg.norm(q, axis=1, keepdims=True)
     g = g / np.linalg.norm(g, axis=1, keepdims=True)
     order = np.argsort(2 - 2 * q @ g.T, axis=1, kind="stable")
@@ -72,7 +71,7 @@ def argsort_everything(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, fl
 
 
 def product(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
-    """The matrix product that no evaluator can do without, in blocks as `evaluate` makes it."""
+    """The matrix product that every way needs, in blocks as in `evaluate`."""
     g = g[g_pids != reid.JUNK]
     for start in range(0, len(q), 256):
         q[start : start + 256] @ g.T
@@ -97,39 +96,26 @@ def measure(repeats: int, functions: dict[str, Callable], arguments: tuple) -> d
     return measured
 
 
-def machine() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, one thread, NumPy {np.__version__}"
-
-
 def main(argv: Sequence[str]):
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the median")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    options = parser.parse_args(argv)
-    print(f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine()}; "
-          f"medians of {options.repeats}.\n")  # fmt: skip
-    print("| dim | features | mAP | method | CPU s | less the product | wall s | peak MB |")
-    print("|---:|---|---:|---|---:|---:|---:|---:|", flush=True)
+    """Measures, prints the table and writes the record."""
+    args = harness.parser("reid", __doc__, repeats=5, has_batches=False).parse_args(argv)
+    quiet.import_tensorflow(threads=1)  # for the machine's name
+    machine = f"{records.machine()}, one thread, NumPy {np.__version__}"
+    print(
+        f"{QUERIES:,} queries, {GALLERY:,} gallery images; {machine}; medians of {args.repeats}.\n"
+    )
     rows = []
     for dim, (name, deviations) in itertools.product(DIMENSIONS, FEATURES.items()):
-        for row in compare(dim, deviations, options.repeats):
+        for row in compare(dim, deviations, args.repeats):
             rows.append({"dim": dim, "features": name, **row})
-            print(f"| {dim} | {name} | {100 * row['mAP']:.1f}% | {row['method']} | "
-                  f"{row['cpu_s']:.2f} | {row['cpu_s_less_product']:.2f} | {row['wall_s']:.2f} | "
-                  f"{row['peak_mb']:.0f} |", flush=True)  # fmt: skip
-    if options.out:
-        command = f"python -m benchmarks.reid --repeats={options.repeats}"
-        about = {"command": command, "machine": machine(), "repeats": options.repeats}
-        records.write({**about, "rows": rows}, options.out)
+    print(harness.table(COLUMNS, map(_cells, rows)))
+    if args.out:
+        record = harness.record("reid", argv, args, repeats=args.repeats, rows=rows)
+        records.write(record | {"machine": machine}, args.out)
 
 
 def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
-    """All methods on the same features; each is a row of the table."""
+    """Rows of the table: all methods on the same features."""
     rng = np.random.default_rng(0)
     q_pids, q_camids, g_pids, g_camids = labels(rng)
     centres = rng.standard_normal((IDENTITIES + 1, dim), np.float32)
@@ -138,8 +124,8 @@ def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
     functions = {PRODUCT: product, FAST: reid.evaluate, PLAIN: argsort_everything}
     measured = measure(repeats, functions, (q, q_pids, q_camids, g, g_pids, g_camids))
     fast, plain = (measured[method][3]["mAP"] for method in (FAST, PLAIN))
-    if abs(fast - plain) > 1e-5:  # products in other blocks round otherwise: a few ranks move
-        raise RuntimeError(f"The two methods disagree: {fast}, {plain}.")
+    if abs(fast - plain) > 1e-5:  # products of other blocks round differently: a few ranks change
+        raise RuntimeError(f"The two methods disagree: mAP {fast} and {plain}.")
     return [
         {
             "method": method,
@@ -150,6 +136,19 @@ def compare(dim: int, deviations: float, repeats: int) -> list[dict]:
             "peak_mb": peak / 1e6,
         }
         for method, (cpu, wall, peak, _) in measured.items()
+    ]
+
+
+def _cells(row: dict) -> list[str]:
+    return [
+        str(row["dim"]),
+        row["features"],
+        f"{100 * row['mAP']:.1f}%",
+        row["method"],
+        f"{row['cpu_s']:.2f}",
+        f"{row['cpu_s_less_product']:.2f}",
+        f"{row['wall_s']:.2f}",
+        f"{row['peak_mb']:.0f}",
     ]
 
 

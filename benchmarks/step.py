@@ -1,11 +1,12 @@
-"""Times the training step of mutual learning against independent training and its bound.
+"""Times the training step of mutual learning, and compares it with independent training.
 
-From the repository's root: `python -m benchmarks.step --cohorts=1,2,4 --breakdown`.
+Example, from the root of the repository:
+  python -m benchmarks.step --cohorts=1,2,4 --breakdown
 
-An independent step is one forward and one backward pass a peer; a backward pass counts as two
-forward passes. Both updates of a cohort use each peer's recorded pass for all that needs it; the
-sequential one (Algorithm 1) runs every peer but the last once more, after its update. CPU time is
-that of all threads of this process, user and system.
+An independent step has one forward and one backward pass for each peer. A backward pass counts as
+two forward passes. Both updates of a cohort record one forward pass of each peer, which serves as
+its prediction and for its gradient. The sequential update (Algorithm 1) runs each peer but the last
+once more after its update. CPU time is that of all threads of this process, user and system.
 """
 
 import argparse
@@ -20,20 +21,21 @@ import tensorflow as tf
 from benchmarks import harness
 from benchmarks.harness import Call, Samples
 from dml_tf import Cohort, networks
-from dml_tf.method import losses, optimizers
+from dml_tf.method import losses
 from dml_tf.runs import config, quiet
+from dml_tf.runs.build import optimizer
 
 CLASSES = 100
-TRAINING_IMAGES = 50_000  # CIFAR-100's: the schedule counts in epochs
+TRAINING_IMAGES = 50_000  # of CIFAR-100: the schedule counts in epochs
 
-# Name in the record -> row of the table, and forward passes' worth of work for K peers.
+# Name in the record -> row of the table, and the work for K peers in forward passes.
 CONTENDERS = {
     "independent": ("(a) independent, one graph", lambda peers: 3 * peers),
     "separate": ("(b) independent, a graph each", lambda peers: 3 * peers),
     "simultaneous": ("simultaneous", lambda peers: 3 * peers),
     "sequential": ("sequential (Algorithm 1)", lambda peers: 4 * peers - 1),
-    # One pass for each gradient and each prediction; TensorFlow drops the two that nobody uses,
-    # the first peer's before and the last peer's after its update.
+    # One pass for each gradient and each prediction. TensorFlow drops two predictions that nothing
+    # uses: the first peer's before its update, and the last peer's after its update.
     "literal": ("(c) literal Algorithm 1", lambda peers: 5 * peers - 2),
 }
 
@@ -48,7 +50,7 @@ STEP_COLUMNS = (
     "CPU / (b)",
     "wall-clock / (a)",
 )
-# Key in the record -> column, percent of (a)'s CPU time: of one peer's, then of all peers'.
+# Key in the record -> column: percent of (a)'s CPU time, for one peer, then for all peers.
 PART_COLUMNS = {
     "forward": "forward, % of a peer's step (bound: 33.3)",
     "backward": "backward (66.7)",
@@ -62,25 +64,27 @@ PART_COLUMNS = {
 
 
 class Literal(Cohort):
-    """Algorithm 1 as printed: a forward pass for each prediction, another for each gradient."""
+    """Algorithm 1 as printed: one forward pass for each prediction, another for each gradient."""
 
     def train_step(self, data) -> dict[str, tf.Tensor]:
-        """One mini-batch, `(images, labels)`, for every peer; returns the metrics so far."""
+        """One mini-batch, `(images, labels)`; returns the metrics."""
         images, labels = data
-        predictions = [self._predict(k, images) for k in self.students]
-        for k, optimizer in enumerate(self.optimizers):
+        predictions = [_predict(network, images) for network in self.networks]
+        for k, (network, sgd) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             peers = predictions[:k] + predictions[k + 1 :]
             with tf.GradientTape() as tape:
-                own = self.peers[k].outputs(images, training=True)
-                loss = self._student_loss(k, own, peers, labels, optimizer.iterations)
-            variables = self.networks[k].trainable_variables
-            optimizer.apply(tape.gradient(loss, variables), variables)
-            predictions[k] = self._predict(k, images)
+                own = network(images, training=True)
+                loss = self._student_loss(k, own, peers, labels, sgd.iterations)
+            variables = network.trainable_variables
+            sgd.apply(tape.gradient(loss, variables), variables)
+            predictions[k] = _predict(network, images)
         return self.get_metrics_result()
 
-    def _predict(self, k: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        with keras.StatelessScope():
-            return self.peers[k].outputs(images, training=True)
+
+def _predict(network: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """A prediction with batch statistics that leaves BatchNorm's averages unchanged."""
+    with keras.StatelessScope():
+        return network(images, training=True)
 
 
 def main(argv: Sequence[str]):
@@ -108,19 +112,14 @@ def main(argv: Sequence[str]):
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("step", __doc__, repeats=16)
-    parser.add_argument("--net", default="resnet32", help=networks.NAMES)
+    parser.add_argument("--net", type=harness.network, default="resnet32", help=networks.NAMES)
     parser.add_argument("--cohorts", type=harness.sizes, default="1,2,4", help="numbers of peers K")
-    parser.add_argument("--breakdown", action="store_true", help="time the parts of a step, too")
-    args = parser.parse_args(argv)
-    try:
-        networks.parse(args.net)
-    except ValueError as error:
-        parser.error(f"--net: {error}")
-    return args
+    parser.add_argument("--breakdown", action="store_true", help="also time the parts of a step")
+    return parser.parse_args(argv)
 
 
 def measure(args: argparse.Namespace, peers: int) -> tuple[Samples, Samples]:
-    """CPU time and wall-clock of every contender and part, seconds in each repeat."""
+    """CPU time and wall-clock of every contender and part, in seconds."""
     batch = make_batch(args)
     calls = {name: contender(args, peers, batch, name) for name in CONTENDERS}
     if args.breakdown:
@@ -129,12 +128,12 @@ def measure(args: argparse.Namespace, peers: int) -> tuple[Samples, Samples]:
 
 
 def timed(call: Call) -> partial:
-    """What measures a call; an accelerator may still be at work when it returns."""
+    """A function that measures a call; it waits for an accelerator to finish."""
     return partial(harness.timed, call, tf.test.experimental.sync_devices)
 
 
 def make_batch(args: argparse.Namespace) -> tuple[tf.Tensor, tf.Tensor]:
-    """Noise and labels of a mini-batch: what they show does not change a step's work."""
+    """Noise and labels of a mini-batch: what images show does not change the time."""
     rng = np.random.default_rng(0)
     shape = (args.batch_size, args.image_size, args.image_size, 3)
     images = rng.normal(size=shape).astype("float32")
@@ -144,7 +143,7 @@ def make_batch(args: argparse.Namespace) -> tuple[tf.Tensor, tf.Tensor]:
 def build(
     args: argparse.Namespace, peers: int, cohort_class: type[Cohort] = Cohort, **options
 ) -> Cohort:
-    """A cohort of K equal networks with the paper's settings for CIFAR-100 (Sec. 4.1)."""
+    """A cohort of K copies of `--net` with the paper's settings for CIFAR-100 (Sec. 4.1)."""
     settings = config.load(dataset="cifar100", net=(args.net,))
     nets = [
         networks.build(
@@ -157,12 +156,12 @@ def build(
         for k in range(peers)
     ]
     cohort = cohort_class(nets, **options)
-    cohort.compile(optimizers.build(settings, TRAINING_IMAGES // args.batch_size))
+    cohort.compile(optimizer(settings, TRAINING_IMAGES // args.batch_size))
     return cohort
 
 
 def contender(args: argparse.Namespace, peers: int, batch, name: str) -> Call:
-    """What makes one step of all peers, by the name of its kind."""
+    """A function that makes one step of all peers; `name` is one of `CONTENDERS`."""
     if name == "separate":
         alone = [contender(args, 1, batch, "independent") for _ in range(peers)]
         return lambda: [call() for call in alone]
@@ -172,13 +171,17 @@ def contender(args: argparse.Namespace, peers: int, batch, name: str) -> Call:
         "sequential": {"update": "sequential"},
         "literal": {"cohort_class": Literal},
     }
-    cohort = build(args, peers, **options[name])
+    return traced(build(args, peers, **options[name]), batch)
+
+
+def traced(cohort: Cohort, batch) -> Call:
+    """A function that makes one training step of a cohort, already traced."""
     step = tf.function(cohort.train_step, autograph=False).get_concrete_function(batch)
     return lambda: step(batch)
 
 
 def parts(args: argparse.Namespace, batch) -> dict[str, Call]:
-    """Parts of one peer's step: its forward pass, that and its gradient, and a refresh pass."""
+    """Parts of one peer's step: refresh pass, forward pass, and forward pass with gradient."""
     images, labels = batch
     net = build(args, 1).networks[0]
 
@@ -199,7 +202,7 @@ def parts(args: argparse.Namespace, batch) -> dict[str, Call]:
 
 
 def compare(peers: int, cpu: Samples, wall: Samples) -> list[dict]:
-    """Rows of the table for one cohort size; a ratio is the median of those within a repeat."""
+    """Rows of the table for one K; a ratio is the median of the ratios within a repeat."""
     rows = []
     for name, (_, passes) in CONTENDERS.items():
         ratios, bound = harness.ratios(cpu, name, "independent"), passes(peers) / (3 * peers)
@@ -221,18 +224,14 @@ def compare(peers: int, cpu: Samples, wall: Samples) -> list[dict]:
 
 
 def explain(peers: int, cpu: Samples) -> dict:
-    """What the sequential step's CPU time above its bound is spent on.
-
-    Returns shares of one peer's independent step, then the terms whose sum is `above_bound`.
-    """
+    """Shares of one peer's independent step, then `above_bound` and the terms of its sum."""
     share = {
         part: peers * harness.median(harness.ratios(cpu, part, "independent"))
         for part in ("refresh", "forward", "gradient")
     }
-    above = harness.median(harness.ratios(cpu, "sequential", "independent")) - (4 * peers - 1) / (
-        3 * peers
-    )
-    dear_refresh = (peers - 1) / peers * (share["refresh"] - 1 / 3)
+    bound = (4 * peers - 1) / (3 * peers)
+    above = harness.median(harness.ratios(cpu, "sequential", "independent")) - bound
+    refresh = (peers - 1) / peers * (share["refresh"] - 1 / 3)
     mimicry = harness.median(harness.ratios(cpu, "simultaneous", "independent")) - 1
     return {
         "peers": peers,
@@ -241,9 +240,9 @@ def explain(peers: int, cpu: Samples) -> dict:
         "losses_metrics_optimizer": 1 - share["gradient"],
         "refresh": share["refresh"],
         "above_bound": above,
-        "above_bound_refresh": dear_refresh,
+        "above_bound_refresh": refresh,
         "above_bound_mimicry": mimicry,
-        "above_bound_rest": above - dear_refresh - mimicry,
+        "above_bound_rest": above - refresh - mimicry,
     }
 
 

@@ -1,7 +1,11 @@
-"""CPU time of a training step of each network at each scale, which `run_all.sh` estimates from.
+"""Measures the step times from which `run_all.sh` estimates how long its runs take.
 
-From the repository's root: `python -m benchmarks.step_times`. Pictures of noise, one thread, the
-median of a few steps of a network trained alone. What the record has already is kept.
+Example, from the root of the repository:
+  python -m benchmarks.step_times --steps=5
+
+For each network at each scale this is the median CPU time of a few steps of the network alone, on
+one thread, with noise as images. Times that results/benchmarks/step_times.json already has are
+kept.
 """
 
 import argparse
@@ -13,55 +17,71 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks import harness
 from dml_tf.paper import estimate, plan, scales
 from dml_tf.runs import config, quiet, records
 from dml_tf.runs.config import Config
 
-CHANNELS = {"digits": 1, "fashion_mnist": 1}  # 3 elsewhere
-OWN_SIZE = {"market1501": (160, 64), "imagenet": (224, 224)}  # 32 elsewhere
+CHANNELS = {"digits": 1, "fashion_mnist": 1}  # 3 for other data sets
+OWN_SIZE = {"market1501": (160, 64), "imagenet": (224, 224)}  # 32 for other data sets
 CLASSES = 100
 
 
 def main(argv: Sequence[str]):
-    """Measures what has not been measured yet and writes the record."""
-    parser = argparse.ArgumentParser("python -m benchmarks.step_times", description=__doc__)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each network")
-    options = parser.parse_args(argv)
+    """Measures what has not been measured yet, and writes the record."""
+    args = parse(argv)
     quiet.import_tensorflow(1)
-
     file = estimate.MEASURED
-    known = records.read(file)["seconds"] if file.exists() else {}
-    wanted = {
+    measured = records.read(file)["seconds"] if file.exists() else {}
+    wanted = steps_of_all_runs()
+    measured = {name: seconds for name, seconds in measured.items() if name in wanted}
+    for name, (run, net) in wanted.items():
+        if name not in measured:
+            measured[name] = round(measure(run, net, args.steps), 5)
+            print(f"{name}: {measured[name]} s", flush=True)
+        record = {
+            "command": shlex.join(["python", "-m", "benchmarks.step_times", *argv]),
+            "machine": records.machine(),
+            "seconds": measured,
+        }
+        records.write(record, file)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.step_times",
+        description=__doc__,
+        formatter_class=harness.Help,
+    )
+    parser.add_argument(
+        "--steps", type=harness.positive, default=5, help="timed steps of each network"
+    )
+    return parser.parse_args(argv)
+
+
+def steps_of_all_runs() -> dict[str, tuple[Config, str]]:
+    """Name in the record -> a run and one of its networks, for every step that a run needs."""
+    return {
         estimate.key(run, net): (run, net)
         for scale in scales.BY_NAME.values()
         for run in plan.runs(scale, results_dir="unused", seeds=1)
         for net in run.net
     }
-    known = {name: seconds for name, seconds in known.items() if name in wanted}
-    for name, (run, net) in wanted.items():
-        if name not in known:
-            known[name] = round(measure(run, net, options.steps), 5)
-            print(f"{name}: {known[name]} s", flush=True)
-        record = {
-            "command": shlex.join(["python", "-m", "benchmarks.step_times", *argv]),
-            "machine": records.machine(),
-            "seconds": known,
-        }
-        records.write(record, file)
 
 
 def measure(run: Config, net: str, steps: int) -> float:
-    """Median CPU time of a step of one network, in seconds."""
+    """Median CPU time of one network's step, in seconds."""
     import keras
     import tensorflow as tf
 
     from dml_tf import Cohort, networks
-    from dml_tf.method import optimizers
+    from dml_tf.runs.build import optimizer
 
     size = run.image_size or OWN_SIZE.get(run.dataset, 32)
     shape = (*np.broadcast_to(size, 2).tolist(), CHANNELS.get(run.dataset, 3))
     cohort = Cohort([networks.build(net, num_classes=CLASSES, input_shape=shape)])
-    cohort.compile([optimizers.build(config.load(dataset=run.dataset, net=(net,)), 100)])
+    cohort.compile([optimizer(config.load(dataset=run.dataset, net=(net,)), 100)])
     batch = tf.random.normal((run.batch_size, *shape)), tf.zeros(run.batch_size, tf.int64)
     step = tf.function(cohort.train_step, autograph=False)
     times = []
@@ -70,7 +90,7 @@ def measure(run: Config, net: str, steps: int) -> float:
         step(batch)
         times.append(time.process_time() - start)
     keras.backend.clear_session()
-    return statistics.median(times[2:])  # the first ones trace, and fill caches
+    return statistics.median(times[2:])  # the first two trace the graph and fill caches
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Images a second in training, alone and in a pair, for each of the paper's networks.
+"""Measures images a second in training, for each of the paper's networks, alone and in a pair.
 
-From the repository's root: `python -m benchmarks.throughput`.
+Example, from the root of the repository:
+  python -m benchmarks.throughput --nets=resnet32,mobilenet
 
-Whole steps on images that are ready, without the input pipeline. A pair's image trains both of its
-networks. A pair of equal networks by Algorithm 1 makes 7 passes for the 6 of two networks alone, a
-backward pass counted as two: 7/6 of their CPU time is the bound.
+Whole training steps are timed on prepared batches, without the input pipeline. In a pair, each
+image trains both networks. A backward pass counts as two forward passes. Then a pair makes 7 passes
+in Algorithm 1, and two networks alone make 6: the bound of the ratio of their CPU times is 7/6.
 """
 
 import argparse
@@ -45,18 +46,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("throughput", __doc__, repeats=5)
     nets = ",".join(scales.PAPER_NETWORKS.values())
-    parser.add_argument("--nets", type=harness.names, default=nets, help=networks.NAMES)
-    args = parser.parse_args(argv)
-    try:
-        for net in args.nets:
-            networks.parse(net)
-    except ValueError as error:
-        parser.error(f"--nets: {error}")
-    return args
+    parser.add_argument("--nets", type=harness.networks_list, default=nets, help=networks.NAMES)
+    return parser.parse_args(argv)
 
 
 def measure(args: argparse.Namespace, net: str) -> dict:
-    """CPU time and wall-clock of a step alone and of a pair's, seconds in each repeat."""
+    """CPU time and wall-clock of one network's step and of a pair's, in seconds."""
     of_net = argparse.Namespace(**{**vars(args), "net": net})
     batch = step.make_batch(of_net)
     contenders = {
@@ -70,7 +65,7 @@ def measure(args: argparse.Namespace, net: str) -> dict:
 
 
 def compare(args: argparse.Namespace, sample: dict) -> dict:
-    """A row of the table; a ratio is the median of those within a repeat."""
+    """Row of the table; a ratio is the median of the ratios within a repeat."""
     ratio = harness.median(harness.ratios(sample["cpu_s"], "pair", "independent")) / 2
     return {
         "net": sample["net"],

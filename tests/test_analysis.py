@@ -1,4 +1,4 @@
-"""Figures 4 and 5: noise on weights, posteriors by rank, two peers' features in one picture."""
+"""Figures 4 and 5: noise on weights, posterior mass by rank, and t-SNE of two peers' features."""
 
 import math
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf import Cohort
+from dml_tf import Cohort, networks
 from dml_tf.data import Split, Splits
 from dml_tf.measures import analysis, evaluate
 from dml_tf.runs import build, config, records, train
@@ -42,27 +42,27 @@ def pair(tmp_path_factory):
 # Weight noise
 
 
-def test_without_noise_the_loss_is_the_measured_one(pair):
+def test_without_noise_the_loss_is_the_measured_cross_entropy(pair):
     found = analysis.weight_noise(*pair, sigmas=(0.0,))
     measured = evaluate.measure(pair[0], pair[1].train, pair[1])["peers"]
     assert found["loss"] == {name: [[m["cross_entropy"]]] for name, m in measured.items()}
 
 
-def test_noise_on_a_bias_raises_the_loss_by_what_arithmetic_says(bias_only):
+def test_noise_on_a_bias_raises_the_loss_as_computed_by_hand(bias_only):
     cohort, splits = bias_only
     found = analysis.weight_noise(cohort, splits, sigmas=(0.0, 2.0), draws=2, seed=7)
     assert found["sigma"] == [0.0, 2.0]
     assert found["loss"]["net"][0] == [pytest.approx(math.log(2))]
     for draw in range(2):
         rng = np.random.default_rng([7, draw, 0])
-        rng.standard_normal((1, 2), np.float32)  # the kernel, which meets inputs of 0
+        rng.standard_normal((1, 2), np.float32)  # of the kernel, whose inputs are 0
         first, second = 2 * rng.standard_normal(2, np.float32).astype("float64")
         gap = second - first
         by_hand = (2 * np.log1p(np.exp(gap)) + np.log1p(np.exp(-gap))) / 3
         assert found["loss"]["net"][1][draw] == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_a_draw_has_one_direction_for_all_sigmas(bias_only):
+def test_a_draw_has_the_same_direction_for_all_sigmas(bias_only):
     network = bias_only[0].networks[0]
     moved = []
     for sigma in (1.0, 3.0):
@@ -71,7 +71,7 @@ def test_a_draw_has_one_direction_for_all_sigmas(bias_only):
     np.testing.assert_allclose(moved[1], 3 * moved[0], rtol=1e-6)
 
 
-def test_noise_has_the_deviation_that_was_asked_for_and_spares_batch_norms_statistics():
+def test_noise_has_the_given_deviation_and_leaves_batch_norm_averages_unchanged():
     network = keras.Sequential(
         [keras.Input((100,)), keras.layers.Dense(200), keras.layers.BatchNormalization()]
     )
@@ -83,7 +83,7 @@ def test_noise_has_the_deviation_that_was_asked_for_and_spares_batch_norms_stati
     assert changed == [True, True, True, True, False, False]  # gamma, beta; mean, variance
 
 
-def test_weights_are_the_same_after_noise_and_after_a_failure(pair):
+def test_weights_are_restored_after_noise_and_after_an_error(pair):
     cohort, splits = pair
     before = cohort.get_weights()
     analysis.weight_noise(cohort, splits, sigmas=(0.5,), draws=1)
@@ -94,7 +94,7 @@ def test_weights_are_the_same_after_noise_and_after_a_failure(pair):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_limit_takes_images_from_the_whole_training_set(bias_only):
+def test_a_limit_takes_images_evenly_from_the_training_set(bias_only):
     cohort, _ = bias_only
     splits = splits_of(np.zeros((60, 1, 1, 1)), np.repeat([0, 1], 30))
     cohort.networks[0].layers[-1].bias.assign([1.0, 0.0])
@@ -107,20 +107,7 @@ def test_a_limit_takes_images_from_the_whole_training_set(bias_only):
 # Posterior mass by rank
 
 
-def test_class_1_is_the_true_one_even_where_another_is_more_probable():
-    posteriors = np.array([[0.1, 0.2, 0.7], [0.6, 0.1, 0.3]])
-    by_hand = [(0.2 + 0.6) / 2, (0.7 + 0.3) / 2, (0.1 + 0.1) / 2]
-    np.testing.assert_allclose(analysis.mass_by_rank(posteriors, np.array([1, 0])), by_hand)
-
-
-def test_ranked_mass_sums_to_one_and_falls_from_class_2_on():
-    posteriors = np.random.default_rng(0).dirichlet(np.ones(7), 50)
-    mass = analysis.mass_by_rank(posteriors, np.arange(50) % 7)
-    assert mass.sum() == pytest.approx(1)
-    assert (np.diff(mass[1:]) < 0).all()
-
-
-def test_ranked_mass_leaves_unlabelled_images_out(bias_only):
+def test_ranked_mass_ignores_unlabelled_images(bias_only):
     cohort, splits = bias_only
     cohort.networks[0].layers[-1].bias.assign([np.log(3), 0])
     (mass,) = analysis.ranked_mass(cohort, splits).values()
@@ -130,7 +117,7 @@ def test_ranked_mass_leaves_unlabelled_images_out(bias_only):
 # t-SNE
 
 
-def test_as_many_test_images_of_each_of_the_commonest_classes_are_shown():
+def test_each_of_the_most_frequent_classes_has_the_same_number_of_images():
     labels = np.array([3, 1, 1, 2, 2, 2, 1, 0])
     splits = splits_of(np.arange(8).reshape(-1, 1, 1, 1), labels)
     shown = analysis.choose_test_images(splits, images=4, classes=2)
@@ -142,7 +129,7 @@ def blobs(centres, rng):
     return np.concatenate([c + 0.02 * rng.normal(size=(20, 4)) for c in np.eye(4)[centres]])
 
 
-def test_peers_with_features_of_their_own_stand_apart_in_the_picture():
+def test_tsne_separates_peers_with_different_features():
     rng = np.random.default_rng(0)
     features = {"a": blobs([0, 1], rng), "b": 5 * blobs([2, 3], rng)}
     points = analysis.tsne(features)
@@ -153,17 +140,17 @@ def test_peers_with_features_of_their_own_stand_apart_in_the_picture():
     assert analysis.tsne(features) == points
 
 
-def test_the_nearest_features_are_the_same_peers_where_peers_differ_by_more_than_scale():
+def test_same_peer_is_1_for_different_features_and_ignores_their_scale():
     rng = np.random.default_rng(0)
     assert analysis.same_peer({"a": blobs([0, 1], rng), "b": 5 * blobs([2, 3], rng)}) == 1.0
     alike = analysis.same_peer({"a": blobs([0, 1], rng), "b": 5 * blobs([0, 1], rng)})
     assert 0.25 < alike < 0.75
 
 
-def test_features_of_different_sizes_are_not_laid_over_each_other(pair):
+def test_features_of_different_sizes_are_not_compared(pair):
     cohort, splits = pair
     shown = analysis.choose_test_images(splits, images=20)
-    wider = train.networks.build("resnet8:8", num_classes=10, input_shape=(8, 8, 1), seed=0)
+    wider = networks.build("resnet8:8", num_classes=10, input_shape=(8, 8, 1), seed=0)
     mixed = Cohort([cohort.networks[0], wider], names=["narrow", "wide"])
     assert list(analysis.features_of_two(mixed, shown, splits)) == ["narrow"]
     assert len(analysis.features_of_two(cohort, shown, splits)) == 2
@@ -172,7 +159,7 @@ def test_features_of_different_sizes_are_not_laid_over_each_other(pair):
 # In a record
 
 
-def test_a_finished_run_is_analysed_without_training_it_again(tmp_path):
+def test_a_finished_run_is_analysed_without_training_again(tmp_path):
     plain = config.load(**SMALL, cohort=2, results_dir=str(tmp_path))
     asked = plain.replace(analyse=True)
     assert asked.run_id == plain.run_id
@@ -189,7 +176,7 @@ def test_a_finished_run_is_analysed_without_training_it_again(tmp_path):
     assert RunFiles.of(asked).record.stat().st_size < 50_000
 
 
-def test_a_run_whose_weights_are_gone_is_trained_again_to_be_analysed(tmp_path):
+def test_a_finished_run_without_weights_is_trained_again_to_be_analysed(tmp_path):
     plain = config.load(**SMALL, results_dir=str(tmp_path))
     first = train.run(plain, verbose=0)
     RunFiles.of(plain).model.unlink()

@@ -1,4 +1,4 @@
-"""Measuring trained cohorts, and re-identification from the command line's settings on."""
+"""Measures of trained cohorts, and whole re-identification runs."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ SIZES = pedestrians.Sizes(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A small data set in Market-1501's true layout."""
+    """A small data set with Market-1501's folders and file names."""
     folder = tmp_path_factory.mktemp("data") / "Market-1501-v15.09.15"
     pedestrians.write(folder, SIZES)
     return folder.parent
@@ -32,13 +32,13 @@ def settings(tree, results_dir, **changes):
 
 
 @pytest.fixture(autouse=True)
-def fewer_pictures_than_published():
+def warns_of_fewer_pictures_than_published():
     with pytest.warns(UserWarning, match="not Market-1501 as it was published"):
         yield
 
 
 @pytest.mark.parametrize("cohort", [1, 5])
-def test_a_cohort_is_measured_by_markets_protocol(cohort, tree, tmp_path):
+def test_a_cohort_is_measured_by_the_protocol_of_market_1501(cohort, tree, tmp_path):
     record = train.run(settings(tree, tmp_path, cohort=cohort), verbose=0)
     test = record["test"]
     assert len(test["peers"]) == cohort
@@ -66,10 +66,11 @@ def test_every_variant_of_section_4_runs_on_identities(changes, tree, tmp_path):
     assert record["steps"] == 2 and 0 < record["test"]["average"]["mAP"] <= 1
 
 
-def test_features_that_were_written_give_the_recorded_ensemble_and_a_picture(tree, tmp_path):
-    file = tmp_path / "features.npz"
+def test_the_features_file_gives_the_recorded_ensemble_measures_and_a_picture(tree, tmp_path):
+    file = tmp_path / "new folder" / "features.npz"
     run = settings(tree, tmp_path, cohort=2, features_out=str(file))
     record = train.run(run, verbose=0)
+    assert list(file.parent.iterdir()) == [file]  # no half-written file is left
     arrays = np.load(file)
     parts = [arrays[f"{side}_{kind}"] for side in ("query", "gallery") for kind in KINDS]
     multi = {f"multi_query_{kind}": arrays[f"multi_query_{kind}"] for kind in KINDS}
@@ -82,8 +83,7 @@ def test_features_that_were_written_give_the_recorded_ensemble_and_a_picture(tre
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_ensemble_matches_by_unit_features_side_by_side(tree, tmp_path):
-    """A member with features a thousand times as long has no more say (Fig. 3b)."""
+def test_longer_features_of_a_peer_do_not_change_the_ensemble(tree, tmp_path):
     splits = data.load(settings(tree, tmp_path))
     rng = np.random.default_rng(0)
     members = {
@@ -97,9 +97,9 @@ def test_the_ensemble_matches_by_unit_features_side_by_side(tree, tmp_path):
     assert first == second
 
 
-def test_a_network_without_features_is_refused_by_name(tree, tmp_path):
+def test_a_network_without_features_is_refused(tree, tmp_path):
     splits = data.load(settings(tree, tmp_path))
     inputs = keras.Input((32, 16, 3))
     plain = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)), name="plain")
-    with pytest.raises(ValueError, match="Peer plain gives no features"):
+    with pytest.raises(ValueError, match="Peer plain has no features"):
         evaluate.extract_features(Cohort([plain]), splits)

@@ -1,3 +1,5 @@
+"""The protocol against numbers by hand, a slow oracle, and the common mistakes."""
+
 import tracemalloc
 from fractions import Fraction as F
 
@@ -6,11 +8,11 @@ import pytest
 
 from dml_tf import reid
 
-GOOD, WRONG = 1, 2  # pids in galleries laid out by hand; the query is pid 1 in camera 1
+GOOD, WRONG = 1, 2  # pids in galleries made by hand; the query has pid 1 and camera 1
 
 
 def ranking(*pids, camids=None, **options):
-    """Evaluates one query against a gallery that stands in this order."""
+    """The measures of one query whose gallery ranks in this order."""
     features = np.arange(1.0, len(pids) + 1)[:, None]
     camids = np.full(len(pids), 2) if camids is None else np.array(camids)
     return reid.evaluate(
@@ -60,12 +62,12 @@ def test_cmc_counts_queries_whose_first_good_image_is_within_the_rank():
     assert result["mAP"] == pytest.approx(np.mean(result["average_precision"][:3]))
 
 
-# One gallery with every trap: what each mistake would make of it is another number.
+# One gallery in which every common mistake gives another number.
 PIDS, CAMIDS = [GOOD, reid.JUNK, reid.DISTRACTOR, GOOD, WRONG], [1, 2, 2, 2, 2]
 
 
 def test_junk_is_removed_and_distractors_stay():
-    assert ranking(*PIDS, camids=CAMIDS)["mAP"] == float(F(1, 4))  # the good one comes second
+    assert ranking(*PIDS, camids=CAMIDS)["mAP"] == float(F(1, 4))  # the good image comes second
     assert ranking(*PIDS, camids=CAMIDS)["rank1"] == 0
 
 
@@ -84,7 +86,7 @@ def test_each_common_mistake_changes_the_number(mistake, pids, camids, wrong):
 
 
 def oracle_of_one(distances, pid, camid, g_pids, g_camids, form):
-    """The protocol in the plainest words: `(average precision, rank of the first good image)`."""
+    """The protocol, slow and plain: `(average precision, rank of the first good image)`."""
     order = sorted(range(len(distances)), key=lambda j: (distances[j], j))
     ranked = [
         j for j in order if g_pids[j] != -1 and not (g_pids[j] == pid and g_camids[j] == camid)
@@ -126,7 +128,7 @@ def random_labels(rng, queries, gallery):
     )
 
 
-# Counting, sorting, and the choice between them; one query a block, a few, and all.
+# Ranks by counting, by the choice of both, and by sorting; blocks of one query, a few, and all.
 @pytest.mark.parametrize("sort_per_good", [-1, 4, 10**9])
 @pytest.mark.parametrize("block_elements", [1, 400, 2**22])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -166,7 +168,7 @@ def test_exact_against_the_oracle_on_real_features(metric, normalize):
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("dim", [3, 17, 129, 1000])
 def test_identical_gallery_features_rank_in_gallery_order(queries, dim):
-    # A product with a single query was seen to round equal columns differently by their place.
+    # A matrix product with a single query can round equal columns differently.
     rng = np.random.default_rng(dim)
     gallery = np.tile(rng.standard_normal(dim).astype(np.float32), (1003, 1))
     pids = np.full(1003, WRONG)
@@ -186,7 +188,7 @@ def test_a_distractor_or_junk_query_is_left_out():
     assert result["mAP"] == 1
 
 
-def test_inputs_are_left_as_they_were():
+def test_inputs_are_not_changed():
     rng = np.random.default_rng(0)
     q, g = rng.standard_normal((4, 3)), rng.standard_normal((9, 3))
     labels = [np.arange(4) + 1, np.ones(4, int), np.arange(9) % 4 + 1, np.full(9, 2)]
@@ -200,7 +202,7 @@ def test_inputs_are_left_as_they_were():
 
 
 def multi_query_case():
-    """Query 0 has two further images, query 1 only some of another camera or identity."""
+    """Query 0 has two more images; query 1 has none of its identity and camera."""
     query = {"features": np.array([[5.0, 0.0], [0.0, 2.0]]), "pids": [1, 2], "camids": [1, 1]}
     more = {
         "features": np.array([[3.0, 0.0], [0.0, 7.0], [9.0, 9.0], [1.0, 0.0]]),
@@ -218,7 +220,7 @@ def test_multi_query_pools_normalised_features_of_the_same_identity_and_camera()
     assert raw.tolist() == [[1.5, 3.5], [0.0, 2.0]]
 
 
-def test_max_pooling_takes_each_dimension_s_largest():
+def test_max_pooling_takes_the_largest_value_of_each_dimension():
     query, more = multi_query_case()
     more["features"][1] = [3.0, 4.0]  # unit rows (1, 0) and (0.6, 0.8), so (1, 0.8) before scaling
     pooled = reid.pool_queries(*query.values(), *more.values(), pooling="max")
@@ -243,7 +245,16 @@ def test_multi_query_results_are_those_of_the_pooled_features():
     assert result["mAP"] == single["mAP"] != result["multi_query"]["mAP"]
 
 
-def test_a_zero_feature_is_no_error():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_l2_normalize_scales_to_length_1_and_keeps_zero_vectors(dtype):
+    features = np.array([[3, -4], [0, 0]], dtype)
+    scaled = reid.l2_normalize(features)
+    np.testing.assert_allclose(scaled, [[0.6, -0.8], [0, 0]], rtol=1e-6)
+    assert scaled.dtype == dtype and features[0, 0] == 3
+    np.testing.assert_array_equal(reid.l2_normalize(features, np.array([5.0, 0], dtype)), scaled)
+
+
+def test_a_zero_feature_is_accepted():
     result = reid.evaluate(
         np.zeros((1, 2)), [1], [1], np.eye(2), np.array([2, 1]), np.array([2, 2])
     )
@@ -263,15 +274,21 @@ LABELS = {"multi_query_pids": [1, 2], "multi_query_camids": [1, 1]}
         ({"metric": "manhattan"}, "metric must be one of euclidean, cosine, got 'manhattan'"),
         ({"average_precision": "voc"}, "average_precision must be one of trapezoid, step"),
         ({"ranks": (1, 0)}, "ranks must be whole numbers"),
-        ({"query_features": np.zeros(3)}, r"query_features must have the shape .* got \(3,\)"),
+        ({"query_features": np.zeros(3)}, r"query_features must have shape .* got \(3,\)"),
         ({"query_features": np.zeros((0, 2))}, r"got \(0, 2\)"),
         ({"gallery_features": np.zeros((3, 5))}, "query_features have 2 dimensions and gallery"),
         ({"gallery_features": [["a", "b"]] * 3}, "gallery_features must be real numbers"),
         ({"query_pids": np.array([1, 2, 3])}, "query_pids must be 2 integers"),
         ({"gallery_camids": np.array([1.0, 2.0, 3.0])}, "gallery_camids must be 3 integers"),
-        ({"query_features": np.array([[0, np.nan], [0, 1]])}, "query_features of 1 images hold"),
-        ({"gallery_features": np.full((3, 2), np.inf)}, "gallery_features of 3 images hold NaN or"),
-        ({"query_camids": [2, 2], "gallery_pids": [8, 8, 8]}, "No query has its identity"),
+        ({"query_features": np.array([[0, np.nan], [0, 1]])}, "query_features of 1 images contain"),
+        (
+            {"gallery_features": np.full((3, 2), np.inf)},
+            "gallery_features of 3 images contain NaN or",
+        ),
+        (
+            {"query_camids": [2, 2], "gallery_pids": [8, 8, 8]},
+            "No query has an image of its identity",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(changes, message):
@@ -293,7 +310,7 @@ def test_wrong_multi_query_arguments_are_refused_by_name(features, more, message
         reid.evaluate(**VALID, multi_query_features=features, **more)
 
 
-def test_market_1501_s_size_stays_below_200_megabytes():
+def test_memory_stays_small_at_the_size_of_market_1501():
     rng = np.random.default_rng(0)
     q, g = (rng.standard_normal((n, 32), np.float32) for n in (3368, 19732))
     q_labels = rng.integers(1, 751, 3368), rng.integers(1, 7, 3368)
@@ -302,4 +319,4 @@ def test_market_1501_s_size_stays_below_200_megabytes():
     reid.evaluate(q, *q_labels, g, *g_labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 60e6  # and 100 MB more at 1,024 dimensions, for the normalised features
+    assert peak < 60e6  # at 1,024 dimensions 100 MB more, for the normalised features

@@ -1,1 +1,1 @@
-"""What trained cohorts are measured by."""
+"""Measures of trained cohorts: of posteriors, of features, and of the weights' surroundings."""

@@ -1,38 +1,35 @@
-"""A trained cohort's measurements, as a run's record keeps them."""
+"""Measures of a trained cohort: accuracy, entropy, and Market-1501's protocol."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dml_tf import data, reid
-from dml_tf.measures import posteriors as metrics
-
-PARTS = ("query", "gallery", "multi_query")
-_AT_ONCE = 50_000  # Images: bounds the memory that posteriors take, 4 bytes a class and peer.
+from dml_tf.measures import posteriors
 
 if TYPE_CHECKING:
     import keras
 
     from dml_tf.method.cohort import Cohort
 
+PARTS = ("query", "gallery", "multi_query")
+_AT_ONCE = 50_000  # images whose posteriors are in memory together, 4 bytes a class and peer
+
 
 def measure(
-    cohort: Cohort, split: data.Split, splits: data.Splits, batch_size: int = 256
+    cohort: "Cohort", split: data.Split, splits: data.Splits, batch_size: int = 256
 ) -> dict[str, dict]:
     """Accuracy, cross-entropy and posterior entropy of each peer and of the ensemble.
 
     Args:
         cohort: Trained peers.
-        split: The images to measure on; unlabelled ones are left out.
-        splits: The run's data, whose statistics normalise the images.
+        split: The images to measure on; images without labels are ignored.
+        splits: The run's data, whose mean and deviation normalise the images.
         batch_size: Images in a batch.
 
     Returns:
-        `{"peers": {name: {"accuracy", "cross_entropy", "entropy"}}, "ensemble": {...}}`:
-        a fraction, and nats. A cohort of one has no `ensemble`.
+        `{"peers": {name: measures}, "ensemble": measures}` with the measures `accuracy` (a
+        fraction), `cross_entropy` and `entropy` (nats). One peer alone has no `ensemble`.
     """
     labelled = split.labelled
     starts = range(0, len(labelled), _AT_ONCE)
@@ -44,34 +41,86 @@ def measure(
 
 
 def _measure_part(
-    cohort: Cohort, part: data.Split, splits: data.Splits, batch_size: int
+    cohort: "Cohort", part: data.Split, splits: data.Splits, batch_size: int
 ) -> dict[str, dict]:
     return {
         name: {
-            "accuracy": metrics.accuracy(p, part.labels),
-            "cross_entropy": metrics.cross_entropy(p, part.labels),
-            "entropy": metrics.entropy(p),
+            "accuracy": posteriors.accuracy(p, part.labels),
+            "cross_entropy": posteriors.cross_entropy(p, part.labels),
+            "entropy": posteriors.entropy(p),
         }
         for name, p in predict(cohort, part, splits, batch_size).items()
     }
 
 
+def predict(
+    model: "keras.Model",
+    split: data.Split,
+    splits: data.Splits,
+    batch_size: int = 256,
+    verbose: int = 0,
+):
+    """A model's outputs for images, in inference mode and without augmentation.
+
+    Args:
+        model: A cohort, or a model that `extractor` returned.
+        split: The images.
+        splits: The run's data, whose mean and deviation normalise the images.
+        batch_size: Images in a batch.
+        verbose: As in `keras.Model.predict`.
+
+    Returns:
+        Of a cohort: peer -> posteriors, shape `(images, classes)`, and the same of `ensemble`. Of
+        an extractor: features, shape `(images, dim)`.
+    """
+    batches = data.eval_batches(split, splits, batch_size).map(_images)
+    return model.predict(batches, verbose=verbose)
+
+
+def _images(images, labels):
+    return images
+
+
+def extractor(network: "keras.Model", name: str) -> "keras.Model":
+    """The part of a network that computes its features.
+
+    Args:
+        network: A peer.
+        name: Its name, for the error message.
+
+    Returns:
+        A model from images to features, shape `(batch, dim)`, that shares the network's weights.
+
+    Raises:
+        ValueError: The network has no output `features`.
+    """
+    import keras
+
+    outputs = network.output
+    if not isinstance(outputs, dict) or "features" not in outputs:
+        raise ValueError(
+            f"Peer {name} has no features: re-identification needs a network that returns a dict "
+            "with `logits` and `features`."
+        )
+    return keras.Model(network.inputs, outputs["features"])
+
+
 def extract_features(
-    cohort: Cohort, splits: data.Splits, batch_size: int = 256, verbose: int = 0
+    cohort: "Cohort", splits: data.Splits, batch_size: int = 256, verbose: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Features of the last pooling layer of all test images (Sec. 4.1).
+    """Each peer's features of all test images, from its last pooling layer (Sec. 4.1).
 
     Args:
         cohort: Trained peers.
         splits: The run's data, with `reid`.
         batch_size: Images in a batch.
-        verbose: Keras's; 1 shows a progress bar for each peer and part.
+        verbose: 1 prints what is extracted and shows Keras's progress bar.
 
     Returns:
         Peer -> part (`query`, `gallery`, `multi_query`) -> features, float32, `(images, dim)`.
 
     Raises:
-        ValueError: A network has no `features`.
+        ValueError: A network has no output `features`.
     """
     features = {}
     for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
@@ -79,119 +128,76 @@ def extract_features(
         features[name] = {}
         for part in PARTS:
             images = getattr(splits.reid, part)
-            split = data.Split(images.images, images.pids)
             if verbose:
                 print(f"{name}: features of {len(images)} {part} images", flush=True)
+            split = data.Split(images.images, images.pids)
             features[name][part] = predict(model, split, splits, batch_size, verbose)
     return features
-
-
-def extractor(network: keras.Model, name: str) -> keras.Model:
-    """The part of a network that gives its features.
-
-    Args:
-        network: A peer.
-        name: Its name, for the message.
-
-    Returns:
-        A model from images to features, `(batch, dim)`, with the network's own weights.
-
-    Raises:
-        ValueError: The network has no `features`.
-    """
-    import keras
-
-    outputs = network.output
-    if not isinstance(outputs, dict) or "features" not in outputs:
-        raise ValueError(
-            f"Peer {name} gives no features: re-identification needs a network that returns a "
-            "dict with `logits` and `features`."
-        )
-    return keras.Model(network.inputs, outputs["features"])
-
-
-def predict(
-    model: keras.Model,
-    split: data.Split,
-    splits: data.Splits,
-    batch_size: int = 256,
-    verbose: int = 0,
-):
-    """What a model says of images, in inference mode and without augmentation.
-
-    Args:
-        model: A cohort, or a model made by `extractor`.
-        split: The images.
-        splits: The run's data, whose statistics normalise them.
-        batch_size: Images in a batch.
-        verbose: Keras's.
-
-    Returns:
-        The model's outputs: for a cohort posteriors by name, `(images, classes)`, else features,
-        `(images, dim)`.
-    """
-    batches = data.eval_batches(split, splits, batch_size).map(_images)
-    return model.predict(batches, verbose=verbose)
 
 
 def measure_reid(
     features: dict[str, dict[str, np.ndarray]], splits: data.Splits
 ) -> dict[str, dict]:
-    """Market-1501's protocol for each peer, their mean and the ensemble.
+    """Measures each peer, and the ensemble, by Market-1501's protocol (Sec. 4.3).
+
+    The ensemble's feature of an image is the peers' L2-normalised features, concatenated (Fig. 3b).
 
     Args:
-        features: As `extract_features` gives them.
+        features: As `extract_features` returns them.
         splits: The run's data, with `reid`.
 
     Returns:
-        `{"peers": {name: measures}, "average": measures, "ensemble": measures}`: fractions `mAP`,
-        `rank1`, ..., and the same under `multi_query`. The ensemble matches by the members'
-        concatenated, L2-normalised features (Fig. 3b); a cohort of one has none, and no average.
+        `{"peers": {name: measures}, "average": measures, "ensemble": measures}` with the fractions
+        `mAP`, `rank1`, ..., and the same again under `multi_query`. One peer alone has neither
+        `average` nor `ensemble`.
     """
     peers = {name: _reid_measures(parts, splits.reid) for name, parts in features.items()}
     if len(peers) == 1:
         return {"peers": peers}
-    joined = {
-        part: np.concatenate([_unit(member[part]) for member in features.values()], axis=1)
-        for part in PARTS
-    }
     return {
         "peers": peers,
         "average": _average(list(peers.values())),
-        "ensemble": _reid_measures(joined, splits.reid),
+        "ensemble": _reid_measures(ensemble_features(features), splits.reid),
     }
 
 
-def write_features(
-    features: dict[str, dict[str, np.ndarray]], splits: data.Splits, file: Path
-) -> None:
-    """Writes test features with what they belong to, for `python -m dml_tf.rankings`.
+def ensemble_features(features: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The features by which the ensemble matches: those of all peers, concatenated.
 
     Args:
-        features: As `extract_features` gives them; the peers' are concatenated.
+        features: As `extract_features` returns them.
+
+    Returns:
+        Part -> features, shape `(images, sum of dims)`; each peer's part has length 1.
+    """
+    peers = features.values()
+    return {
+        part: np.concatenate([reid.l2_normalize(peer[part]) for peer in peers], axis=1)
+        for part in PARTS
+    }
+
+
+def labelled_features(
+    features: dict[str, dict[str, np.ndarray]], splits: data.Splits
+) -> dict[str, np.ndarray]:
+    """The content of a features file, which `python -m dml_tf.measures.rankings` reads.
+
+    Args:
+        features: As `extract_features` returns them.
         splits: The run's data, with `reid`.
-        file: Where to, ending in `.npz`.
+
+    Returns:
+        `<part>_features`, `<part>_pids`, `<part>_camids` and `<part>_names` of each part. The
+        features are the ensemble's; those of one peer alone have length 1.
     """
     arrays = {}
-    for part in PARTS:
+    for part, joined in ensemble_features(features).items():
         images = getattr(splits.reid, part)
-        arrays[f"{part}_features"] = np.concatenate(
-            [_unit(member[part]) for member in features.values()], axis=1
-        )
-        arrays |= {f"{part}_pids": images.pids, f"{part}_camids": images.camids}
+        arrays[f"{part}_features"] = joined
+        arrays[f"{part}_pids"] = images.pids
+        arrays[f"{part}_camids"] = images.camids
         arrays[f"{part}_names"] = np.array(images.names)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, **arrays)
-
-
-def _images(images, labels):
-    del labels
-    return images
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(norms, np.finfo(np.float32).tiny)
+    return arrays
 
 
 def _reid_measures(parts: dict[str, np.ndarray], test: data.Market1501) -> dict:
@@ -210,11 +216,13 @@ def _fractions(result: dict) -> dict[str, float]:
     return {k: float(v) for k, v in result.items() if k == "mAP" or k.startswith("rank")}
 
 
-def _average(measures: list[dict], weights: list[int] | None = None) -> dict:
-    """Mean of each measure over peers or parts, those in dicts of the dicts too."""
-    return {
-        key: _average([m[key] for m in measures], weights)
-        if isinstance(value, dict)
-        else float(np.average([m[key] for m in measures], weights=weights))
-        for key, value in measures[0].items()
-    }
+def _average(rows: list[dict], weights: list[int] | None = None) -> dict:
+    """The rows' mean of each measure, also in nested dicts."""
+    averages = {}
+    for key, value in rows[0].items():
+        values = [row[key] for row in rows]
+        if isinstance(value, dict):
+            averages[key] = _average(values, weights)
+        else:
+            averages[key] = float(np.average(values, weights=weights))
+    return averages

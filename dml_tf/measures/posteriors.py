@@ -41,3 +41,23 @@ def entropy(posteriors: np.ndarray) -> float:
     """
     log_p = np.log(np.maximum(posteriors, np.finfo(np.float32).tiny))
     return float(-(posteriors * log_p).sum(axis=1).mean())
+
+
+def mass_by_rank(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean probability of the true class, then of the other classes by their rank (Fig. 4).
+
+    Args:
+        posteriors: Class probabilities, shape `(images, classes)`.
+        labels: True classes, shape `(images,)`.
+
+    Returns:
+        Means over the images, float64, shape `(classes,)`. The true class comes first, even where
+        another class is more probable. The others follow, the most probable one first.
+
+    Example:
+        >>> mass_by_rank(np.array([[0.125, 0.375, 0.5], [0.5, 0.25, 0.25]]), np.array([1, 0]))
+        array([0.4375, 0.375 , 0.1875])
+    """
+    true = np.arange(posteriors.shape[1]) == labels[:, None]
+    others = np.sort(posteriors[~true].reshape(len(labels), -1), axis=1)[:, ::-1]
+    return np.column_stack([posteriors[true], others]).mean(axis=0, dtype=np.float64)

@@ -1,7 +1,8 @@
-"""Draws whom a network finds: the gallery images nearest to some queries, as one PNG.
+"""Draws the gallery images nearest to some queries in one PNG file.
 
-Green frames are the query's identity in another camera, red ones are not; junk is left out as in
-the protocol. Each picture is marked with its camera and identity.
+Each row starts with a query; the nearest gallery images follow. A green frame marks an image of the
+query's identity from another camera, a red frame another identity. Junk is left out, as in the
+protocol. Above each image stand its camera and its identity.
 """
 
 import argparse
@@ -19,48 +20,53 @@ from PIL import Image, UnidentifiedImageError
 from dml_tf import reid
 from dml_tf.data.sources.market1501_tree import GALLERY, QUERY, find_tree
 
-_PARTS = ("features", "pids", "camids", "names")
-_GOOD, _WRONG, _ASKED = "#1a9850", "#d73027", "#333333"
+_PROGRAM = "python -m dml_tf.measures.rankings"
+_EXAMPLE = f"""example:
+  python train.py --dataset=market1501 --data_dir=data --features_out=features.npz
+  {_PROGRAM} --features=features.npz --data_dir=data --queries=0,5,9
+"""
+_KINDS = ("features", "pids", "camids", "names")
+_ARRAYS = [f"{side}_{kind}" for side in ("query", "gallery") for kind in _KINDS]
+_GREEN, _RED, _GREY = "#1a9850", "#d73027", "#333333"
 
 
 def read_features(file: str | Path) -> dict[str, np.ndarray]:
-    """Reads what `--features_out` has written.
+    """Reads a features file, which `python train.py --features_out=FILE` writes.
 
     Args:
-        file: `.npz` file with `query_features`, `query_pids`, `query_camids`, `query_names` and the
-            same of the gallery.
+        file: Its path, ending in `.npz`.
 
     Returns:
-        The arrays by name.
+        `query_features`, `query_pids`, `query_camids`, `query_names`, and the same of `gallery`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such file.
+        ValueError: It is not a features file.
     """
-    wanted = [f"{side}_{part}" for side in ("query", "gallery") for part in _PARTS]
     try:
         with np.load(file) as arrays:
-            missing = [name for name in wanted if name not in arrays]
+            missing = [name for name in _ARRAYS if name not in arrays]
             if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            return {name: arrays[name] for name in wanted}
+                raise ValueError(f"without {', '.join(missing)}")
+            return {name: arrays[name] for name in _ARRAYS}
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{file} is missing: write it with `python train.py ... --features_out={file}`."
+            f"{file} does not exist. Write it with `python train.py ... --features_out={file}`."
         ) from None
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{file} is no features file ({error}): write it with --features_out."
+            f"{file} is not a features file ({error}). Write one with `python train.py ... "
+            f"--features_out={file}`."
         ) from error
 
 
 def nearest(arrays: dict[str, np.ndarray], query: int, top: int) -> np.ndarray:
-    """The gallery images nearest to a query, junk left out, equal distances in gallery order.
+    """The gallery images nearest to a query, without junk; equal distances in gallery order.
 
     Args:
         arrays: As `read_features` returns them.
-        query: Which query, from 0.
-        top: How many images.
+        query: Number of the query, from 0.
+        top: Number of images.
 
     Returns:
         Indices into the gallery, the nearest first, shape `(top,)` or fewer.
@@ -74,22 +80,23 @@ def nearest(arrays: dict[str, np.ndarray], query: int, top: int) -> np.ndarray:
         [2, 1]
     """
     pids, camids = arrays["gallery_pids"], arrays["gallery_camids"]
-    row = reid.distances(arrays["query_features"][query : query + 1], arrays["gallery_features"])[0]
     own = (pids == arrays["query_pids"][query]) & (camids == arrays["query_camids"][query])
+    is_junk = own | (pids == reid.JUNK)
+    row = reid.distances(arrays["query_features"][query : query + 1], arrays["gallery_features"])[0]
     order = np.argsort(row, kind="stable")
-    return order[~(own | (pids == reid.JUNK))[order]][:top]
+    return order[~is_junk[order]][:top]
 
 
 def draw_rankings(
     arrays: dict[str, np.ndarray], data_dir: str | Path, queries: Sequence[int], top: int
 ) -> Figure:
-    """Draws one row a query: its picture, then the nearest of the gallery.
+    """Draws one row for each query: the query, then the nearest gallery images.
 
     Args:
         arrays: As `read_features` returns them.
-        data_dir: Where the pictures are, as for the data set itself.
-        queries: Which queries, from 0.
-        top: How many gallery images each.
+        data_dir: Folder of the data set, as for `python train.py`.
+        queries: Numbers of the queries, from 0.
+        top: Number of gallery images in a row.
 
     Returns:
         The figure.
@@ -98,10 +105,12 @@ def draw_rankings(
         ValueError: There is no such query, or a picture cannot be read.
         FileNotFoundError: The data set, or a picture of it, is missing.
     """
-    count = len(arrays["query_pids"])
+    last = len(arrays["query_pids"]) - 1
     for query in queries:
-        if not 0 <= query < count:
-            raise ValueError(f"--queries: there is no query {query}; give numbers below {count}.")
+        if not 0 <= query <= last:
+            raise ValueError(
+                f"--queries: there is no query {query}. Give numbers from 0 to {last}."
+            )
     root = find_tree(data_dir)
     figure = Figure(figsize=(0.75 * (top + 1.3), 1.75 * len(queries)), layout="constrained")
     widths = [1, 0.3] + [1] * top  # a gap after the query
@@ -109,19 +118,18 @@ def draw_rankings(
     for axis in grid.ravel():
         axis.set_axis_off()
     for row, query in zip(grid, queries, strict=True):
-        asked = arrays["query_pids"][query]
-        _show(row[0], root / QUERY, arrays, "query", query, _ASKED)
+        pid = arrays["query_pids"][query]
+        _show(row[0], root / QUERY, arrays, "query", query, _GREY, f"#{query} ")
         for axis, image in zip(row[2:], nearest(arrays, query, top), strict=False):
-            colour = _GOOD if arrays["gallery_pids"][image] == asked else _WRONG
+            colour = _GREEN if arrays["gallery_pids"][image] == pid else _RED
             _show(axis, root / GALLERY, arrays, "gallery", image, colour)
     return figure
 
 
-def _show(axis, folder, arrays: dict[str, np.ndarray], side: str, index: int, colour: str):
-    """One picture in its frame, with camera and identity above."""
+def _show(axis, folder, arrays, side: str, index: int, colour: str, number: str = ""):
+    """One picture in its frame, with its camera and identity above it."""
     pid, camid = arrays[f"{side}_pids"][index], arrays[f"{side}_camids"][index]
-    who = f"#{index} " if side == "query" else ""
-    axis.set_title(f"{who}c{camid} {pid:04d}", fontsize=7, color=colour, pad=2)
+    axis.set_title(f"{number}c{camid} {pid:04d}", fontsize=7, color=colour, pad=2)
     axis.imshow(_picture(folder / str(arrays[f"{side}_names"][index])))
     axis.set_axis_on()
     axis.set(xticks=[], yticks=[])
@@ -130,44 +138,59 @@ def _show(axis, folder, arrays: dict[str, np.ndarray], side: str, index: int, co
 
 def _picture(path) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the --data_dir the features came from.")
+        raise FileNotFoundError(
+            f"{path} does not exist. Give the --data_dir with which the features were made."
+        )
     try:
         return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: replace it.") from error
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+        raise ValueError(f"{path} is not a picture. Replace it.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws from the command line.
+    """The command.
 
     Args:
-        argv: Arguments, those of the process by default.
+        argv: Arguments. Default: those of the process.
 
     Returns:
         Exit status: 0 done, 1 data missing or refused; bad arguments exit with 2.
     """
-    parser = argparse.ArgumentParser("python -m dml_tf.rankings", description=__doc__)
-    parser.add_argument("--features", required=True, help="file that --features_out has written")
-    parser.add_argument("--data_dir", required=True, help="where the pictures are")
-    parser.add_argument("--queries", type=_numbers, default=[0], help="as in 0,5,9; default 0")
-    parser.add_argument("--top", type=int, default=10, help="images for each; default 10")
-    parser.add_argument("--out", default="rankings.png", help="default rankings.png")
-    flags = parser.parse_args(argv)
-    if flags.top < 1:
-        parser.error(f"argument --top: {flags.top} is not at least 1")
+    flags = _parse(argv)
     try:
         arrays = read_features(flags.features)
         figure = draw_rankings(arrays, flags.data_dir, flags.queries, flags.top)
         FigureCanvasAgg(figure).print_png(flags.out)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
         return 1
-    print(f"{flags.out}: {len(flags.queries)} queries, the {flags.top} nearest of each")
+    print(f"{flags.out}: {len(flags.queries)} queries, {flags.top} gallery images each")
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        _PROGRAM,
+        description=__doc__,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--features", required=True, help="file that `--features_out` wrote")
+    parser.add_argument("--data_dir", required=True, help="folder of the data set")
+    parser.add_argument("--queries", type=_numbers, default=[0], help="numbers, from 0; default 0")
+    parser.add_argument("--top", type=int, default=10, help="images for a query; default 10")
+    parser.add_argument("--out", default="rankings.png", help="the PNG; default rankings.png")
+    flags = parser.parse_args(argv)
+    if flags.top < 1:
+        parser.error(f"argument --top: {flags.top} is below 1")
+    return flags
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0,5,9") from None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dml_tf import data, networks
@@ -300,7 +301,8 @@ def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int)
 def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
     features = evaluate.extract_features(cohort, splits, verbose=int(sys.stdout.isatty()))
     if config.features_out:
-        evaluate.write_features(features, splits, Path(config.features_out))
+        with write_whole(Path(config.features_out)) as part, part.open("wb") as stream:
+            np.savez(stream, **evaluate.labelled_features(features, splits))
     return evaluate.measure_reid(features, splits)
 
 
