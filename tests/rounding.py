@@ -1,15 +1,17 @@
-"""How far two correct programs may differ: measured with a twin that differs by rounding only.
+"""How far two correct programs may differ: measured with twins that differ by rounding only.
 
 Training amplifies a rounding error. How much depends on the processor, so no test types a
-tolerance of a trained result. A twin run starts from weights that are one rounding away. Later
-steps add errors of about that size again, of random signs: 20 steps add sqrt(20) = 4.5 times it,
-and one update rounds more than once. Ten times the twin's difference is allowed.
+tolerance of a trained result. A twin runs the same program from values that are one rounding away.
+A rounding of a later step adds at most about as much again. Of random signs, those of 20 steps add
+sqrt(20) = 4.5 times it, and one update rounds more than once. Ten times the difference of the
+farthest twin is allowed.
 """
 
 import keras
 import numpy as np
 
 FACTOR = 10
+TWINS = 3  # a single one may end near by chance
 
 
 def one_rounding_away(value, rng):
@@ -17,6 +19,13 @@ def one_rounding_away(value, rng):
     if value.dtype != np.float32:
         return value
     return np.nextafter(value, rng.choice([-np.inf, np.inf], value.shape).astype(np.float32))
+
+
+def twins_of(values):
+    """Lists of arrays that are one rounding away from these; counters stay."""
+    for seed in range(TWINS):
+        rng = np.random.default_rng(seed)
+        yield [one_rounding_away(value, rng) for value in values]
 
 
 class StartOneRoundingAway(keras.callbacks.Callback):
@@ -29,16 +38,21 @@ class StartOneRoundingAway(keras.callbacks.Callback):
 
 
 def largest_difference(first, second):
-    """Of float arrays; the lists may go on with what only one of them has."""
+    """Over pairs of float arrays; one list may be longer than the other."""
     pairs = zip(first, second, strict=False)
-    return max(np.max(np.abs(a - b)) for a, b in pairs if a.dtype == np.float32)
+    return max(np.max(np.abs(a - b)) for a, b in pairs if a.dtype.kind == "f")
+
+
+def tolerance(values, twins):
+    """How far another program's values may be from these, given those of each twin."""
+    return FACTOR * max(largest_difference(values, twin) for twin in twins)
 
 
 def assert_alike(ours, theirs, twin, start):
     """Holds `ours` equal to `theirs` within the twin's tolerance, which a mistake would exceed."""
-    tolerance = FACTOR * largest_difference(theirs, twin)
-    assert largest_difference(ours, theirs) <= tolerance
-    assert tolerance < 0.1 * largest_difference(theirs, start)
+    allowed = tolerance(theirs, [twin])
+    assert largest_difference(ours, theirs) <= allowed
+    assert allowed < 0.1 * largest_difference(theirs, start)
 
 
 def assert_like_histories(ours, theirs, twin):
@@ -48,6 +62,6 @@ def assert_like_histories(ours, theirs, twin):
     """
     assert ours.keys() == theirs.keys()
     for name, values in theirs.items():
-        allowed = np.max(np.abs(np.subtract(values, twin[name]))) + np.spacing(np.float32(1))
-        allowed = 0.1 if name.endswith("accuracy") else FACTOR * allowed
+        of_twin = np.max(np.abs(np.subtract(values, twin[name]))) + np.spacing(np.float32(1))
+        allowed = 0.1 if name.endswith("accuracy") else FACTOR * of_twin
         assert np.max(np.abs(np.subtract(ours[name], values))) <= allowed, name

@@ -11,7 +11,7 @@ import jax
 import keras
 import numpy as np
 import pytest
-from twins import largest_difference, tolerance, twins_of
+from rounding import largest_difference, tolerance, twins_of
 
 from dml_tf import data
 from dml_tf.export import jax_step, read_back, run

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from twins import largest_difference, tolerance, twins_of
+from rounding import largest_difference, tolerance, twins_of
 
 from dml_tf import Cohort, data
 from dml_tf.data import Split, Splits
