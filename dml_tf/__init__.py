@@ -4,17 +4,18 @@ import importlib
 
 from dml_tf.version import __version__
 
-# Public name -> where it is; imported on first use, because TensorFlow takes seconds to import.
+# Public name -> its module, and its name in it; None for the module itself. Each is imported on
+# first use, because TensorFlow takes seconds to import.
 _PUBLIC = {
-    "Cohort": "dml_tf.method.cohort",
-    "Config": "dml_tf.runs.config",
-    "JS": "dml_tf.method.mimicry",
-    "KL": "dml_tf.method.mimicry",
-    "data": "dml_tf",
-    "losses": "dml_tf.method",
-    "networks": "dml_tf",
-    "optimizers": "dml_tf.method",
-    "reid": "dml_tf",
+    "Cohort": ("dml_tf.method.cohort", "Cohort"),
+    "Config": ("dml_tf.runs.config", "Config"),
+    "JS": ("dml_tf.method.mimicry", "JS"),
+    "KL": ("dml_tf.method.mimicry", "KL"),
+    "data": ("dml_tf.data", None),
+    "losses": ("dml_tf.method.losses", None),
+    "networks": ("dml_tf.networks", None),
+    "optimizers": ("dml_tf.method.optimizers", None),
+    "reid": ("dml_tf.reid", None),
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -23,11 +24,9 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'dml_tf' has no attribute {name!r}")
-    home = importlib.import_module(_PUBLIC[name])
-    try:
-        return importlib.import_module(f"{home.__name__}.{name}")
-    except ModuleNotFoundError:
-        return getattr(home, name)
+    module, attribute = _PUBLIC[name]
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> list[str]:

@@ -1,3 +1,3 @@
 """The version, apart so that packaging reads it without importing TensorFlow."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 PAIR = {
     "dataset": "digits", "net": ("resnet8:4",), "cohort": 2, "image_size": 8, "batch_size": 16,
     "validation_fraction": 0.2, "dropout": 0.3, "augment": "crop_flip", "optimizer": "adam",
-    "momentum": 0.0, "learning_rate": 0.01, "ema": 0.9, "steps": 0, "epochs": 5,
+    "momentum": 0.0, "learning_rate": 0.001, "ema": 0.9, "steps": 0, "epochs": 5,
 }  # fmt: skip
 
 
@@ -76,24 +76,39 @@ def weights_of(asked):
     return [v.numpy() for v in (*variables, *(v for o in cohort.optimizers for v in o.variables))]
 
 
-def assert_learnt_as_one(asked, one, folder):
-    """A run of two processes against one in this process, and the latter's twin."""
-    start = build.build_cohort(one, build.load_data(one))
-    start = [v.numpy() for v in (v for net in start.networks for v in net.variables)]
+def train_alone(one, folder):
+    """A run in this process and its twin, and the weights that they start from."""
+    cohort = build.build_cohort(one, build.load_data(one))
+    start = [v.numpy() for net in cohort.networks for v in net.variables]
     train.run(one, verbose=0)
     twin = one.replace(results_dir=str(folder / "twin"))
-    rounded = train.run(twin, verbose=0, callbacks=[StartOneRoundingAway()])
+    train.run(twin, verbose=0, callbacks=[StartOneRoundingAway()])
+    return one, twin, start
+
+
+def assert_learnt_as_one(asked, alone):
+    one, twin, start = alone
     assert_alike(*map(weights_of, (asked, one, twin)), start)
-    ours, theirs = records.find(asked), records.find(one)
+    ours, theirs, rounded = map(records.find, (asked, one, twin))
     assert ours.keys() == theirs.keys() | {"placement"}
     assert ours["test"]["peers"].keys() == theirs["test"]["peers"].keys()
     assert_like_histories(ours["history"], theirs["history"], rounded["history"])
 
 
+PEERS = {**PAIR, "update": "simultaneous", "placement": "peers"}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return train_alone(
+        config.load(**{**PEERS, "placement": "one"}, results_dir=str(folder / "one")), folder
+    )
+
+
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_peer_in_each_process_learns_as_in_one_although_one_was_killed(tmp_path, victim):
-    options = {**PAIR, "update": "simultaneous", "placement": "peers"}
-    flags = flags_of(options, tmp_path / "two")
+def test_a_peer_in_each_process_learns_as_in_one_although_one_was_killed(tmp_path, victim, alone):
+    flags = flags_of(PEERS, tmp_path / "two")
     processes = start_two(flags)
     while not list(tmp_path.glob(f"two/checkpoints/*.worker{victim}of2/state.npz")):
         assert all(p.poll() is None for p in processes), [p.communicate() for p in processes]
@@ -105,15 +120,14 @@ def test_a_peer_in_each_process_learns_as_in_one_although_one_was_killed(tmp_pat
     assert "train.py: another process of this run has ended" in error
     assert "Traceback" not in error
     killed.communicate()
-    asked = config.load(**options, results_dir=str(tmp_path / "two"))
+    asked = config.load(**PEERS, results_dir=str(tmp_path / "two"))
     assert not RunFiles.of(asked).record.exists()
 
     for index, out in enumerate(finish(start_two(flags))):
         assert "of 5 epochs are done; resuming" in out
         assert f"worker {index} trains resnet8_{index}; each receives 640 bytes a step" in out
         assert "ensemble   test accuracy" in out
-    one = config.load(**{**options, "placement": "one"}, results_dir=str(tmp_path / "one"))
-    assert_learnt_as_one(asked, one, tmp_path)
+    assert_learnt_as_one(asked, alone)
     assert records.find(asked)["placement"]["processes"] == 2
     assert not list((tmp_path / "two" / "checkpoints").iterdir())
 
@@ -125,4 +139,4 @@ def test_a_batch_split_over_two_processes_gives_the_weights_of_a_whole_one(tmp_p
     asked = config.load(**options, results_dir=str(tmp_path / "two"))
     one = config.load(**{**options, "placement": "one"}, results_dir=str(tmp_path / "one"))
     monkeypatch.setattr(networks, "build", without_batch_norm)
-    assert_learnt_as_one(asked, one, tmp_path)
+    assert_learnt_as_one(asked, train_alone(one, tmp_path))

@@ -4,6 +4,7 @@ A cohort asks for the loss of one student at a time and gives the logits of all 
 peers' logits are constants.
 """
 
+import abc
 from collections.abc import Callable, Sequence
 
 import keras
@@ -14,7 +15,7 @@ from dml_tf.method import checks, losses
 Reduction = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
-class Mimicry:
+class Mimicry(abc.ABC):
     """A mimicry loss with options of its own; a subclass has the divergence.
 
     Args:
@@ -50,9 +51,9 @@ class Mimicry:
         log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
         return self.temperature**2 * reduction([self.divergence(p, log_q) for p in log_p])
 
+    @abc.abstractmethod
     def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
         """How far the student q is from one peer p, shape `(batch,)`, from log-posteriors."""
-        raise NotImplementedError
 
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
