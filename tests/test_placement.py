@@ -16,7 +16,7 @@ from rounding import FACTOR, StartOneRoundingAway, assert_alike, one_rounding_aw
 from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
 from dml_tf.export import write
-from dml_tf.method.peers import Remote
+from dml_tf.method.peers import RemoteNetwork
 from dml_tf.runs import build, config, train
 from dml_tf.runs.config import Schedule
 from dml_tf.runs.errors import FlagError
@@ -211,7 +211,7 @@ def test_three_peers_apart_learn_and_report_as_together(update):
     board, barrier = [None] * 3, threading.Barrier(3)
     apart = [
         Cohort(
-            [dense(k) if k == rank else Remote(f"peer{k}") for k in range(3)],
+            [dense(k) if k == rank else RemoteNetwork(f"peer{k}") for k in range(3)],
             update=update,
             placement=Apart(rank, board, barrier),
         )

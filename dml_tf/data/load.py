@@ -1,6 +1,7 @@
 """From a config to the images of one run.
 
-To add a data set, write a function from a config to a `Source` in `sources/` or `generated/`.
+To add a data set, write a function from a config to a `splits.Source` in `sources/` or
+`generated/`.
 Give it a name in `_SOURCES` below; `--dataset=NAME` then finds it. Its flags go into
 `flags/NAME.flags`. Import what is slow to import, or optional, inside the function.
 """

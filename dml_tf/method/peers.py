@@ -29,7 +29,7 @@ class OneDevice:
         return list(outputs)
 
 
-class Remote(keras.Model):
+class RemoteNetwork(keras.Model):
     """Stands in a list of networks for a peer that another process trains; it has no outputs."""
 
     def __init__(self, name: str):
@@ -131,7 +131,7 @@ def make_peers(
     """One peer for each network."""
     peers = []
     for k, network in enumerate(networks):
-        here = RemotePeer if isinstance(network, Remote) else TrainedPeer
+        here = RemotePeer if isinstance(network, RemoteNetwork) else TrainedPeer
         kind = FrozenPeer if k in frozen else here
         peers.append(kind(network, partial(placement.on, k)))
     return tuple(peers)

@@ -10,7 +10,7 @@ from dml_tf import data, networks
 from dml_tf.data import Splits
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
-from dml_tf.method.peers import Remote
+from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import pretrained
 from dml_tf.runs.config import Config
 from dml_tf.runs.errors import FlagError, RunFailed
@@ -159,7 +159,7 @@ def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Mod
         if config.method == "distill" and k == 0:
             return load_teacher(config, splits)
         if not place.trains(k):
-            return Remote(networks.parse(config.net[k])[0])
+            return RemoteNetwork(networks.parse(config.net[k])[0])
         return _network(config, splits, k)
 
 

@@ -132,7 +132,7 @@ def fit(
             "verbose": verbose,
             "callbacks": [*chosen, Progress(), *callbacks],
         }
-        watched = _watched(config, splits)
+        watched = _validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -269,7 +269,7 @@ def _finish(
     return record
 
 
-def _watched(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)

@@ -1,4 +1,9 @@
-"""The paper's tables, and what it claims of each, as data."""
+"""The paper's tables, and what it claims of each, as data. `paper/tables.py` writes them.
+
+To add a row, add its `Cell`s to the function of its table. A cell names the run that fills it, by
+method, networks and flags. Use `printed=False` if the paper prints no number; else add the number
+to `results/paper.csv`. `gain(...)` adds a line that compares two cells.
+"""
 
 import itertools
 

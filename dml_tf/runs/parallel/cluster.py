@@ -1,7 +1,8 @@
 """The processes that train one run together, by TensorFlow's collectives.
 
 Only TensorFlow's runtime opens connections: `tf.distribute` starts its server from the environment
-variable TF_CONFIG. All that the processes exchange goes through gathers.
+variable TF_CONFIG. All that the processes exchange goes through gathers. What peers exchange in a
+training step is in `placement.py`.
 """
 
 import contextlib
