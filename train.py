@@ -4,8 +4,8 @@ import sys
 import warnings
 from functools import partial
 
+from dml_tf.errors import exit_status
 from dml_tf.runs import flags, quiet
-from dml_tf.runs.errors import exit_status
 from dml_tf.runs.files import RunFiles
 
 

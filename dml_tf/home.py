@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
-_IS_CHECKOUT = (_PACKAGE.parent / "flags" / "digits.flags").is_file()
+PACKAGE = Path(__file__).resolve().parent
+_IS_CHECKOUT = (PACKAGE.parent / "flags" / "digits.flags").is_file()
 
 # Folder under which results and generated data are kept by default: the checkout, or, where the
 # package is installed, the folder in which the command runs.
-HOME = _PACKAGE.parent if _IS_CHECKOUT else Path.cwd()
+HOME = PACKAGE.parent if _IS_CHECKOUT else Path.cwd()
 
 
 def shipped(name: str) -> Path:
     """Path of a file or folder that the wheel contains, such as `flags` or `results/paper.csv`."""
-    return (_PACKAGE.parent if _IS_CHECKOUT else _PACKAGE) / name
+    return (PACKAGE.parent if _IS_CHECKOUT else PACKAGE) / name

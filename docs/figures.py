@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dml_tf import home
+from dml_tf.atomic import write_text
 from dml_tf.paper import scales, tables
 from dml_tf.paper.cells import Contrast, Line, contrasts, in_nats
 from dml_tf.paper.items import ITEMS
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         if fill(text) != text:
             stale = True
             if not options.check:
-                file.write_text(fill(text), encoding="utf-8")
+                write_text(file, fill(text))
     return int(options.check and stale)
 
 

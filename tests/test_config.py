@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from absl import flags as absl_flags
 
+from dml_tf.errors import FlagError
 from dml_tf.method import checks
 from dml_tf.runs import config, flags
-from dml_tf.runs.errors import FlagError
 
 CIFAR = ["--dataset=cifar100", "--net=resnet32,mobilenet"]
 
@@ -129,3 +130,42 @@ def test_choices_of_flags_are_those_of_the_cohort():
     assert choices["ensemble_average"] == checks.ENSEMBLE_AVERAGES
     by_method = {"none", "ensemble"}  # independent, dml_e
     assert set(choices["mimicry"]) == set(checks.MIMICRIES) - by_method
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"net": "resnet8, resnet8"}, {"net": ("resnet8", "resnet8"), "cohort": 2}),
+        ({"analyse": "True"}, {"analyse": True}),
+        ({"analyse": np.True_}, {"analyse": True}),
+        ({"epochs": np.int64(3)}, {"epochs": 3}),
+        ({"learning_rate": 1}, {"learning_rate": 1.0}),
+        ({"image_size": "16"}, {"image_size": 16}),
+    ],
+)
+def test_values_get_the_type_of_their_field(given, kept):
+    asked = config.load(**{"dataset": "digits", "net": ("resnet8",), **given})
+    assert {name: getattr(asked, name) for name in kept} == kept
+    assert all(type(getattr(asked, name)) is type(value) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"net": ""}, "--net is missing"),
+        ({"net": 5}, "--net=5 is not names of networks"),
+        ({"epochs": True}, "--epochs=True is not a whole number"),
+        ({"epochs": 2.5}, "--epochs=2.5 is not a whole number"),
+        ({"learning_rate": "fast"}, "--learning_rate=fast is not a number"),
+        ({"analyse": "maybe"}, "--analyse=maybe is not true or false"),
+        ({"teacher": 3}, "--teacher=3 is not text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(given, message):
+    with pytest.raises(FlagError, match=message):
+        config.load(**{"dataset": "digits", "net": ("resnet8",), **given})
+
+
+def test_a_config_needs_a_data_set():
+    with pytest.raises(FlagError, match="--dataset is missing"):
+        config.Config(net=("resnet8",), epochs=1)

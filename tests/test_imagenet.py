@@ -18,10 +18,10 @@ from dml_tf.data.generated import imagenet_mini
 from dml_tf.data.generated.__main__ import main
 from dml_tf.data.pictures import Pictures, central_window
 from dml_tf.data.sources import imagenet_tfds
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export import write
 from dml_tf.measures import evaluate
 from dml_tf.runs import build, config, records, train
-from dml_tf.runs.errors import FlagError, RunFailed
 from dml_tf.runs.files import RunFiles
 
 WNIDS = ("n01440764", "n02084071", "n02105855")

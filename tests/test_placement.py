@@ -15,11 +15,11 @@ from rounding import FACTOR, StartOneRoundingAway, assert_alike, one_rounding_aw
 
 from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
+from dml_tf.errors import FlagError
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.runs import build, config, train
 from dml_tf.runs.config import Schedule
-from dml_tf.runs.errors import FlagError
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel import cluster, placement
 
@@ -110,8 +110,8 @@ def test_processes_with_different_settings_are_refused():
     ours = train._shared_settings(asked)
     theirs = {**ours, "steps_per_execution": 2, "seed": 7, "version of keras": "1"}
     with pytest.raises(FlagError, match=r"settings \(seed, steps_per_execution, version of keras"):
-        Two(theirs).refuse_differences("settings", ours)
-    Two(ours).refuse_differences("settings", ours)
+        Two(theirs).refuse_differences("settings", lambda: ours)
+    Two(ours).refuse_differences("settings", lambda: ours)
 
 
 def test_processes_with_different_data_are_refused():
@@ -121,8 +121,8 @@ def test_processes_with_different_data_are_refused():
     other[-1, 0, 0] += 1
     changed = dataclasses.replace(splits, train=data.Split(other, splits.train.labels))
     with pytest.raises(FlagError, match=r"different data \(train\)"):
-        Two(train._digests(changed)).refuse_differences("data", ours)
-    Two(ours).refuse_differences("data", train._digests(splits))
+        Two(train._digests(changed)).refuse_differences("data", lambda: ours)
+    Two(ours).refuse_differences("data", train._digests, splits)
 
 
 def test_pictures_on_disk_are_told_apart_by_their_names(tmp_path):

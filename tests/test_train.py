@@ -14,10 +14,10 @@ import pytest
 import tensorflow as tf
 
 from dml_tf import Cohort
+from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import evaluate
 from dml_tf.runs import build, config, records, train
 from dml_tf.runs.checkpoint import Checkpoint
-from dml_tf.runs.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
 

@@ -8,9 +8,9 @@ from plain import without_batch_norm
 from rounding import StartOneRoundingAway, assert_alike, assert_like_histories
 
 from dml_tf import Cohort, data, networks
+from dml_tf.errors import FlagError, RecordMismatch
 from dml_tf.networks.layers import BatchNormalization
 from dml_tf.runs import build, config, records, train
-from dml_tf.runs.errors import FlagError, RecordMismatch
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import arrange
 

@@ -9,8 +9,8 @@ import pytest
 
 from dml_tf import home
 from dml_tf.data import DATASETS
+from dml_tf.errors import FlagError
 from dml_tf.runs import config, flag_files
-from dml_tf.runs.errors import FlagError
 
 SHIPPED = ("results/paper.csv", "results/benchmarks/step_times.json")
 PRINT_SETTINGS = """

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dml_tf.runs.errors import BAD_FLAGS, DONE, FAILED, FlagError, RunFailed, exit_status
+from dml_tf.errors import BAD_FLAGS, DONE, FAILED, FlagError, RunFailed, exit_status
 
 HELP = {"--help", "-h", "-help"}
 WRITE = """usage: python -m dml_tf.export write FLAGS OUT_DIR
@@ -67,7 +67,7 @@ def _with_packages(command, arguments: Sequence[str]) -> int | None:
     try:
         return command(arguments)
     except ModuleNotFoundError as error:
-        if error.name.startswith("dml_tf"):
+        if (error.name or "dml_tf").startswith("dml_tf"):
             raise
         raise RunFailed(
             f"{error.name} is not installed. `write` and `import` take requirements.txt, `check` "

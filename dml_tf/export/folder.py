@@ -25,6 +25,8 @@ IMAGES = "images.npz"
 STATE = "state.npz"
 MANIFEST = "manifest.json"
 
+# It changes when what reads the folder must change. Version 0.2 wrote format 1 without a number.
+FORMAT = 1
 # Written into the manifest: how to use the program without this package.
 CONVENTIONS = {
     "program": "step.mlir is StableHLO: main(images, labels, *variables) does one training step of "
@@ -92,11 +94,15 @@ class Export:
             )
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            if manifest["conventions"] == CONVENTIONS:
-                return cls(folder, manifest, _config(manifest))
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise ValueError(f"{file} was not written by this version of dml_tf.export. {write}")
+            found = manifest.get("format", 1) if "conventions" in manifest else None
+        except (ValueError, AttributeError, TypeError):
+            found = None
+        if found != FORMAT:
+            raise ValueError(
+                f"{file} is damaged, or of another format than {FORMAT}, which this version of "
+                f"dml_tf.export reads. {write}"
+            )
+        return cls(folder, manifest, _config(manifest))
 
     @property
     def run_id(self) -> str:

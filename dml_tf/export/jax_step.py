@@ -15,8 +15,8 @@ import numpy as np
 
 from dml_tf.data import EpochDraws, Split
 from dml_tf.data.draws import crop_pad
+from dml_tf.errors import RunFailed
 from dml_tf.export.folder import PROGRAM, Export
-from dml_tf.runs.errors import RunFailed
 
 jax.config.update("jax_enable_x64", True)  # labels and step counters have 64 bits
 

@@ -1,9 +1,9 @@
 """Makes an ordinary record and a Keras cohort of a run that was trained without TensorFlow."""
 
+from dml_tf.errors import RunFailed
 from dml_tf.export.folder import Export
 from dml_tf.runs import build, checkpoint, records, train
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import RunFailed
 from dml_tf.runs.files import RunFiles
 
 

@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from dml_tf.data import Split
+from dml_tf.errors import CUT, DONE, RunFailed
 from dml_tf.export.folder import STATE, Export, describe
 from dml_tf.export.jax_step import Trainer, device_errors, find_device
-from dml_tf.runs.errors import CUT, DONE, RunFailed
 
 _DISPATCH_S = 2.0  # seconds of steps in one dispatch, and between two updates of the progress line
 _SAVE_S = 30.0

@@ -16,9 +16,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dml_tf.atomic import write_text, write_whole
 from dml_tf.data import STREAMED_DATASETS, Split, Splits
+from dml_tf.errors import FlagError
 from dml_tf.export.folder import (
     CONVENTIONS,
+    FORMAT,
     IMAGES,
     MANIFEST,
     PROGRAM,
@@ -28,8 +31,6 @@ from dml_tf.export.folder import (
 from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, checkpoint, train
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import FlagError
-from dml_tf.runs.files import write_text, write_whole
 from dml_tf.version import __version__
 
 
@@ -138,6 +139,7 @@ def _describe_run(config: Config, splits: Splits) -> dict:
     """The manifest's part about the run."""
     normalisation = {"mean": splits.mean.tolist(), "std": splits.std.tolist()}
     return {
+        "format": FORMAT,
         "conventions": CONVENTIONS,
         "run_id": config.run_id,
         "command": config.command,

@@ -199,9 +199,8 @@ def tsne(
 
     joined = _joined(features)
     picture = TSNE(perplexity=min(perplexity, (len(joined) - 1) / 3), random_state=seed)
-    with threadpool_limits(
-        1
-    ):  # on a busy machine its threads wait for each other, 10 times as long
+    # On a busy machine several threads wait for each other and take ten times as long.
+    with threadpool_limits(1):
         points = picture.fit_transform(joined).astype(np.float64).round(1)
     parts = np.array_split(points, len(features))
     return {name: part.tolist() for name, part in zip(features, parts, strict=True)}

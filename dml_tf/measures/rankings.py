@@ -10,6 +10,7 @@ import io
 import sys
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from dml_tf import reid
+from dml_tf.atomic import write_whole
 from dml_tf.data.sources.market1501_tree import GALLERY, QUERY, find_tree
+from dml_tf.errors import exit_status
 
 _PROGRAM = "python -m dml_tf.measures.rankings"
 _EXAMPLE = f"""example:
@@ -156,16 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 data missing or refused; bad arguments exit with 2.
     """
-    flags = _parse(argv)
-    try:
-        arrays = read_features(flags.features)
-        figure = draw_rankings(arrays, flags.data_dir, flags.queries, flags.top)
-        FigureCanvasAgg(figure).print_png(flags.out)
-    except (OSError, ValueError) as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
-        return 1
+    return exit_status(_PROGRAM, partial(_draw, _parse(argv)), also=(ValueError,))
+
+
+def _draw(flags: argparse.Namespace):
+    arrays = read_features(flags.features)
+    figure = draw_rankings(arrays, flags.data_dir, flags.queries, flags.top)
+    with write_whole(Path(flags.out)) as part:
+        FigureCanvasAgg(figure).print_png(part)
     print(f"{flags.out}: {len(flags.queries)} queries, {flags.top} gallery images each")
-    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -6,8 +6,8 @@
 
 import sys
 
+from dml_tf.errors import BAD_FLAGS, DONE
 from dml_tf.paper import page, run_all
-from dml_tf.runs.errors import BAD_FLAGS, DONE
 
 COMMANDS = {"run": run_all.main, "report": page.main}
 

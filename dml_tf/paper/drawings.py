@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator
 
 from dml_tf.data import REID_DATASETS
 from dml_tf.paper.items.figures import COHORT_SIZES
+from dml_tf.paper.scales import MARKET_IDENTITIES
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; markers serve grey prints.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
@@ -135,7 +136,8 @@ def _figure6(lines: pd.DataFrame, _: None) -> Figure:
         series = lines.xs(strategy, level="column")
         _points(axis, [parts.index(part) for part in series.index], series, strategy, k)
     reid = lines.data.isin(REID_DATASETS).any()
-    labelled = "identities with labels, of the paper's 751" if reid else "images with labels"
+    identities = f"identities with labels, of the paper's {MARKET_IDENTITIES}"
+    labelled = identities if reid else "images with labels"
     axis.set(xticks=range(len(parts)), xticklabels=parts, xlabel=labelled, ylabel=_measure(lines))
     _legend(figure, axis)
     return figure

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dml_tf import home
+from dml_tf.data.generated import imagenet_mini
+from dml_tf.data.sources import imagenet
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 
 # CPU time of one thread, and the machine, as `python -m benchmarks.step_times` measured them.
 MEASURED = home.shipped("results/benchmarks/step_times.json")
 _START_S = 5.0  # reading data, building and tracing the networks, testing them
-# Training images where --train_images does not say; data sets that are missing have --steps.
+# Training images where --train_images does not say. Other data sets set --steps.
 _IMAGES = {
     "cifar10": 50_000,
     "cifar100": 50_000,
     "fashion_mnist": 60_000,
-    "imagenet": 1_281_167,
-    "imagenet_mini": 2000,
+    "imagenet": imagenet.TRAIN_IMAGES,
+    "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
 }
 _FORWARD = 1 / 3  # of a step: a backward pass counts as two forward passes
 

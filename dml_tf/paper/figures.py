@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from dml_tf.atomic import write_whole
 from dml_tf.paper import tables
 from dml_tf.paper.cells import Cell
 from dml_tf.paper.drawings import DRAWINGS
@@ -30,7 +31,7 @@ def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(ITEMS)) -> li
     Args:
         scale: Which runs it shows.
         folder: Results folder with `runs/`.
-        items: Names of tables and figures; those that are not drawn are passed over.
+        items: Names of tables and figures; tables are skipped.
 
     Returns:
         The files written.
@@ -49,9 +50,11 @@ def write(scale: Scale, folder: Path, items: Iterable[str] = tuple(ITEMS)) -> li
                 file.unlink(missing_ok=True)
             continue
         # Without matplotlib's version in it, the same records give the same file.
-        figure.savefig(files[0], metadata={"Software": None})
+        with write_whole(files[0]) as part:
+            figure.savefig(part, metadata={"Software": None})
         if series:
-            SERIES[series](scale, folder, item).to_csv(files[1], index=False, float_format="%.4g")
+            with write_whole(files[1]) as part:
+                SERIES[series](scale, folder, item).to_csv(part, index=False, float_format="%.4g")
         written += files
     return written
 

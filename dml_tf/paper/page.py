@@ -16,6 +16,8 @@ import jinja2
 import pandas as pd
 
 from dml_tf import home
+from dml_tf.atomic import write_text
+from dml_tf.errors import RunFailed, exit_status
 from dml_tf.paper import figures, scales, tables, verdicts, wording
 from dml_tf.paper import items as paper_items
 from dml_tf.paper.cells import Claim, Contrast, Item, Line
@@ -24,12 +26,10 @@ from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.tables import Status
 from dml_tf.paper.verdicts import IN_WORDS, SAY_NOTHING, Conclusion, Verdict
-from dml_tf.runs.errors import RunFailed, exit_status
-from dml_tf.runs.files import write_text
 
 _HERE = Path(__file__).parent
 _ON_GENERATED = "on generated pictures only"
-# What is said -> its class in page.css.
+# Conclusion or verdict -> its class in page.css.
 _KIND = {
     Status.REPRODUCED: "good",
     Status.DIFFERS: "bad",
@@ -132,9 +132,10 @@ class Page:
     @property
     def deviations_link(self) -> str:
         """The way from the page to the deviations; '' outside the repository."""
-        if home.HOME not in self._folder.resolve().parents:
+        page = home.HOME / "docs" / "deviations.md"
+        if home.HOME not in self._folder.resolve().parents or not page.is_file():
             return ""
-        return os.path.relpath(home.HOME / "docs" / "deviations.md", self._folder)
+        return os.path.relpath(page, self._folder)
 
     def run_command(self, item: str = "") -> str:
         """The command that trains what an item needs, or everything."""
@@ -142,14 +143,14 @@ class Page:
 
     def facts(self) -> dict[str, str]:
         """What the records say of themselves."""
-        said = collections.Counter()
+        counts = collections.Counter()
         for _, _, lines in self._claims:
             deciding, on_generated = self._deciding(lines)
             conclusion = verdicts.judge(deciding.verdict)
-            said[_ON_GENERATED if on_generated else conclusion] += 1
+            counts[_ON_GENERATED if on_generated else conclusion] += 1
         last = (Conclusion.NOT_RUN, Conclusion.TOO_FEW_SEEDS, _ON_GENERATED)
-        in_order = sorted(said, key=lambda words: words in last)
-        facts = {"Claims": ", ".join(f"{words.lower()}: {said[words]}" for words in in_order)}
+        in_order = sorted(counts, key=lambda words: words in last)
+        facts = {"Claims": ", ".join(f"{words.lower()}: {counts[words]}" for words in in_order)}
         if not self._runs:
             return facts | {"Runs": "none has finished yet"}
         hours = sum(run["cpu_s"] for run in self._runs) / 3600
@@ -263,7 +264,7 @@ class Page:
                 f"{wording.count(line.seeds, 'seed')}; {names}"
             )
         counts = collections.Counter(IN_WORDS[verdict] for verdict in lines.verdict)
-        said = ", ".join(f"{count} {words}" for words, count in counts.items())
+        outcomes = ", ".join(f"{count} {words}" for words, count in counts.items())
         least, most = run.measured.min(), run.measured.max()
         if threshold := -lines.constant.iloc[0]:
             low, high = (f"{value + threshold:.{places}f}" for value in (least, most))
@@ -272,7 +273,7 @@ class Page:
             ends = dict.fromkeys(wording.signed(value, places) for value in (least, most))
             what = f"differences of {' to '.join(ends)} {unit}"
         seeds = wording.span(run.seeds)
-        return f"Of {len(lines)} comparisons, {said}; {what}; seeds: {seeds}; {names}"
+        return f"Of {len(lines)} comparisons, {outcomes}; {what}; seeds: {seeds}; {names}"
 
     def _picture(self, item: Item) -> dict[str, str]:
         file = self._folder / f"{item.name}.png"

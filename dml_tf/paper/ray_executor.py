@@ -10,10 +10,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dml_tf import home
+from dml_tf.atomic import write_whole
+from dml_tf.errors import ExecutorError
 from dml_tf.paper import workers
 from dml_tf.paper.workers import Event, Executor, Task
-from dml_tf.runs import files
-from dml_tf.runs.errors import ExecutorError
 
 # How often a task is started again if its node or process is lost; not if it fails.
 RETRIES = 3
@@ -43,7 +43,7 @@ def connect(address: str, *, cpus: int = 1, gpus: float = 0) -> Iterator[Executo
         ExecutorError: No cluster at the address, or one of another version.
     """
     environment = {
-        "working_dir": str(home.HOME),
+        "working_dir": str(home.PACKAGE.parent),
         "excludes": ["/*", "!/.", "!/dml_tf", "!/flags"],
         "env_vars": {
             "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -158,5 +158,5 @@ def _place(contents: Mapping[Path, bytes]):
     for file, content in contents.items():
         if file.exists() and file.read_bytes() == content:
             continue
-        with files.write_whole(file) as part:
+        with write_whole(file) as part:
             part.write_bytes(content)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dml_tf import home
+from dml_tf.errors import DONE, FAILED, ExecutorError, exit_status
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import page, plan, scales, tables
 from dml_tf.paper.estimate import Estimate
@@ -19,7 +20,6 @@ from dml_tf.paper.progress import Clock, duration, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
 from dml_tf.runs import files, flag_files, records
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import DONE, FAILED, ExecutorError, exit_status
 from dml_tf.runs.files import RunFiles, needed_weights
 
 

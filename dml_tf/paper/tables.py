@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dml_tf import home
+from dml_tf.atomic import write_whole
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import verdicts
 from dml_tf.paper.cells import KEYS, Cell, Claim, Contrast, Line, in_nats
@@ -44,14 +45,15 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> li
         items: Names of tables and figures.
 
     Returns:
-        The files written. A table's own lines come first, then what its claims compare besides.
+        The files written. An item's own lines come first, then the other contrasts of its claims.
     """
     written = []
     for item in items:
         file = folder / f"{item}.csv"
         lines = dict.fromkeys([*ITEMS[item].lines, *_claimed(item)])
         frame = table(scale, folder, item, tuple(lines)).drop(columns="verdict")
-        frame.round(6).to_csv(file, index=False, float_format="%.4g")
+        with write_whole(file) as part:
+            frame.round(6).to_csv(part, index=False, float_format="%.4g")
         written.append(file)
     return written
 

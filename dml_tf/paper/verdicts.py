@@ -35,7 +35,7 @@ class Conclusion(enum.StrEnum):
 
 
 SAY_NOTHING = (Verdict.NOT_RUN, Verdict.TOO_FEW_SEEDS)
-# Verdict -> how it is said of a comparison that the paper makes a claim of.
+# Verdict -> its words on the page, where the paper makes a claim.
 IN_WORDS = {
     Verdict.GAIN: "as claimed",
     Verdict.LOSS: "against the claim",

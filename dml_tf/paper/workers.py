@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
 
 class Event(NamedTuple):
-    """News of a task.
+    """A message about a task.
 
     Attributes:
         kind: `started`, `progress`, `done` or `failed`.

@@ -8,12 +8,12 @@ import numpy as np
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import pretrained
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import FlagError, RunFailed
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
 

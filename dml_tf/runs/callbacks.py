@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from dml_tf.runs.errors import RunFailed
+from dml_tf.errors import RunFailed
 
 
 class StopAtNaN(keras.callbacks.Callback):

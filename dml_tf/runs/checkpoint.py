@@ -11,9 +11,9 @@ from pathlib import Path
 
 import keras
 
+from dml_tf.errors import RecordMismatch
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import RecordMismatch
 from dml_tf.runs.files import load_state, save_state
 from dml_tf.runs.parallel.cluster import Cluster
 

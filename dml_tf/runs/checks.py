@@ -10,7 +10,7 @@ from dml_tf.data import (
     STREAMED_AUGMENTATIONS,
     STREAMED_DATASETS,
 )
-from dml_tf.runs.errors import FlagError
+from dml_tf.errors import FlagError
 
 _MUTUAL = ("method", ("dml", "dml_e", "distill"))
 _REID = ("dataset", REID_DATASETS)
@@ -45,6 +45,13 @@ _USED_WITH = {
     "scope": _ENTROPY_SGD,
     "scope_growth": _ENTROPY_SGD,
 }
+
+
+def refuse_unknown_dataset(dataset: str):
+    """Refuses a name that is no data set's."""
+    if dataset not in DATASETS:
+        named = f"--dataset={dataset} is not a data set" if dataset else "--dataset is missing"
+        raise FlagError(f"{named}: give one of {' | '.join(DATASETS)}.")
 
 
 def refuse_out_of_range(config):

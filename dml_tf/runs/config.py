@@ -10,8 +10,12 @@ import functools
 import hashlib
 import json
 import math
+import operator
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from dml_tf import home
 from dml_tf.data import (
@@ -20,8 +24,8 @@ from dml_tf.data import (
     STREAMED_AUGMENTATIONS,
     steps_per_epoch,
 )
+from dml_tf.errors import FlagError
 from dml_tf.runs import checks, flag_files
-from dml_tf.runs.errors import FlagError
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
@@ -190,6 +194,7 @@ class Config:
     overwrite: bool = _setting(False, "Train again even if there is a record.")
 
     def __post_init__(self):
+        checks.refuse_unknown_dataset(self.dataset)
         checks.refuse_out_of_range(self)
         self._fill_peers()
         if not self.results_dir:
@@ -251,14 +256,7 @@ class Config:
         return Schedule(steps, math.ceil(steps / per_epoch), per_epoch)
 
     def replace(self, **changes) -> "Config":
-        """A copy with some fields changed, checked anew.
-
-        Args:
-            **changes: Field names and their new values.
-
-        Returns:
-            The new config.
-        """
+        """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
 
     def _set(self, name: str, value):
@@ -301,9 +299,7 @@ def load(**settings) -> Config:
     """
     explicit = _typed(settings)
     dataset = explicit.get("dataset", "")
-    if dataset not in DATASETS:
-        named = f"--dataset={dataset} is not a data set" if dataset else "--dataset is missing"
-        raise FlagError(f"{named}: give one of {' | '.join(DATASETS)}.")
+    checks.refuse_unknown_dataset(dataset)
     base = _typed(flag_files.settings_of(dataset))
     scale = (base | explicit).get("scale", FIELDS["scale"].default)
     config = Config(**base | _typed(flag_files.settings_of(dataset, scale)) | explicit)
@@ -329,17 +325,49 @@ def _value(field: dataclasses.Field, value):
     """A value, or its text, in the type of its field."""
     if field.name == "image_size":
         return _size(value)
-    if field.name == "net":
-        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    kind, convert = _KINDS.get(field.type, ("names of networks", _names))
     try:
-        if field.type is bool:
-            return value if isinstance(value, bool) else {"true": True, "false": False}[value]
-        if field.type is int and isinstance(value, float):
-            raise ValueError
-        return field.type(value)
-    except (ValueError, TypeError, KeyError):
-        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise FlagError(f"{to_flag(field.name, value)} is not {kind[field.type]}.") from None
+        return convert(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise FlagError(f"{to_flag(field.name, value)} is not {kind}.") from None
+
+
+def _names(value) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _whole_number(value) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    return int(value) if isinstance(value, str) else operator.index(value)
+
+
+def _number(value) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value) -> bool:
+    if isinstance(value, np.bool_):
+        return bool(value)
+    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+
+
+def _text(value) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError
+    return os.fspath(value)
+
+
+# Type of a field -> what its value is called in messages, and how it is read.
+_KINDS = {
+    int: ("a whole number", _whole_number),
+    float: ("a number", _number),
+    bool: ("true or false", _truth),
+    str: ("text", _text),
+}
 
 
 def _size(size: object) -> int | tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The files of a run: their paths, writing them whole, its state in one file, and its lock.
+"""The files of a run: their paths, its state in one file, and its lock.
 
 NumPy only, so that a machine without TensorFlow can resume a run and hand it back.
 """
@@ -8,7 +8,6 @@ import dataclasses
 import fcntl
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from dml_tf.atomic import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,42 +79,6 @@ def needed_weights(config) -> list[Path]:
     if config.method == "distill" and not config.teacher:
         needed.append(RunFiles.of(config.default_teacher).model)
     return needed
-
-
-@contextlib.contextmanager
-def write_whole(file: Path) -> Iterator[Path]:
-    """Context that yields a path to write to; its file replaces `file` when it is complete.
-
-    Nobody sees half of it, not even after a crash: it is flushed to disk before it is renamed. If
-    the body raises, `file` stays as it was.
-
-    Args:
-        file: Where to write; its folder is made.
-
-    Yields:
-        A path in the same folder, with the same suffix.
-
-    Raises:
-        OSError: The disk is full, or the folder is not writable; the error names `file`.
-    """
-    part = file.with_name(f".part{os.getpid()}.{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror or str(error), str(file)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def write_text(file: Path, text: str):
-    """Writes a text file whole, in UTF-8."""
-    with write_whole(file) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 from dml_tf import home
-from dml_tf.runs.errors import FlagError
+from dml_tf.errors import FlagError
 
 FLAG_FILES = home.shipped("flags")
 

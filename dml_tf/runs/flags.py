@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from dml_tf.errors import FlagError
 from dml_tf.runs.config import FIELDS, Config, load
-from dml_tf.runs.errors import FlagError
 
 
 def parse(argv: Sequence[str]) -> Config:

@@ -7,9 +7,10 @@ import os
 import platform
 from pathlib import Path
 
+from dml_tf.atomic import write_text
+from dml_tf.errors import RecordMismatch
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import RecordMismatch
-from dml_tf.runs.files import RunFiles, write_text
+from dml_tf.runs.files import RunFiles
 from dml_tf.version import __version__
 
 

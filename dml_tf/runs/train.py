@@ -12,16 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from dml_tf import data, networks
+from dml_tf.atomic import write_whole
 from dml_tf.data import Splits
 from dml_tf.data.pictures import UNREADABLE
+from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.errors import FlagError, RecordMismatch, RunFailed
-from dml_tf.runs.files import RunFiles, write_whole
+from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
 
@@ -51,17 +52,17 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         FileNotFoundError: Data or the teacher are missing.
         RecordMismatch: The results folder holds this run with other settings.
         RunFailed: Data are refused, the loss is not a number, or another process trains this run.
-        ConnectionError: Another of the run's processes has ended.
+        ProcessLost: Another of the run's processes has ended.
     """
     build.check_networks(config)
     place, files = arrange(config), RunFiles.of(config)
     cluster = place.cluster
     with cluster.watched(), place.locked(files):
-        cluster.refuse_differences("settings", _shared_settings(config))
+        cluster.refuse_differences("settings", _shared_settings, config)
         if record := cluster.from_chief(_find, config, place, files):
             return record
         splits = build.load_data(config)
-        cluster.refuse_differences("data", _digests(splits))
+        cluster.refuse_differences("data", _digests, splits)
         build.check_features(config, splits)
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
@@ -148,7 +149,7 @@ def fit(
 def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:
     """Moves BatchNorm's averages to the present weights, as Entropy-SGD's authors do.
 
-    During training they were of the Langevin samples around those weights.
+    During training they average over the Langevin samples around those weights.
 
     Args:
         cohort: Trained peers; only the averages, and the seeds of dropout, change.

@@ -3,10 +3,12 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from dml_tf.data.generated import imagenet_mini, pedestrians
+from dml_tf.errors import FlagError, exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,17 +16,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = vars(parser.parse_args(argv))
     write, folder = asked.pop("write"), Path(asked.pop("folder")).expanduser()
+    return exit_status(parser.prog, partial(_write, write, folder, asked))
+
+
+def _write(write: Callable, folder: Path, asked: dict):
     try:
         write(folder, **asked)
     except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
+        raise FlagError(error) from error
     parts = sorted(path for path in folder.iterdir() if path.is_dir())
     counts = (f"{sum(f.is_file() for f in part.rglob('*'))} in {part.name}" for part in parts)
     print(f"{folder}: pictures: {', '.join(counts)}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

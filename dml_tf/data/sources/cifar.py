@@ -34,7 +34,7 @@ class _Layout:
     train: tuple[str, ...]
     test: str
     names: str
-    label_bytes: int = 0  # before the pixels of a binary record, the last is used; 0: pickles
+    label_bytes: int = 0  # before the pixels of a record, the last is the label; 0: pickles
     names_key: str = "label_names"
     labels_key: str = "labels"
 

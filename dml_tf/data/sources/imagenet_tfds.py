@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dml_tf.atomic import write_whole
 from dml_tf.data.pictures import Pictures
 from dml_tf.data.sources.tfds import find_builder
 from dml_tf.data.splits import Split
@@ -78,9 +79,8 @@ def _index(files: Sequence[str], kept: Path) -> tuple[np.ndarray, np.ndarray]:
             return saved["ranges"], saved["labels"]
     ranges, labels = _read_through(files)
     with contextlib.suppress(OSError):  # in a read-only folder they are found every time
-        part = kept.with_name(f".part{os.getpid()}.{kept.name}")
-        np.savez(part, sizes=sizes, ranges=ranges, labels=labels)
-        part.replace(kept)
+        with write_whole(kept) as part:
+            np.savez(part, sizes=sizes, ranges=ranges, labels=labels)
     return ranges, labels
 
 

@@ -83,7 +83,7 @@ class Record(NamedTuple):
 
 
 def find_prepared(data_dir: str) -> dict[str, Folder]:
-    """The four folders, from files that TensorFlow Datasets has prepared, or prepares now."""
+    """The four folders, from files that TensorFlow Datasets has prepared, or else prepares."""
     builder = find_builder(NAME, data_dir)
     if builder.name != NAME:
         raise FileNotFoundError(f"TensorFlow Datasets has {builder.name} in {data_dir}")

@@ -69,7 +69,7 @@ def find_tree(data_dir: str | Path) -> AnyPath:
 def list_pictures(folder: AnyPath) -> Folder:
     """Lists the pictures of one folder, and warns of other files in it."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: get the whole of {FOLDER}.zip.")
+        raise FileNotFoundError(f"{folder} is missing: download {FOLDER}.zip again.")
     parsed = [(path, parse_name(path.name)) for path in folder.iterdir()]
     strange = sorted(path.name for path, picture in parsed if picture is None)
     if strange:
@@ -80,7 +80,7 @@ def list_pictures(folder: AnyPath) -> Folder:
         )
     pictures = [(path, picture) for path, picture in parsed if picture is not None]
     if not pictures:
-        raise FileNotFoundError(f"{folder} has no pictures: get the whole of {FOLDER}.zip.")
+        raise FileNotFoundError(f"{folder} has no pictures: download {FOLDER}.zip again.")
     return Folder(str(folder), sorted(pictures, key=lambda item: item[0].name))
 
 

@@ -5,13 +5,14 @@ import itertools
 
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper.cells import Cell, Claim, Contrast, Item, Line, contrasts, gain
-from dml_tf.paper.scales import IMAGENET, MARKET
+from dml_tf.paper.scales import IMAGENET, MARKET, MARKET_IDENTITIES
 
 COHORT_SIZES = (1, 2, 3, 4, 5)
-# Row of Fig. 6 -> settings; identities are counted as in the paper, of 751.
+# Row of Fig. 6 -> settings; identities are counted as in the paper.
 LABELLED = {
     "figure6a": {f"{p}%": (("labelled_fraction", p / 100),) for p in (10, 25, 50)} | {"100%": ()},
-    "figure6b": {str(m): (("labelled_identities", m),) for m in (100, 250, 500)} | {"751": ()},
+    "figure6b": {str(m): (("labelled_identities", m),) for m in (100, 250, 500)}
+    | {str(MARKET_IDENTITIES): ()},
 }
 # How the mimicry of Fig. 3's cohorts may be read. Eqs. (10) and (11) have one gradient, so the
 # figure's two curves need either the authors' sum or another average.

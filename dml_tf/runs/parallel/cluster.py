@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from dml_tf.errors import FlagError, ProcessLost
 from dml_tf.runs import quiet
-from dml_tf.runs.errors import FlagError
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
@@ -72,7 +72,7 @@ class Cluster:
             The strategy that mirrors variables over all processes.
 
         Raises:
-            ConnectionError: TensorFlow's server cannot start, or the others do not connect.
+            ProcessLost: TensorFlow's server cannot start, or the others do not connect.
         """
         if self._strategy:
             return self._strategy
@@ -82,7 +82,7 @@ class Cluster:
             with quiet.quiet(), _interruptible():
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
-            raise ConnectionError(
+            raise ProcessLost(
                 f"worker {self.rank} could not start at {self._addresses[self.rank]}, or the other "
                 f"processes did not connect ({error.message}). TF_CONFIG must list the same "
                 "addresses in every process, each free on its own host."
@@ -119,18 +119,21 @@ class Cluster:
         made = make(*arguments) if self.is_chief else None
         return json.loads(self.share(json.dumps(made).encode())[0])
 
-    def refuse_differences(self, what: str, ours: dict):
+    def refuse_differences(self, what: str, describe: Callable[..., dict], *arguments):
         """Refuses processes that would train different runs, or wait for each other for ever.
 
         Args:
             what: What is compared, for the message.
-            ours: This process's; JSON's types, with the same keys in all.
+            describe: Called if there are several processes; returns JSON's types, with the same
+                keys in all.
+            *arguments: Its arguments.
 
         Raises:
             FlagError: Some values differ.
         """
         if self.size == 1:
             return
+        ours = describe(*arguments)
         all_of_them = [json.loads(part) for part in self.share(json.dumps(ours).encode())]
         first = all_of_them[0]
         names = sorted({n for theirs in all_of_them for n in ours if theirs[n] != first[n]})
@@ -142,17 +145,16 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Context that raises ConnectionError when another process of the run has ended."""
+        """Context that raises ProcessLost when another process of the run has ended."""
         try:
             yield
         except _LOST as error:
             if self.size == 1:
                 raise
-            named = re.search(
-                r"remote target /job:(\w+)/replica:0/task:(\d+)", error.message
-            )  # other tasks in the message may be this process
+            # Other tasks in the message may be this process.
+            named = re.search(r"remote target /job:(\w+)/replica:0/task:(\d+)", error.message)
             who = f"{named[1]} {named[2]}" if named else "one"
-            raise ConnectionError(
+            raise ProcessLost(
                 f"another process of this run has ended, or cannot be reached ({who} of "
                 f"{', '.join(self._addresses)}): see its messages. To resume after the last epoch "
                 "that all have finished, start all processes again with the same command. "
@@ -212,6 +214,5 @@ def from_environment() -> Cluster:
         raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None
 
 
-_cluster = functools.cache(
-    Cluster
-)  # one object, so that its count of gathers continues in the next run
+# One object for all runs of a process: its count of gathers must go on.
+_cluster = functools.cache(Cluster)

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from dml_tf.data import Splits
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.method.cohort import Cohort, Outputs
 from dml_tf.runs.config import Config
-from dml_tf.runs.errors import FlagError, RunFailed
 from dml_tf.runs.files import RunFiles, hold
 from dml_tf.runs.parallel.cluster import Cluster, from_environment
 
@@ -160,7 +160,7 @@ def arrange(config: Config) -> Placement:
 
     Raises:
         FlagError: These devices and processes do not allow it.
-        ConnectionError: The other processes cannot be reached.
+        ProcessLost: The other processes cannot be reached.
     """
     processes = from_environment()
     _refuse(config, processes.size)

@@ -24,6 +24,10 @@ class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
 
+class ProcessLost(ConnectionError):
+    """Another process of the run has ended, or cannot be reached."""
+
+
 _FAILURES = (OSError, RunFailed, RecordMismatch, ExecutorError)
 
 
@@ -47,7 +51,7 @@ def exit_status(
         return _say(program, error, BAD_FLAGS)
     except KeyboardInterrupt:
         return _say(program, INTERRUPTED, FAILED)
-    except ConnectionError as error:
+    except ProcessLost as error:
         _say(program, error, FAILED)
         sys.stdout.flush()
         os._exit(FAILED)  # an ordinary exit would wait for TensorFlow's threads, which hang
