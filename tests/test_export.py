@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rounding import largest_difference, tolerance, twins_of
 
-from dml_tf import data
+from dml_tf import data, errors
 from dml_tf.export import jax_step, read_back, run
 from dml_tf.export.__main__ import COMMANDS, main
-from dml_tf.export.folder import IMAGES, MANIFEST, PROGRAM, STATE, Export
-from dml_tf.runs import build, checkpoint, errors, train
+from dml_tf.export.folder import FORMAT, IMAGES, MANIFEST, PROGRAM, STATE, Export
+from dml_tf.runs import build, checkpoint, train
 from dml_tf.runs.files import RunFiles
 
 STEPS = 24
@@ -265,14 +265,28 @@ def test_a_folder_that_is_no_step_is_named_and_left_alone(tmp_path, capsys):
     for command in ("run", "check", "import"):
         assert "dml_tf.export write" in error_of(capsys, 1, command, tmp_path / "nowhere")
     (tmp_path / MANIFEST).write_text('{"name": "somebody else\'s"}')
-    assert "was not written by this version" in error_of(capsys, 1, "run", tmp_path)
+    assert "of another format than" in error_of(capsys, 1, "run", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [MANIFEST]
 
 
-def test_the_manifest_of_another_version_is_refused(fresh, capsys):
-    manifest = fresh.manifest | {"config": fresh.manifest["config"] | {"new_setting": 1}}
+def test_a_manifest_of_another_format_is_refused(fresh, capsys):
+    newer = fresh.manifest["config"] | {"new_setting": 1}
+    for manifest in (fresh.manifest | {"config": newer}, fresh.manifest | {"format": FORMAT + 1}):
+        (fresh.folder / MANIFEST).write_text(json.dumps(manifest))
+        assert "of another format than" in error_of(capsys, 1, "run", fresh.folder)
+
+
+def test_a_manifest_of_version_0_2_is_read(fresh):
+    """It has no number, and explains the same format in other words."""
+    manifest = {key: value for key, value in fresh.manifest.items() if key != "format"}
+    (fresh.folder / MANIFEST).write_text(json.dumps(manifest | {"conventions": {}}))
+    assert Export.read(fresh.folder).config == fresh.config
+
+
+def test_a_wrong_setting_in_a_manifest_is_named(fresh, capsys):
+    manifest = fresh.manifest | {"config": fresh.manifest["config"] | {"batch_size": 0}}
     (fresh.folder / MANIFEST).write_text(json.dumps(manifest))
-    assert "was not written by this version" in error_of(capsys, 1, "run", fresh.folder)
+    assert "--batch_size=0 is out of range" in error_of(capsys, 2, "run", fresh.folder)
 
 
 @pytest.mark.parametrize("name", [STATE, IMAGES, PROGRAM])

@@ -94,10 +94,11 @@ class Export:
             )
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-            found = manifest.get("format", 1) if "conventions" in manifest else None
-        except (ValueError, AttributeError, TypeError):
-            found = None
-        if found != FORMAT:
+            known = {field.name for field in dataclasses.fields(Config)}
+            readable = manifest.get("format", 1) == FORMAT and manifest["config"].keys() <= known
+        except (ValueError, AttributeError, KeyError):
+            readable = False
+        if not readable:
             raise ValueError(
                 f"{file} is damaged, or of another format than {FORMAT}, which this version of "
                 f"dml_tf.export reads. {write}"
