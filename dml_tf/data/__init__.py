@@ -11,12 +11,13 @@ from dml_tf.data.draws import (
     epoch_draws,
     steps_per_epoch,
 )
-from dml_tf.data.load import DATASETS, REID_DATASETS, STREAMED_DATASETS, load
+from dml_tf.data.load import DATASETS, GENERATED_DATASETS, REID_DATASETS, STREAMED_DATASETS, load
 from dml_tf.data.splits import Market1501, Source, Split, Splits
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "GENERATED_DATASETS",
     "REID_DATASETS",
     "STREAMED_AUGMENTATIONS",
     "STREAMED_DATASETS",

@@ -23,6 +23,7 @@ from dml_tf.data.sources.market1501 import load_market1501
 from dml_tf.data.splits import Market1501, Source, Split, Splits, choose
 from dml_tf.home import HOME
 
+GENERATED_DATASETS = ("shapes100", "imagenet_mini", "pedestrians")
 GENERATED = HOME / "data"  # where generated files are kept if --data_dir is not given
 _HALF = np.full(3, 0.5, np.float32)  # scales pixels to [-1, 1]
 

@@ -178,6 +178,7 @@ def _parser(command: str, description: str, example: str) -> argparse.ArgumentPa
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="folder that `write` wrote")
     return parser

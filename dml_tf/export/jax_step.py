@@ -22,7 +22,7 @@ jax.config.update("jax_enable_x64", True)  # labels and step counters have 64 bi
 
 State = tuple[jax.Array, ...]
 Step = Callable[[State, jax.Array, jax.Array], State]
-Advance = Callable[[State, "Data", EpochDraws, int, int], State]
+Advance = Callable[[State, "DeviceData", EpochDraws, int, int], State]
 
 
 def find_device(platform: str | None = None) -> jax.Device:
@@ -42,7 +42,7 @@ def device_errors() -> Iterator[None]:
         raise RunFailed(f"The device failed: {error}") from error
 
 
-class Data(NamedTuple):
+class DeviceData(NamedTuple):
     """The training set on a device.
 
     Attributes:
@@ -185,7 +185,7 @@ def _function_of(text: str, arguments: Sequence, like: Sequence[int]) -> Callabl
     return dataclasses.replace(exported, mlir_module_serialized=program).call
 
 
-def to_device(train: Split, export: Export, device: jax.Device) -> Data:
+def to_device(train: Split, export: Export, device: jax.Device) -> DeviceData:
     """Copies a training set to a device, as bytes.
 
     The normalised values are NumPy's, looked up on the device. No compiler can round them in
@@ -194,10 +194,10 @@ def to_device(train: Split, export: Export, device: jax.Device) -> Data:
     images = export.manifest["images"]
     mean, std = (np.array(images[key], np.float32) for key in ("mean", "std"))
     levels = np.arange(256, dtype=np.float32)[:, np.newaxis] * (1 / (255 * std)) - mean / std
-    return Data(*jax.device_put((train.images, train.labels, levels), device))
+    return DeviceData(*jax.device_put((train.images, train.labels, levels), device))
 
 
-def batch(data: Data, draws: EpochDraws) -> tuple[jax.Array, jax.Array]:
+def batch(data: DeviceData, draws: EpochDraws) -> tuple[jax.Array, jax.Array]:
     """Cuts, mirrors and normalises a mini-batch, as `dml_tf.data.train_batches` does."""
     _, height, width, channels = data.images.shape
     pad = crop_pad(height)

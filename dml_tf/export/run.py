@@ -32,24 +32,7 @@ def train(
     max_seconds: float = math.inf,
     precision: str = "default",
 ) -> int:
-    """Does the steps of a run that are still to be done.
-
-    Args:
-        folder: What `python -m dml_tf.export write` wrote.
-        data_dir: Where the images are. Default: in the folder.
-        max_seconds: Stops, with the state saved, before so many seconds have passed. The first
-            dispatch is done in any case.
-        precision: As for `jax_step.Trainer`.
-
-    Returns:
-        Exit status: `DONE` if all steps are done, else `CUT`.
-
-    Raises:
-        FileNotFoundError: The step or its images are missing.
-        ValueError: The images are not those of the run, or a file is damaged.
-        BlockingIOError: Another process trains this run.
-        RunFailed: A loss is not a number, or the device failed.
-    """
+    """Trains to the end of the run, or until `max_seconds`; returns `DONE` or `CUT`."""
     export = Export.read(folder)  # before a lock file is made in a wrong folder
     with export.hold():
         return _train(Run(export, data_dir, precision), max_seconds)

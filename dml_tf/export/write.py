@@ -52,7 +52,7 @@ def export(config: Config, folder: Path) -> Export:
         FileNotFoundError: Data or the teacher are missing.
         RunFailed: Data are refused.
     """
-    build.check_networks(config)
+    build.check_network_names(config)
     _check(config, folder)
     splits = build.load_data(config)
     build.check_features(config, splits)

@@ -151,14 +151,7 @@ def _picture(path) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command.
-
-    Args:
-        argv: Arguments. Default: those of the process.
-
-    Returns:
-        Exit status: 0 done, 1 data missing or refused; bad arguments exit with 2.
-    """
+    """The command; returns its exit status."""
     return exit_status(_PROGRAM, partial(_draw, _parse(argv)), also=(ValueError,))
 
 
@@ -176,6 +169,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--features", required=True, help="file that `--features_out` wrote")
     parser.add_argument("--data_dir", required=True, help="folder of the data set")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from dml_tf.data import GENERATED_DATASETS
 from dml_tf.paper.scales import MARKET_IDENTITIES, Scale
 from dml_tf.runs import config
 from dml_tf.runs.config import Config
@@ -80,6 +81,8 @@ class Cell:
             method=self.method,
             **settings,
         )
+        if data.dataset in GENERATED_DATASETS:
+            data_dir = ""  # it is generated in its own place, not among the user's data
         return run.replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
 
 

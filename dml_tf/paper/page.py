@@ -47,7 +47,9 @@ _KIND = {
 
 def main(argv: Sequence[str]) -> int:
     """The command `python -m dml_tf.paper report`; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dml_tf.paper report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m dml_tf.paper report", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--scale", choices=scales.BY_NAME, default="mini")
     parser.add_argument("--results_dir", default="", help="default: results/<scale>")
     options = parser.parse_args(argv)

@@ -34,6 +34,8 @@ def _run_all(options: argparse.Namespace) -> int:
     # Absolute paths: workers may run in another directory.
     folder = Path(options.results_dir or home.HOME / "results" / options.scale).absolute()
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
+    if data_dir and not Path(data_dir).exists():
+        raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")
     scale = scales.BY_NAME[options.scale].available(folder, data_dir)
     runs = plan.runs(
         scale, options.only, results_dir=str(folder), data_dir=data_dir, seeds=options.seeds
@@ -158,7 +160,7 @@ def _list(runs: Sequence[Config], todo: Sequence[Config], estimate: Estimate, jo
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="run_all.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog="run_all.sh", description=__doc__, allow_abbrev=False)
     parser.add_argument("--scale", choices=scales.BY_NAME, default="mini")
     parser.add_argument(
         "--only", type=_items, default=tuple(ITEMS), help="some items, as in table2,figure3a"

@@ -126,19 +126,7 @@ def measure(line: Line, scale: Scale, folder: Path) -> dict[str, float]:
 
 
 def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
-    """The records that fill a cell.
-
-    Args:
-        cell: Any cell.
-        scale: Which runs fill it.
-        folder: Results folder with `runs/`.
-
-    Returns:
-        Seed -> record, of the runs that have finished.
-
-    Raises:
-        RecordMismatch: One was made with other settings.
-    """
+    """Seed -> record, of the finished runs that fill a cell."""
     runs = {seed: cell.run(scale, seed, str(folder)) for seed in range(_most_seeds(folder))}
     kept = {seed: records.find(run) for seed, run in runs.items() if run}
     return {seed: record for seed, record in kept.items() if record}

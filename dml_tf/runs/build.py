@@ -25,7 +25,7 @@ _ENTROPY_SGD = (
 )  # fmt: skip
 
 
-def check_networks(config: Config):
+def check_network_names(config: Config):
     """Refuses a name in `--net` that is no network's."""
     for name in config.net:
         try:

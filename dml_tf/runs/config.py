@@ -206,13 +206,7 @@ class Config:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
         nets = "+".join(self.net).replace(":", "w")
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
-        identity = [key for key in (*_IDENTITY, "scale") if key != "seed"]
-        base = load(**{key: getattr(self, key) for key in identity}).comparable()
-        differing = {
-            key: value
-            for key, value in self.comparable().items()
-            if value != base[key] and key not in _IDENTITY
-        }
+        differing = self._differing()
         if not differing:
             return name
         text = json.dumps(differing, sort_keys=True)
@@ -223,19 +217,16 @@ class Config:
 
         Peers learn the same wherever they are; a split batch has other BatchNorm statistics.
         """
-        settings = json.loads(json.dumps(dataclasses.asdict(self)))
-        settings["placement"] = "data" if self.placement == "data" else "one"
-        return {key: settings[key] for key in settings if key not in _WITHOUT_EFFECT}
+        return _comparable(dataclasses.asdict(self))
 
     @property
     def command(self) -> str:
         """The command line that asks for this run, without what depends on the machine."""
-        identity = {"dataset": self.dataset, "net": self.net, "method": self.method}
-        if self.scale != load(**identity).scale:
-            identity["scale"] = self.scale
-        ours, base = self.comparable(), load(**identity).comparable()
-        identity |= {name: ours[name] for name in ours if ours[name] != base[name]}
-        return " ".join(["python train.py", *(to_flag(n, v) for n, v in identity.items())])
+        flags = {"dataset": self.dataset, "net": self.net, "method": self.method}
+        if self.scale != _defaults(self.dataset)["scale"]:
+            flags["scale"] = self.scale
+        flags |= self._differing() | ({"seed": self.seed} if self.seed else {})
+        return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
 
     @property
     def default_teacher(self) -> "Config":
@@ -246,11 +237,7 @@ class Config:
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:
-        """How long the run trains on so many training images.
-
-        Raises:
-            ValueError: There are fewer images than one batch.
-        """
+        """How long the run trains on so many training images."""
         per_epoch = steps_per_epoch(images, self.batch_size)
         steps = self.steps or self.epochs * per_epoch
         return Schedule(steps, math.ceil(steps / per_epoch), per_epoch)
@@ -258,6 +245,13 @@ class Config:
     def replace(self, **changes) -> "Config":
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
+
+    def _differing(self) -> dict:
+        """The settings that differ from the flag files, without those that name a run."""
+        base = _comparable(_defaults(self.dataset, self.scale))
+        ours = self.comparable()
+        named = (*_IDENTITY, "scale")
+        return {k: v for k, v in ours.items() if k not in named and v != base[k]}
 
     def _set(self, name: str, value):
         object.__setattr__(self, name, value)
@@ -300,11 +294,23 @@ def load(**settings) -> Config:
     explicit = _typed(settings)
     dataset = explicit.get("dataset", "")
     checks.refuse_unknown_dataset(dataset)
-    base = _typed(flag_files.settings_of(dataset))
-    scale = (base | explicit).get("scale", FIELDS["scale"].default)
-    config = Config(**base | _typed(flag_files.settings_of(dataset, scale)) | explicit)
+    config = Config(**_defaults(dataset, explicit.get("scale", "")) | explicit)
     checks.refuse_without_effect(config, explicit)
     return config
+
+
+def _defaults(dataset: str, scale: str = "") -> dict[str, object]:
+    """Every setting as the flag files of a data set and a scale have it; not checked."""
+    settings = {name: field.default for name, field in FIELDS.items()}
+    settings |= _typed(flag_files.settings_of(dataset))
+    scale = scale or settings["scale"]
+    return settings | _typed(flag_files.settings_of(dataset, scale)) | {"scale": scale}
+
+
+def _comparable(settings: dict) -> dict:
+    settings = json.loads(json.dumps(settings))
+    settings["placement"] = "data" if settings["placement"] == "data" else "one"
+    return {key: settings[key] for key in settings if key not in _WITHOUT_EFFECT}
 
 
 def to_flag(name: str, value) -> str:

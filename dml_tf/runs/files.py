@@ -114,18 +114,7 @@ def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
 
 
 def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
-    """Reads what `save_state` wrote.
-
-    Args:
-        file: The state's file.
-
-    Returns:
-        The progress and the variables' values.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or no state.
-    """
+    """Progress and variables that `save_state` wrote; ValueError if the file is damaged."""
     saved = read_arrays(file)
     try:
         return _parts(saved)
@@ -134,18 +123,7 @@ def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a `.npz` file.
-
-    Args:
-        file: Its path.
-
-    Returns:
-        Name -> array.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged.
-    """
+    """Name -> array of a `.npz` file; ValueError if it is damaged."""
     try:
         with file.open("rb") as stream, np.load(stream) as saved:
             return dict(saved)

@@ -54,12 +54,14 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         RunFailed: Data are refused, the loss is not a number, or another process trains this run.
         ProcessLost: Another of the run's processes has ended.
     """
-    build.check_networks(config)
+    build.check_network_names(config)
     place, files = arrange(config), RunFiles.of(config)
     cluster = place.cluster
     with cluster.watched(), place.locked(files):
         cluster.refuse_differences("settings", _shared_settings, config)
         if record := cluster.from_chief(_find, config, place, files):
+            if verbose != 0:
+                print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
         splits = build.load_data(config)
         cluster.refuse_differences("data", _digests, splits)
@@ -122,16 +124,12 @@ def fit(
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
     if first < schedule.epochs:
-        chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
-        if place.cluster.is_chief:
-            folder = RunFiles.of(config).tensorboard
-            chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
             "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
             "verbose": verbose,
-            "callbacks": [*chosen, Progress(), *callbacks],
+            "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
         }
         watched = _validation_batches(config, splits)
         if place.is_whole:
@@ -144,6 +142,17 @@ def fit(
     if cohort is not None:
         _finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
+
+
+def _callbacks(
+    config: Config, schedule: Schedule, checkpoint: Checkpoint, place: Placement
+) -> list[keras.callbacks.Callback]:
+    """The callbacks of every run, in the order in which Keras calls them."""
+    chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
+    if place.cluster.is_chief:
+        folder = RunFiles.of(config).tensorboard
+        chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
+    return [*chosen, Progress()]
 
 
 def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:

@@ -30,7 +30,9 @@ def _write(write: Callable, folder: Path, asked: dict):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m dml_tf.data.generated", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m dml_tf.data.generated", description=__doc__, allow_abbrev=False
+    )
     datasets = parser.add_subparsers(required=True, metavar="DATASET")
     mini = datasets.add_parser("imagenet_mini", help="twenty shapes in ImageNet's class folders")
     people = datasets.add_parser("pedestrians", help="drawn people in Market-1501's folders")

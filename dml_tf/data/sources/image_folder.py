@@ -68,7 +68,9 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path
 
 
 def _folders(folder: Path) -> tuple[str, ...]:
-    found = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}: put pictures into {folder}/CLASS/.")
+    found = (path.name for path in folder.iterdir() if path.is_dir())
     names = tuple(sorted(name for name in found if not name.startswith(".")))
     if not names:
         raise FileNotFoundError(
