@@ -401,9 +401,9 @@ def test_image_folder_names_what_is_wrong(tmp_path):
         with pytest.raises(kind, match=message):
             load(config("image_folder", tmp_path, image_size=8, **changes))
 
-    refused(FileNotFoundError, "train has no class folders")
+    refused(FileNotFoundError, "There is no folder .*train")
     write_pictures(tmp_path, parts=("train",))
-    refused(FileNotFoundError, "test has no class folders")
+    refused(FileNotFoundError, "There is no folder .*test")
     write_pictures(tmp_path, parts=("test",), classes=("cat", "cow"))
     refused(ValueError, "differ in the classes cow, dog")
     (tmp_path / "test" / "cow").rename(tmp_path / "test" / "dog")

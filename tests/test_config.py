@@ -169,3 +169,8 @@ def test_a_value_of_another_type_is_refused(given, message):
 def test_a_config_needs_a_data_set():
     with pytest.raises(FlagError, match="--dataset is missing"):
         config.Config(net=("resnet8",), epochs=1)
+
+
+def test_a_flag_stands_in_for_a_setting_that_no_flag_file_has(monkeypatch):
+    monkeypatch.setattr(config.flag_files, "settings_of", lambda dataset, scale="": {})
+    assert config.load(dataset="digits", net=("resnet8",), epochs=2).run_id.startswith("digits-")

@@ -149,3 +149,11 @@ def test_a_scale_leaves_out_an_optional_data_set_that_cannot_be_had(tmp_path):
 def test_first_seeds_come_first(tmp_path):
     seeds = [r.seed for r in plan.runs(scales.BY_NAME["cpu"], results_dir=str(tmp_path))]
     assert seeds == sorted(seeds)
+
+
+def test_generated_data_sets_are_kept_apart_from_the_users_data():
+    runs = plan.runs(
+        scales.BY_NAME["cpu"], ["table2", "table3"], results_dir="r", data_dir="photographs"
+    )
+    places = {run.dataset: run.data_dir for run in runs}
+    assert places["cifar10"] == "photographs" and places["pedestrians"] == ""

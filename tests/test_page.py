@@ -193,7 +193,7 @@ def test_the_page_is_built_without_tensorflow(synthetic_records, tmp_path):
 
 def test_in_the_repository_the_page_links_to_the_deviations(monkeypatch, tmp_path):
     monkeypatch.setattr(home, "HOME", tmp_path)
-    assert "docs/deviations.md" not in page(tmp_path / "results" / "mini", ["table1"])
+    assert 'docs/deviations.md"' not in page(tmp_path / "results" / "mini", ["table1"])
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "deviations.md").touch()
     text = page(tmp_path / "results" / "mini", ["table1"])

@@ -192,6 +192,14 @@ def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, mo
 def test_missing_data_is_that_runs_failure_with_its_log(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(page, "write", lambda scale, folder, items: [folder / "report.html"])
     flags = ["--scale=cpu", f"--results_dir={tmp_path}", "--only=table2", "--shard=0/99"]
-    assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
+    (tmp_path / "without").mkdir()
+    assert run_all.main([*flags, f"--data_dir={tmp_path / 'without'}"]) == 1
     message = capsys.readouterr().err
-    assert "FAILED cifar10-" in message and "absent" in message and "log: " in message
+    assert "FAILED cifar10-" in message and "without" in message and "log: " in message
+
+
+def test_a_data_folder_that_does_not_exist_is_refused_and_not_made(tmp_path, capsys):
+    flags = ["--scale=smoke", f"--results_dir={tmp_path / 'results'}", "--only=table3"]
+    assert run_all.main([*flags, f"--data_dir={tmp_path / 'absent'}"]) == 1
+    assert f"--data_dir={tmp_path / 'absent'}: there is no such" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ def whole_folder(dest: str | Path) -> Iterator[Path]:
     """Yields a temporary folder to write to, which gets the name `dest` at the end."""
     dest = Path(dest).expanduser().absolute()
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise FileExistsError(f"{dest} has other files: give a new or empty folder.")
+        raise FileExistsError(f"{dest} is not empty: give a new or empty folder.")
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", dir=dest.parent))
     try:
