@@ -192,4 +192,5 @@ def test_draws_need_no_tensorflow_and_nothing_is_imported_early():
         "heavy = {'tensorflow', 'keras', 'sklearn', 'tensorflow_datasets'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr

@@ -79,8 +79,10 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
     names = {
         "images": pixels, "labels": labels, "test_images": pixels[:4], "test_labels": labels[:4],
     }  # fmt: skip
-    for line, code in python_blocks(PAGES[page]):
+    blocks = python_blocks(PAGES[page])
+    for line, code in blocks:  # an exception names the page and the line
         exec(compile("\n" * (line - 1) + code, ROOT / page, "exec"), names)
+    assert blocks and names.keys() - {"images", "labels", "test_images", "test_labels"}
 
 
 # The measured tables

@@ -383,6 +383,8 @@ def _size(size: object) -> int | tuple[int, int]:
         numbers = tuple(int(part) for part in parts)
     except (ValueError, TypeError):
         numbers = ()
-    if len(numbers) not in (1, 2) or min(numbers) < (len(numbers) == 2):
-        raise FlagError(f"--image_size={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
-    return numbers if len(numbers) == 2 else numbers[0]
+    if len(numbers) == 1 and numbers[0] >= 0:
+        return numbers[0]
+    if len(numbers) == 2 and min(numbers) >= 1:
+        return numbers
+    raise FlagError(f"--image_size={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
