@@ -166,6 +166,23 @@ def test_an_unknown_network_is_refused_before_data_are_looked_for(tmp_path):
         train.run(asked, verbose=0)
 
 
+def test_two_networks_of_one_run_teach_a_third(tmp_path):
+    asked = settings(tmp_path, cohort=3, method="distill")
+    record = train.run(asked, verbose=0)
+    teachers = keras.saving.load_model(RunFiles.of(asked.default_teacher).model)
+    assert len(teachers.networks) == 2
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
+    for trained, frozen in zip(teachers.networks, cohort.networks[:2], strict=True):
+        for ours, theirs in zip(trained.get_weights(), frozen.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(record["test"]["peers"]) == 3
+    single = settings(tmp_path, cohort=1)
+    train.run(single, verbose=0)
+    short = settings(tmp_path, cohort=3, method="distill", teacher=single.run_id)
+    with pytest.raises(FlagError, match="names 2 teachers before the student"):
+        train.run(short, verbose=0)
+
+
 def test_distillation_trains_its_teacher_first_and_leaves_it_as_it_is(tmp_path):
     asked = settings(tmp_path, net=("resnet8:8", "resnet8:4"), method="distill", seed=2)
     record = train.run(asked, verbose=0)
