@@ -14,7 +14,8 @@ import tensorflow as tf
 # Optimizers and layers are imported so that Keras knows them when a saved cohort is loaded.
 import dml_tf.method.optimizers
 import dml_tf.networks.layers  # noqa: F401
-from dml_tf.method import batch, checks, losses, metrics, peers
+from dml_tf.method import batch, checks, losses, peers
+from dml_tf.method.metrics import UserMetrics, guess_modes, mean_loss, of_peer
 from dml_tf.method.mimicry import Mimicry, resolve
 from dml_tf.method.outputs import check_classes, prepared
 from dml_tf.method.peers import OneDevice, OptimizerGroup, Outputs
@@ -131,12 +132,10 @@ class Cohort(keras.Model):
         self.networks = prepared(self.networks, self.peer_names)
         self._mimicry = resolve(mimicry, temperature, ensemble_average)
         self._placement = placement or OneDevice()
-        self.peers = peers.make_peers(
-            self.networks, self.peer_names, self.frozen, self._placement
-        )
+        self.peers = peers.make_peers(self.networks, self.peer_names, self.frozen, self._placement)
         self.optimizers: list[keras.optimizers.Optimizer] = []
         self._trackers = {metric.name: metric for metric in self._make_metrics()}
-        self._user_metrics = metrics.UserMetrics()
+        self._user_metrics = UserMetrics()
         self.built = all(network.built for network in self.networks)
 
     @property
@@ -279,13 +278,13 @@ class Cohort(keras.Model):
         """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
         results = super().get_metrics_result()
         students = [self.peer_names[k] for k in self.students]
-        return results | {"loss": metrics.mean_loss(results, students, self.mimicry_weight)}
+        return results | {"loss": mean_loss(results, students, self.mimicry_weight)}
 
     def _make_metrics(self) -> list[keras.metrics.Metric]:
         made = []
         for k in self.students:
             with self.peers[k].on():
-                made += metrics.of_peer(self.peer_names[k])
+                made += of_peer(self.peer_names[k])
         if len(self.networks) > 1:
             made.append(keras.metrics.Mean(name="ensemble_accuracy"))
         return made
@@ -388,12 +387,11 @@ class Cohort(keras.Model):
         self.optimizer = OptimizerGroup(chosen) if chosen else None
         self._user_metrics = self._make_user_metrics(metrics, weighted_metrics)
 
-    def _make_user_metrics(self, plain: Sequence, weighted: Sequence) -> metrics.UserMetrics:
+    def _make_user_metrics(self, plain: Sequence, weighted: Sequence) -> UserMetrics:
         names = [self.peer_names[k] for k in self.students]
         if len(self.networks) > 1:
             names.append("ensemble")
-        self._given_metrics = Given(tuple(plain or ()), tuple(weighted or ()))
-        return metrics.UserMetrics(names, *self._given_metrics, taken=self._trackers)
+        return UserMetrics(names, plain or (), weighted or (), taken=self._trackers)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kw):
         """Trains as Keras's `fit`, with the same arguments.
@@ -403,7 +401,7 @@ class Cohort(keras.Model):
         """
         students = [(self.networks[k], self.peer_names[k]) for k in self.students]
         checks.warn_of_equal_peers(*zip(*students, strict=True))
-        metrics.guess_modes(callbacks, self.metrics)
+        guess_modes(callbacks, self.metrics)
         with batch.refusals():
             history = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kw)
         for k in self.trained:
@@ -442,6 +440,7 @@ class Cohort(keras.Model):
             return {}
         return {
             "optimizers": [keras.saving.serialize_keras_object(o) for o in self.optimizers],
+            **self._user_metrics.get_config(),
             "jit_compile": self.jit_compile,
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
@@ -450,8 +449,10 @@ class Cohort(keras.Model):
     def compile_from_config(self, config: dict):
         """Compiles with what `get_compile_config` returned."""
         if config:
+            objects = ("optimizers", "metrics", "weighted_metrics")
             read = keras.saving.deserialize_keras_object
-            self.compile(**{**config, "optimizers": [read(o) for o in config["optimizers"]]})
+            made = {key: [read(o) for o in config[key]] for key in objects if key in config}
+            self.compile(**{**config, **made})
 
     def save_own_variables(self, store):
         """Writes the states of the networks' seed generators, which Keras leaves out."""
@@ -471,4 +472,10 @@ def _others(known: Sequence[Outputs], k: int) -> list[Outputs]:
 
 def _correct(log_p: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """1 where the most probable class is the label, shape `(batch,)`."""
-    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), labels), tf.float32)
+    classes = tf.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
+    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), classes), tf.float32)
+
+
+def _weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Mean over all images of a batch, each counted with its weight."""
+    return tf.reduce_mean(losses.weighted(values, weights))

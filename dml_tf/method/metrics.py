@@ -42,6 +42,7 @@ class UserMetrics:
         weighted: Sequence = (),
         taken: Sequence[str] = (),
     ):
+        self._given = {"metrics": metrics, "weighted_metrics": weighted}
         self._plain = {name: _made(metrics, name) for name in names}
         self._weighted = {name: _made(weighted, name) for name in names}
         seen = set(taken)
@@ -57,6 +58,11 @@ class UserMetrics:
     def all(self) -> list[keras.metrics.Metric]:
         """All metrics, in a fixed order."""
         return [m for part in (self._plain, self._weighted) for own in part.values() for m in own]
+
+    def get_config(self) -> dict[str, list]:
+        """The arguments of `compile` that the metrics were made from."""
+        write = keras.saving.serialize_keras_object
+        return {option: [write(m) for m in given] for option, given in self._given.items()}
 
     def update(self, name: str, log_p: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None):
         """Counts a batch; images without a label have the weight 0."""

@@ -62,7 +62,7 @@ def prepared(networks: Sequence[keras.Model], names: Sequence[str]) -> list[kera
     """
     found = [_without_softmax(*pair) for pair in zip(networks, names, strict=True)]
     known = {name: net for name, net in zip(names, found, strict=True) if _is_functional(net)}
-    logits = {name: as_outputs(name, net.output)["logits"] for name, net in known.items()}
+    logits = {name: as_outputs(name, _output(net))["logits"] for name, net in known.items()}
     check_classes(logits)
     _check_inputs({name: [tuple(i.shape[1:]) for i in net.inputs] for name, net in known.items()})
     return found
@@ -105,11 +105,16 @@ def _is_functional(network: keras.Model) -> bool:
     return network.built and bool(getattr(network, "outputs", None))
 
 
+def _output(network: keras.Model):
+    """The outputs of a functional or sequential model as it returns them."""
+    return network.outputs[0] if isinstance(network, keras.Sequential) else network.output
+
+
 def _without_softmax(network: keras.Model, name: str) -> keras.Model:
     """The network, or its logits if it ends in softmax."""
     if not _is_functional(network):
         return network
-    output = as_outputs(name, network.output)["logits"]
+    output = as_outputs(name, _output(network))["logits"]
     layer, nested = output._keras_history.operation, False
     tensor = output
     while isinstance(layer, keras.Model) and _is_functional(layer):
@@ -147,9 +152,8 @@ def _source(layer: keras.Operation, output: keras.KerasTensor) -> keras.KerasTen
     return layer._inbound_nodes[output._keras_history.node_index].input_tensors[0]
 
 
-def _cut(
-    network: keras.Model, output: keras.KerasTensor, source: keras.KerasTensor
-) -> keras.Model:
+def _cut(network: keras.Model, output: keras.KerasTensor, source: keras.KerasTensor) -> keras.Model:
     """The same layers with `source` in the place of `output`."""
-    outputs = keras.tree.map_structure(lambda t: source if t is output else t, network.output)
-    return keras.Model(network.input, outputs, name=network.name)
+    outputs = keras.tree.map_structure(lambda t: source if t is output else t, _output(network))
+    inputs = network.inputs[0] if isinstance(network, keras.Sequential) else network.input
+    return keras.Model(inputs, outputs, name=network.name)

@@ -247,6 +247,6 @@ def replica_shares(labels: tf.Tensor) -> tuple:
     if replica is None or replica.num_replicas_in_sync == 1:
         return 1.0, 1.0
     labelled = tf.reduce_sum(tf.cast(is_labelled(labels), tf.float32))
-    counts = tf.stack([labelled, tf.cast(tf.size(labels), tf.float32)])
+    counts = tf.stack([labelled, tf.cast(tf.shape(labels)[0], tf.float32)])
     totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, counts)
     return tuple(tf.unstack(counts / tf.maximum(totals, 1.0)))

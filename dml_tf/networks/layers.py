@@ -33,7 +33,6 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
     return (int(sequence.spawn(1)[0].generate_state(1)[0]) for _ in itertools.count())
 
 
-@keras.saving.register_keras_serializable(package="dml_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
 
@@ -64,6 +63,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         plain = self.scale and self.center and not (self.renorm or self.synchronized)
         types = inputs.dtype in ("float32", "float16", "bfloat16"), self.variable_dtype == "float32"
         return plain and len(inputs.shape) == 4 and self.axis in (-1, 3) and all(types)
+
+
+# Files name a layer by its class's module and name. This one is named as Keras's own, so that a
+# saved network loads without dml_tf; with dml_tf it loads as this class. Files of 0.2.0 have the
+# other name.
+BatchNormalization.__module__ = "keras.layers"
+for _name in ("BatchNormalization", "dml_tf>BatchNormalization"):
+    keras.saving.get_custom_objects()[_name] = BatchNormalization
 
 
 class Layers:
