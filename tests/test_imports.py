@@ -17,7 +17,7 @@ ROOT = Path(dml_tf.__file__).parent
 
 # The rooms from left to right. A room imports only from rooms to its left.
 ROOMS = (("reid", "networks", "data"), ("method",), ("measures",), ("runs",), ("paper", "export"))
-FOR_ALL = {"atomic", "errors", "home", "version"}
+FOR_ALL = {"after_keras", "atomic", "errors", "home", "version"}
 
 
 def imported_by(file):

@@ -68,6 +68,27 @@ def check_keras_loss(loss: keras.losses.Loss):
         )
 
 
+def check_backend():
+    """Refuses a Keras that does not compute with TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras uses the backend {keras.backend.backend()!r}, and dml_tf trains with "
+            "TensorFlow: set KERAS_BACKEND=tensorflow, in the environment or in "
+            "~/.keras/keras.json, before Keras is imported."
+        )
+
+
+def check_file(filepath):
+    """Refuses a legacy file, which cannot hold a cohort."""
+    name = str(filepath)
+    if name.endswith((".h5", ".hdf5")):
+        raise ValueError(
+            f"{name} has the legacy HDF5 format, which holds one network and one optimizer, and a "
+            "cohort has several: save to a .keras file, or its weights alone with "
+            "save_weights('NAME.weights.h5')."
+        )
+
+
 def network_list(networks, others: Sequence) -> list[keras.Model]:
     """The networks as a list; refuses what is no list of Keras models."""
     if others or isinstance(networks, keras.Layer):
@@ -131,10 +152,10 @@ def warn_of_equal_peers(networks: Sequence[keras.Model], names: Sequence[str]):
         for other, copy in built[:i]:
             if _are_equal(network, copy):
                 warnings.warn(
-                    f"Peers {other!r} and {name!r} have equal weights. They get the same gradients "
-                    "and stay equal, so they learn nothing from each other. Build each from a seed "
-                    "of its own; of two copies of a pre-trained network, give each a new last "
-                    "layer.",
+                    f"Peers {other!r} and {name!r} have equal weights. They stay equal, or nearly "
+                    "so with sequential updates, and learn next to nothing from each other. Build "
+                    "each from a seed of its own; of two copies of a pre-trained network, give "
+                    "each a new last layer.",
                     stacklevel=4,
                 )
 

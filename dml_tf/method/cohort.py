@@ -80,6 +80,7 @@ class Cohort(keras.Model):
         ValueError: For options out of range, peers that share variables, networks that return
             something else than logits, or networks that do not fit each other.
         TypeError: For anything else than a list of Keras models.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
         >>> import keras, numpy as np
@@ -114,6 +115,7 @@ class Cohort(keras.Model):
         name: str = "cohort",
         **kwargs,
     ):
+        checks.check_backend()
         super().__init__(name=name, **kwargs)
         self.networks = checks.network_list(networks, others)
         self.update = update
@@ -414,6 +416,22 @@ class Cohort(keras.Model):
             return super().evaluate(*args, **kw)
 
     # Saving
+
+    def save(self, filepath, *args, **kw):
+        """Writes peers, optimizers and options to a `.keras` file, as Keras's `save`.
+
+        Raises:
+            ValueError: The file is of the legacy HDF5 format.
+        """
+        checks.check_file(filepath)
+        super().save(filepath, *args, **kw)
+
+    def export(self, filepath, format="tf_saved_model", input_signature=None, **kw):
+        """Writes the posteriors of `call` for serving, as Keras's `export`."""
+        if input_signature is None and self.networks[0].built:
+            shape = self.networks[0].input_shape
+            input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
+        return super().export(filepath, format, input_signature=input_signature, **kw)
 
     def get_config(self) -> dict:
         """Options and peers, for `keras.saving`."""
