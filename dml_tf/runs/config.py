@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -73,7 +74,11 @@ class Config:
     dataset: str = _setting("", "Data set; its flag file gives the other defaults.", DATASETS)
     scale: str = _setting("paper", "Scale of the experiment.", SCALES)
     data_dir: str = _setting("", "Folder or archive with the data. Generated data is made there.")
-    net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
+    net: tuple[str, ...] = _setting(
+        (),
+        "Networks, comma-separated, as resnet32, efficientnetb0 or my_module:my_network; one name "
+        "serves all peers.",
+    )
     cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0)
     method: str = _setting(
         "", "Default: dml for a cohort of two or more, else independent.", METHODS
@@ -210,7 +215,8 @@ class Config:
     @functools.cached_property
     def run_id(self) -> str:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
-        nets = "+".join(self.net).replace(":", "w")
+        widths = re.sub(r":(?=[0-9.])", "w", "+".join(self.net))
+        nets = widths.replace(":", ".")  # of a module and its function
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
         differing = self._differing()
         if not differing:
