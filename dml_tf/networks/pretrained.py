@@ -55,8 +55,9 @@ def load(network: keras.Model, name: str, source: str) -> None:
 
 
 def _imagenet(name: str) -> keras.Model:
+    make = _published(name)
     try:
-        return _published(name)(include_top=False, weights="imagenet")
+        return make(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises whatever the download raised
         raise FileNotFoundError(
             f"--pretrained=imagenet: Keras's weights cannot be downloaded ({error}). Put them "
