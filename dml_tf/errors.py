@@ -20,6 +20,10 @@ class RecordMismatch(RuntimeError):
     """A record or checkpoint of the same name was made with other settings."""
 
 
+class FileRefused(RuntimeError):
+    """A model or weights that are damaged, or contain what no model of this project needs."""
+
+
 class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
@@ -28,7 +32,7 @@ class ProcessLost(ConnectionError):
     """Another process of the run has ended, or cannot be reached."""
 
 
-_FAILURES = (OSError, RunFailed, RecordMismatch, ExecutorError)
+_FAILURES = (OSError, RunFailed, RecordMismatch, FileRefused, ExecutorError)
 
 
 def exit_status(

@@ -12,7 +12,7 @@ from dml_tf.errors import FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained
+from dml_tf.networks import pretrained, trusted
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
@@ -134,6 +134,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        FileRefused: It is damaged, or contains more than networks and weights.
     """
     if config.teacher:
         file = RunFiles.of(config).weights(config.teacher)
@@ -144,7 +145,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
-    model = keras.saving.load_model(file)
+    model = trusted.load_model(file)
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(

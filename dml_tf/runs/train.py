@@ -18,6 +18,7 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
+from dml_tf.networks import trusted
 from dml_tf.runs import build, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
 from dml_tf.runs.checkpoint import Checkpoint
@@ -263,7 +264,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not files.model.exists():
         return None
-    record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
+    record["analysis"] = analysis.analyse(trusted.load_model(files.model), splits)
     records.write(record, files.record)
     return record
 
