@@ -13,6 +13,7 @@ from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import pretrained
+from dml_tf.runs import records
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
@@ -132,6 +133,7 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        RecordMismatch: It was trained on other data.
     """
     if config.teacher:
         file = RunFiles.of(config).weights(config.teacher)
@@ -142,6 +144,7 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
+    records.refuse_other_teacher(file, config, splits)
     model = keras.saving.load_model(file)
     teacher = model.networks[0] if isinstance(model, Cohort) else model
     made_for = (tuple(teacher.input_shape[1:]), _classes(teacher))

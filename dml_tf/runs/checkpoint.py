@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from dml_tf.data import Splits
 from dml_tf.errors import RecordMismatch
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
@@ -28,6 +29,7 @@ class Checkpoint(keras.callbacks.Callback):
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
             the last epoch that all have finished, so each keeps its last two.
+        splits: The run's data; a checkpoint of others is refused. Not compared if left out.
 
     Attributes:
         history: Metric name -> one value for each finished epoch.
@@ -35,13 +37,22 @@ class Checkpoint(keras.callbacks.Callback):
         cpu_s: CPU seconds of this process spent in training, likewise.
     """
 
-    def __init__(self, folder: Path, config: Config, cluster: Cluster | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        cluster: Cluster | None = None,
+        splits: Splits | None = None,
+    ):
         super().__init__()
         self._file = folder / "state.npz"
         self._previous = folder / "previous.npz"
         self._cluster = cluster or Cluster()
-        self._config = config
+        self._config, self._splits = config, splits
         self._epoch = 0
+        self._data = {}
+        if splits:
+            self._data = {"identity": splits.identity, "digest": splits.digests}
         self.history: dict[str, list[float]] = {}
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
@@ -55,7 +66,13 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
-        found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        try:
+            found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        except RecordMismatch as error:
+            if not self._config.overwrite:
+                raise
+            print(f"{error}\nWith --overwrite this run starts from its first epoch.", flush=True)
+            found = []
         newest = found[0][0]["epoch"] if found else 0
         epoch = self._cluster.least(newest)
         if epoch < newest:
@@ -88,6 +105,8 @@ class Checkpoint(keras.callbacks.Callback):
         except ValueError as error:
             raise RecordMismatch(str(error)) from error
         records.refuse_mismatch(progress["config"], self._config, file)
+        if self._splits:
+            records.refuse_other_data(progress, self._config, file, self._splits)
         return progress, arrays
 
     def on_train_begin(self, logs=None):
@@ -111,6 +130,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self):
         progress = {
             "config": self._config.comparable(),
+            **self._data,
             "epoch": self._epoch,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,

@@ -5,12 +5,15 @@ import dataclasses
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
+from dml_tf import data
 from dml_tf.atomic import write_text
-from dml_tf.errors import RecordMismatch
+from dml_tf.data import Splits
+from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, record_beside
 from dml_tf.version import __version__
 
 
@@ -23,15 +26,89 @@ def find(config: Config) -> dict | None:
     file = RunFiles.of(config).record
     if not file.exists():
         return None
-    try:
-        record = read(file)
-        recorded = record["config"]
-    except (ValueError, KeyError, TypeError):
-        raise RecordMismatch(
-            f"{file} is not a run's record. Move it away, or train again with --overwrite."
-        ) from None
-    refuse_mismatch(recorded, config, file)
+    record = read_whole(file)
+    refuse_mismatch(record["config"], config, file)
     return None if config.analyse and "analysis" not in record else record
+
+
+def reusable(config: Config) -> dict | None:
+    """As `find`, but a record of other data than the config's is refused, too.
+
+    Raises:
+        RecordMismatch: The file was made with other settings or data, or is no record.
+        FileNotFoundError: The config's data are missing.
+        RunFailed: They are refused.
+    """
+    record = find(config)
+    if record is not None:
+        refuse_other_data(record, config, RunFiles.of(config).record)
+    return record
+
+
+def refuse_other_data(kept: dict, config: Config, file: Path, splits: Splits | None = None):
+    """Raises `RecordMismatch` if a file was made with other data than the config's.
+
+    Data are the same if their files are, or if they give the same images: the same pictures may
+    be packed or unpacked. What is not known of an old file is not compared.
+
+    Args:
+        kept: What the file keeps, with `identity` and `digests` or none of them.
+        config: The settings, which name the data.
+        file: Where it is kept, for the message.
+        splits: The data, if they are loaded already.
+    """
+    now = splits.identity if splits else _identify(config)
+    differing = data.differences(kept.get("identity"), now)
+    digests = kept.get("digest")
+    is_known = bool(kept.get("identity")) and bool(now)
+    if (is_known and not differing) or not (differing or digests):
+        return
+    by_content = digests and config.dataset not in data.STREAMED_DATASETS
+    if by_content and "parts" in now:
+        found = (splits or _load(config)).digests
+        if found == digests:
+            return
+        parts = ", ".join(part for part in found if found[part] != digests.get(part))
+        differing = differing or [f"its {parts} are others"]
+    if differing:
+        raise RecordMismatch(
+            f"{file} was made with other data: of {config.dataset}, {'; '.join(differing)}. Give "
+            "the same --data_dir and its files as they were, use another --results_dir, or train "
+            "again with --overwrite."
+        )
+
+
+def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
+    """Raises `RecordMismatch` if the run that left these weights had other data than the config's.
+
+    Weights without a record beside them are not compared.
+    """
+    file = record_beside(weights)
+    if not file.exists():
+        return
+    record = read_whole(file)
+    theirs = record["config"]["dataset"]
+    if theirs != config.dataset:
+        raise RecordMismatch(
+            f"{weights} was trained on {theirs}, this run is on {config.dataset}: give a --teacher "
+            "that was trained on the same data."
+        )
+    refuse_other_data(record, config, file, splits)
+
+
+def _identify(config: Config) -> dict:
+    return _or_failed(data.identify, config)
+
+
+def _load(config: Config) -> Splits:
+    return _or_failed(data.load, config)
+
+
+def _or_failed(function: Callable, config: Config):
+    try:
+        return function(config)
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
 
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):
@@ -48,6 +125,20 @@ def refuse_mismatch(recorded: dict, config: Config, file: Path):
             f"{file} was made with other settings ({differences}). Use another --results_dir, "
             "move it away, or train again with --overwrite."
         )
+
+
+def read_whole(file: Path) -> dict:
+    """Reads a run's record; `RecordMismatch` if the file is none."""
+    try:
+        record = read(file)
+        dataset = record["config"]["dataset"]
+    except (ValueError, KeyError, TypeError):
+        dataset = None
+    if dataset is None:
+        raise RecordMismatch(
+            f"{file} is not a run's record. Move it away, or train again with --overwrite."
+        )
+    return record
 
 
 def read(file: Path) -> dict:

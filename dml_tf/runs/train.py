@@ -50,7 +50,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         FlagError: A network's name is wrong, the placement is not possible, or the processes of
             the run have different settings.
         FileNotFoundError: Data or the teacher are missing.
-        RecordMismatch: The results folder holds this run with other settings.
+        RecordMismatch: The results folder holds this run with other settings or data.
         RunFailed: Data are refused, the loss is not a number, or another process trains this run.
         ProcessLost: Another of the run's processes has ended.
     """
@@ -71,7 +71,8 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         ensure_teacher(config)
         cohort = build.build_cohort(config, splits, place)
         placed = place.describe(cohort, config, splits)
-        checkpoint = Checkpoint(files.checkpoint(place.process_name), config, cluster)
+        folder = files.checkpoint(place.process_name)
+        checkpoint = Checkpoint(folder, config, cluster, splits)
         with _unreadable_refused():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
             record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
@@ -80,11 +81,22 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
 
 
 def ensure_teacher(config: Config):
-    """Trains the default teacher of a distillation, unless its weights exist."""
-    if config.method == "distill" and not config.teacher:
-        alone = config.default_teacher
-        if not RunFiles.of(alone).model.exists():
-            run(alone.replace(overwrite=True))
+    """Trains the default teacher of a distillation, unless its weights exist.
+
+    Raises:
+        RecordMismatch: They are of other data or settings, and `overwrite` is not set.
+    """
+    if config.method != "distill" or config.teacher:
+        return
+    alone = config.default_teacher
+    if RunFiles.of(alone).model.exists():
+        try:
+            records.reusable(alone)
+            return
+        except RecordMismatch:
+            if not config.overwrite:
+                raise
+    run(alone.replace(overwrite=True))
 
 
 def fit(
@@ -199,6 +211,8 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "command": config.command,
         "config": config.comparable(),
         "data": splits.name,
+        "identity": splits.identity,
+        "digest": _digests(splits),
         "images": images,
         "input": {
             "shape": list(splits.train.images.shape[1:]),
@@ -237,16 +251,12 @@ def _shared_settings(config: Config) -> dict:
 
 def _digests(splits: Splits) -> dict:
     """What distinguishes one process's data from another's."""
-    parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
-    return {
-        "classes": list(map(str, splits.class_names)),
-        **{part: split.digest if split else "" for part, split in parts.items()},
-    }
+    return splits.digests
 
 
 def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
     """The record of the finished run, if it is done."""
-    record = None if config.overwrite else records.find(config)
+    record = None if config.overwrite else records.reusable(config)
     if record and place.kind == "data" and record["placement"]["devices"] != place.replicas:
         raise RecordMismatch(
             f"{files.record} is of batches split over {record['placement']['devices']} devices, "
@@ -260,6 +270,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not files.model.exists():
         return None
+    records.refuse_other_data(record, config, files.record, splits)
     record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
     records.write(record, files.record)
     return record
