@@ -18,6 +18,7 @@ from dml_tf.data.load import (
     GENERATED_DATASETS,
     REID_DATASETS,
     STREAMED_DATASETS,
+    TRAIN_IMAGES,
     identify,
     load,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "REID_DATASETS",
     "STREAMED_AUGMENTATIONS",
     "STREAMED_DATASETS",
+    "TRAIN_IMAGES",
     "EpochDraws",
     "Market1501",
     "Source",

@@ -149,17 +149,14 @@ class Splits:
     identity: dict = dataclasses.field(default_factory=dict)
 
     @property
-    def digests(self) -> dict:
-        """Hashes of the chosen images and labels by part, and the names of the classes."""
+    def digests(self) -> dict[str, str]:
+        """Hashes of the chosen images and labels, by part."""
         parts = {part: getattr(self, part) for part in ("train", "validation", "test")}
         if self.reid:
             parts |= {
                 part: getattr(self.reid, part) for part in ("query", "gallery", "multi_query")
             }
-        return {
-            "classes": list(map(str, self.class_names)),
-            **{part: split.digest if split else "" for part, split in parts.items()},
-        }
+        return {part: split.digest if split else "" for part, split in parts.items()}
 
 
 def choose(source: Source, config: Any) -> tuple[Split, Split | None]:

@@ -96,10 +96,6 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         f"--method={config.method} needs two peers or more: set --cohort, or name more networks "
         "in --net.",
     )
-    yield (
-        config.method == "distill" and config.cohort != 2,
-        "--method=distill takes two networks in --net: the teacher, then the student.",
-    )
 
 
 def _of_the_data(config) -> Iterator[tuple[bool, str]]:

@@ -65,8 +65,10 @@ def refuse_other_data(kept: dict, config: Config, file: Path, splits: Splits | N
         return
     by_content = digests and config.dataset not in data.STREAMED_DATASETS
     if by_content and "parts" in now:
-        found = (splits or _load(config)).digests
-        if found == digests:
+        splits = splits or _load(config)
+        found = splits.digests
+        classes = list(map(str, splits.class_names))
+        if found == digests and kept.get("classes", classes) == classes:
             return
         parts = ", ".join(part for part in found if found[part] != digests.get(part))
         differing = differing or [f"its {parts} are others"]

@@ -64,7 +64,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
         splits = build.load_data(config)
-        cluster.refuse_differences("data", _digests, splits)
+        cluster.refuse_differences("data", _shared_data, splits)
         build.check_features(config, splits)
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
@@ -196,7 +196,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
     """
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
-        part: evaluate.measure(cohort, getattr(splits, part), splits)
+        part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
         for part in ("train", "validation", "test")
         if getattr(splits, part) is not None
     }
@@ -212,7 +212,6 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "config": config.comparable(),
         "data": splits.name,
         "identity": splits.identity,
-        "digest": _digests(splits),
         "images": images,
         "input": {
             "shape": list(splits.train.images.shape[1:]),
@@ -220,6 +219,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
             "std": splits.std.tolist(),
         },
         "classes": list(map(str, splits.class_names)),
+        "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -249,9 +249,9 @@ def _shared_settings(config: Config) -> dict:
     return config.comparable() | more | versions
 
 
-def _digests(splits: Splits) -> dict:
-    """What distinguishes one process's data from another's."""
-    return splits.digests
+def _shared_data(splits: Splits) -> dict:
+    """What the processes of a run must have in common of their data."""
+    return {"classes": list(map(str, splits.class_names)), **splits.digests}
 
 
 def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
