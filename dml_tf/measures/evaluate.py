@@ -1,6 +1,7 @@
 """Measures of a trained cohort: accuracy, entropy, and Market-1501's protocol."""
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -233,9 +234,10 @@ def labelled_features(
 
     Returns:
         `<part>_features`, `<part>_pids`, `<part>_camids` and `<part>_names` of each part. The
-        features are the ensemble's; those of one peer alone have length 1.
+        features are the ensemble's; those of one peer alone have length 1. `identity` says of
+        which data they are, in JSON.
     """
-    arrays = {}
+    arrays = {"identity": np.array(json.dumps(splits.identity))}
     for part, joined in ensemble_features(features).items():
         images = getattr(splits.reid, part)
         arrays[f"{part}_features"] = joined

@@ -52,32 +52,33 @@ def refuse_other_data(kept: dict, config: Config, file: Path, splits: Splits | N
     be packed or unpacked. What is not known of an old file is not compared.
 
     Args:
-        kept: What the file keeps, with `identity` and `digests` or none of them.
+        kept: What the file keeps, with `identity` and `digest`, or without them.
         config: The settings, which name the data.
         file: Where it is kept, for the message.
         splits: The data, if they are loaded already.
     """
     now = splits.identity if splits else _identify(config)
     differing = data.differences(kept.get("identity"), now)
-    digests = kept.get("digest")
-    is_known = bool(kept.get("identity")) and bool(now)
-    if (is_known and not differing) or not (differing or digests):
-        return
-    by_content = digests and config.dataset not in data.STREAMED_DATASETS
-    if by_content and "parts" in now:
-        splits = splits or _load(config)
-        found = splits.digests
-        classes = list(map(str, splits.class_names))
-        if found == digests and kept.get("classes", classes) == classes:
-            return
-        parts = ", ".join(part for part in found if found[part] != digests.get(part))
-        differing = differing or [f"its {parts} are others"]
+    can_compare_images = "digest" in kept and "parts" in now and not _is_streamed(config)
+    if can_compare_images and (differing or not kept.get("identity")):
+        differing = _other_images(kept, splits or _load(config)) and (
+            differing or ["its images, labels or classes are others"]
+        )
     if differing:
         raise RecordMismatch(
             f"{file} was made with other data: of {config.dataset}, {'; '.join(differing)}. Give "
             "the same --data_dir and its files as they were, use another --results_dir, or train "
             "again with --overwrite."
         )
+
+
+def _is_streamed(config: Config) -> bool:
+    return config.dataset in data.STREAMED_DATASETS
+
+
+def _other_images(kept: dict, splits: Splits) -> bool:
+    classes = list(map(str, splits.class_names))
+    return kept["digest"] != splits.digests or kept.get("classes", classes) != classes
 
 
 def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
