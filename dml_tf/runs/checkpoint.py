@@ -35,6 +35,7 @@ class Checkpoint(keras.callbacks.Callback):
         history: Metric name -> one value for each finished epoch.
         wall_clock_s: Seconds spent in training, interrupted runs included.
         cpu_s: CPU seconds of this process spent in training, likewise.
+        warnings: What was warned of -> the message.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {}
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
+        self.warnings: dict[str, str] = {}
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
@@ -97,6 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(array)
         self._epoch, self.history = progress["epoch"], progress["history"]
         self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
+        self.warnings = progress.get("warnings", {})
         return self._epoch
 
     def _load(self, file: Path) -> tuple[dict, list]:
@@ -135,6 +138,7 @@ class Checkpoint(keras.callbacks.Callback):
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
+            "warnings": self.warnings,
         }
         if self._cluster.size > 1 and self._file.exists():
             self._file.replace(self._previous)

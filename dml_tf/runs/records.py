@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dml_tf import data
@@ -150,8 +151,26 @@ def read(file: Path) -> dict:
 
 
 def write(record: dict, file: Path):
-    """Writes a record, or anything of JSON's types, whole."""
+    """Writes a record, or anything of JSON's types, whole; `RunFailed` for a NaN or an infinity."""
+    for place, value in _numbers(record):
+        if not math.isfinite(value):
+            raise RunFailed(
+                f"{file.stem}: {place} is {value}, so no record is written. A peer's outputs are "
+                "too large for its measures: try a smaller --learning_rate."
+            )
     write_text(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Each fraction in a record, with the names that lead to it."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _numbers(inner, place)
 
 
 def summary(record: dict) -> str:
@@ -188,6 +207,32 @@ def machine() -> str:
         for gpu in tf.config.list_physical_devices("GPU")
     ]
     return ", ".join([*gpus, f"{name}, {os.cpu_count()} cores", platform.system()])
+
+
+def repeatable() -> dict:
+    """Whether the same command gives the same bits again here, and what that depends on.
+
+    Measured: on a CPU two runs agree in every bit with one number of threads, and differ with
+    another. On a GPU TensorFlow may add in any order, unless TF_DETERMINISTIC_OPS is set.
+    """
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    threads = {
+        "intra_op": (threading.get_intra_op_parallelism_threads, "TF_NUM_INTRAOP_THREADS"),
+        "inter_op": (threading.get_inter_op_parallelism_threads, "TF_NUM_INTEROP_THREADS"),
+    }
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    ordered = os.environ.get("TF_DETERMINISTIC_OPS", "").lower() in ("1", "true")
+    return {
+        "same_bits": ordered or not on_gpu,
+        "given": "the same processor, versions and threads"
+        + (" and TF_DETERMINISTIC_OPS=1" if on_gpu else ""),
+        "threads": {
+            name: chosen() or int(os.environ.get(variable, 0)) or os.cpu_count()
+            for name, (chosen, variable) in threads.items()
+        },
+    }
 
 
 def versions() -> dict[str, str]:

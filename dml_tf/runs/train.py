@@ -19,7 +19,7 @@ from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, records
-from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
+from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles
@@ -141,7 +141,7 @@ def fit(
             "epochs": schedule.epochs,
             "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
             "verbose": verbose,
-            "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
+            "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
         watched = _validation_batches(config, splits)
         if place.is_whole:
@@ -157,10 +157,12 @@ def fit(
 
 
 def _callbacks(
-    config: Config, schedule: Schedule, checkpoint: Checkpoint, place: Placement
+    config: Config, splits: Splits, checkpoint: Checkpoint, place: Placement
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of every run, in the order in which Keras calls them."""
-    chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
+    schedule = config.schedule(len(splits.train))
+    stop = StopAfter(schedule.steps, schedule.steps_per_epoch)
+    chosen = [StopAtNaN(), stop, Warn(config, splits.train, checkpoint), checkpoint]
     if place.cluster.is_chief:
         folder = RunFiles.of(config).tensorboard
         chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
@@ -193,7 +195,16 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
 
     Returns:
         The record, of JSON's types; fractions, nats and seconds.
+
+    Raises:
+        RunFailed: A weight, a posterior or a measure is not finite.
     """
+    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
+        refuse_not_finite(
+            network.variables,
+            f"A weight of peer {name} is not finite after training: it is not measured. Try a "
+            "smaller --learning_rate.",
+        )
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
         part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
@@ -222,6 +233,8 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "repeatable": records.repeatable(),
+        "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
         "parameters": {
