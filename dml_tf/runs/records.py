@@ -58,7 +58,7 @@ def refuse_other_data(kept: dict, config: Config, file: Path, splits: Splits | N
         file: Where it is kept, for the message.
         splits: The data, if they are loaded already.
     """
-    now = splits.identity if splits else _identify(config)
+    now = splits.identity if splits else identify(config)
     differing = data.differences(kept.get("identity"), now)
     can_compare_images = "digest" in kept and "parts" in now and not _is_streamed(config)
     if can_compare_images and (differing or not kept.get("identity")):
@@ -100,7 +100,8 @@ def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
     refuse_other_data(record, config, file, splits)
 
 
-def _identify(config: Config) -> dict:
+def identify(config: Config) -> dict:
+    """Which data a config asks for, as `data.identify`; `RunFailed` if they are refused."""
     return _or_failed(data.identify, config)
 
 

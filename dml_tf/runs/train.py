@@ -18,7 +18,7 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, records
+from dml_tf.runs import build, memory, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
@@ -63,6 +63,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
         build.check_features(config, splits)
