@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 from hypothesis import strategies as st
@@ -77,11 +78,11 @@ def outcome(argv: Sequence[str], folder: Path) -> str:
     """What two steps with these flags end in; `AssertionError` unless it is done, or in words."""
     base = ["--dataset=digits", "--net=resnet8:4", "--image_size=8", "--train_images=40"]
     base += ["--batch_size=8", f"--results_dir={folder}", "--overwrite"]
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
         command = partial(_train, [*base, *argv, "--steps=2"])
         status = exit_status("train.py", command)
-    message = told.getvalue()
+    message = stderr.getvalue()
     assert status == 0 or "train.py: " in message, (argv, message)
     assert status in (0, 2) or _FAILED.search(message), (argv, message)
     return {0: "trained", 1: "failed, with the reason", 2: "refused"}[status]
@@ -112,8 +113,21 @@ def draw_flags(count: int) -> Counter:
     return ends
 
 
-# Row -> what it does, how often in the test suite, and with --all.
-ROWS: dict[str, tuple[Callable[[int], Counter], int, int]] = {"flags": (draw_flags, 15, 500)}
+class Row(NamedTuple):
+    """Faults of one kind.
+
+    Attributes:
+        do: Does so many of them and counts how they end.
+        some: How many in the test suite.
+        many: How many with `--all`.
+    """
+
+    do: Callable[[int], Counter]
+    some: int
+    many: int
+
+
+ROWS = {"flags": Row(draw_flags, 15, 500)}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -125,8 +139,7 @@ def main(argv: Sequence[str]) -> int:
     if unknown := set(asked.rows) - ROWS.keys():
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     for row in asked.rows or ROWS:
-        do, some, many = ROWS[row]
-        ends = do(many if asked.all else some)
+        ends = ROWS[row].do(ROWS[row].many if asked.all else ROWS[row].some)
         print(f"{row}: {', '.join(f'{count} {end}' for end, count in ends.most_common())}")
     return 0
 

@@ -313,7 +313,16 @@ def load(**settings) -> Config:
         >>> config.method, config.batch_size, config.run_id
         ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')
     """
-    explicit = _typed(settings)
+    explicit, problems = _typed(settings)
+    try:
+        config = _checked(explicit)
+    except FlagError as error:
+        refuse([*problems, str(error)])
+    refuse(problems)
+    return config
+
+
+def _checked(explicit: Mapping[str, object]) -> Config:
     dataset = explicit.get("dataset", "")
     checks.refuse_unknown_dataset(dataset)
     config = Config(**_defaults(dataset, explicit.get("scale", "")) | explicit)
@@ -324,9 +333,15 @@ def load(**settings) -> Config:
 def _defaults(dataset: str, scale: str = "") -> dict[str, object]:
     """Every setting as the flag files of a data set and a scale have it; not checked."""
     settings = {name: field.default for name, field in FIELDS.items()}
-    settings |= _typed(flag_files.settings_of(dataset))
+    settings |= _of_file(dataset)
     scale = scale or settings["scale"]
-    return settings | _typed(flag_files.settings_of(dataset, scale)) | {"scale": scale}
+    return settings | _of_file(dataset, scale) | {"scale": scale}
+
+
+def _of_file(dataset: str, scale: str = "") -> dict[str, object]:
+    typed, problems = _typed(flag_files.settings_of(dataset, scale))
+    refuse(problems)
+    return typed
 
 
 def _comparable(settings: dict) -> dict:
@@ -335,8 +350,8 @@ def _comparable(settings: dict) -> dict:
     return {key: settings[key] for key in settings if key not in _WITHOUT_EFFECT}
 
 
-def _typed(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings in the types of their fields; what is wrong with them is told together."""
+def _typed(settings: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """The settings in the types of their fields, and what is wrong with the others."""
     typed, problems = {}, []
     for name, value in settings.items():
         if name not in FIELDS:
@@ -346,5 +361,4 @@ def _typed(settings: Mapping[str, object]) -> dict[str, object]:
             typed[name] = values.read(FIELDS[name], value)
         except FlagError as error:
             problems.append(str(error))
-    refuse(problems)
-    return typed
+    return typed, problems

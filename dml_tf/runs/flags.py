@@ -52,26 +52,32 @@ def _unknown(argv: Sequence[str]) -> Iterator[str]:
 
 
 def _misread(argv: Sequence[str]) -> Iterator[str]:
-    """A line for each flag that absl cannot read by itself."""
+    """A line for each flag whose value absl itself must read, and cannot."""
     for text in argv:
-        name = _name(text)
-        if "=" in text and name in FIELDS:
-            try:
-                _define_flags(as_text=True)(["train.py", text])
-            except flags.Error:
-                yield f"{text} is not true or false."
+        if _is_setting(text) and not _can_be_read(text):
+            yield f"{text} is not true or false."
 
 
 def _wrong_values(argv: Sequence[str]) -> Iterator[str]:
     """What is wrong with the flags that can be read."""
     values = _define_flags(as_text=True)
+    values(["train.py", *(text for text in argv if _is_setting(text) and _can_be_read(text))])
     try:
-        values(["train.py", *(text for text in argv if _name(text) in FIELDS and "=" in text)])
         load(**{name: getattr(values, name) for name in FIELDS if values[name].present})
-    except flags.Error:
-        return
     except FlagError as error:
         yield str(error)
+
+
+def _is_setting(text: str) -> bool:
+    return "=" in text and _name(text) in FIELDS
+
+
+def _can_be_read(text: str) -> bool:
+    try:
+        _define_flags(as_text=True)(["train.py", text])
+    except flags.Error:
+        return False
+    return True
 
 
 def _name(text: str) -> str:

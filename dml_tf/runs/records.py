@@ -78,8 +78,10 @@ def _is_streamed(config: Config) -> bool:
 
 
 def _other_images(kept: dict, splits: Splits) -> bool:
-    classes = list(map(str, splits.class_names))
-    return kept["digest"] != splits.digests or kept.get("classes", classes) != classes
+    now, classes = splits.digests, list(map(str, splits.class_names))
+    # A record from before re-identification's parts had digests lacks them.
+    images_differ = any(now.get(part) != digest for part, digest in kept["digest"].items())
+    return images_differ or kept.get("classes", classes) != classes
 
 
 def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
