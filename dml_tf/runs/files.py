@@ -8,8 +8,6 @@ import dataclasses
 import fcntl
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dml_tf.atomic import write_whole
+from dml_tf.data.arrays import read_npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +113,7 @@ def state_to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
 
 def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
     """Progress and variables from what `state_to_bytes` made."""
-    with np.load(io.BytesIO(data)) as saved:
-        return _parts(dict(saved))
+    return _parts(read_npz(io.BytesIO(data)))
 
 
 def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
@@ -123,16 +121,15 @@ def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
     saved = read_arrays(file)
     try:
         return _parts(saved)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Name -> array of a `.npz` file; ValueError if it is damaged."""
     try:
-        with file.open("rb") as stream, np.load(stream) as saved:
-            return dict(saved)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        return read_npz(file)
+    except ValueError as error:
         raise ValueError(
             f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
             "away and start again."
@@ -163,4 +160,6 @@ def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
 
 def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
     progress = json.loads(str(saved["state"]))
+    if not isinstance(progress, dict):
+        raise ValueError("its progress is no dictionary")
     return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
