@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -35,13 +36,18 @@ class FailingDisk:
     def has_failed(self) -> bool:
         return self.changes >= self._at
 
-    def change(self, place):
-        """Counts a change at a place; raises `OSError` from the n-th on."""
+    def change(self, place, do_half: Callable[[], object] = lambda: None):
+        """Counts a change at a place; from the n-th on does half of it, and fails."""
         if not os.fspath(place).startswith(self._folder):
             return
         self.changes += 1
         if self.has_failed:
-            raise OSError(self._number, os.strerror(self._number), os.fspath(place))
+            do_half()
+            self.fail(os.fspath(place))
+
+    def fail(self, place: str):
+        """Raises the system's error."""
+        raise OSError(self._number, os.strerror(self._number), place)
 
     def __enter__(self):
         self._patches = contextlib.ExitStack()
@@ -80,11 +86,8 @@ class _Raw(io.FileIO):
         self._disk = disk
 
     def write(self, data) -> int:
-        try:
-            self._disk.change(self.name)
-        except OSError:
-            super().write(bytes(data)[: len(data) // 2])
-            raise
+        half = partial(super().write, bytes(data)[: len(data) // 2])
+        self._disk.change(self.name, half)
         return super().write(data)
 
 
