@@ -82,13 +82,11 @@ def test_junk_helps_to_find_neighbours_and_is_not_ranked():
     rng = np.random.default_rng(1)
     q, g = rng.standard_normal((6, 4)), rng.standard_normal((40, 4))
     pids, camids = rng.integers(-1, 5, 40), rng.integers(1, 4, 40)
-    result = reid.evaluate(
-        q, np.arange(6) % 4 + 1, np.ones(6, int), g, pids, camids, re_ranking=KReciprocal(k1=6)
-    )
-    unlabelled = np.where(pids == -1, 9, pids)  # an identity that no query has: it counts as wrong
-    worse = reid.evaluate(
-        q, np.arange(6) % 4 + 1, np.ones(6, int), g, unlabelled, camids, re_ranking=KReciprocal(k1=6)
-    )
+    options = {"re_ranking": KReciprocal(k1=6)}
+    q_labels = np.arange(6) % 4 + 1, np.ones(6, int)
+    result = reid.evaluate(q, *q_labels, g, pids, camids, **options)
+    unlabelled = np.where(pids == -1, 9, pids)  # an identity that no query has counts as wrong
+    worse = reid.evaluate(q, *q_labels, g, unlabelled, camids, **options)
     assert (result["first_hit"] <= worse["first_hit"]).all()
     assert result["mAP"] > worse["mAP"]
 

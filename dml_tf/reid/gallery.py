@@ -16,7 +16,7 @@ from dml_tf.reid.images import (
 
 METRICS = ("euclidean", "cosine")
 _BLOCK_ELEMENTS = 2**22  # distances in memory at a time: 16 MB, enough for a fast matrix product
-_FEWEST_ROWS = 48  # queries in a block however large the gallery is: fewer make the product slow
+_FEWEST_ROWS = 40  # queries in a block however large the gallery is: fewer make the product slow
 
 
 def distances(

@@ -136,6 +136,7 @@ def _labels(name: str, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def check_dimensions(one: Images, other: Images) -> None:
+    """Refuses features of different dimensions."""
     dims = one.features.shape[1], other.features.shape[1]
     if dims[0] != dims[1]:
         raise ValueError(
@@ -144,7 +145,6 @@ def check_dimensions(one: Images, other: Images) -> None:
 
 
 def check_option(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuses a value that is not known."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
-
-
