@@ -11,7 +11,14 @@ from dml_tf.data.draws import (
     epoch_draws,
     steps_per_epoch,
 )
-from dml_tf.data.load import DATASETS, GENERATED_DATASETS, REID_DATASETS, STREAMED_DATASETS, load
+from dml_tf.data.load import (
+    DATASETS,
+    GENERATED_DATASETS,
+    REID_DATASETS,
+    STREAMED_DATASETS,
+    TRAIN_IMAGES,
+    load,
+)
 from dml_tf.data.splits import Market1501, Source, Split, Splits
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "REID_DATASETS",
     "STREAMED_AUGMENTATIONS",
     "STREAMED_DATASETS",
+    "TRAIN_IMAGES",
     "EpochDraws",
     "Market1501",
     "Source",

@@ -23,6 +23,14 @@ from dml_tf.data.sources.market1501 import load_market1501
 from dml_tf.data.splits import Market1501, Source, Split, Splits, choose
 from dml_tf.home import HOME
 
+# Published numbers of training images; other data sets have --train_images or --steps.
+TRAIN_IMAGES = {
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "fashion_mnist": 60_000,
+    "imagenet": imagenet.TRAIN_IMAGES,
+    "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
+}
 GENERATED_DATASETS = ("shapes100", "imagenet_mini", "pedestrians")
 GENERATED = HOME / "data"  # where generated files are kept if --data_dir is not given
 _HALF = np.full(3, 0.5, np.float32)  # scales pixels to [-1, 1]

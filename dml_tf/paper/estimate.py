@@ -6,22 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dml_tf import home
-from dml_tf.data.generated import imagenet_mini
-from dml_tf.data.sources import imagenet
+from dml_tf.data import TRAIN_IMAGES
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 
 # CPU time of one thread, and the machine, as `python -m benchmarks.step_times` measured them.
 MEASURED = home.shipped("results/benchmarks/step_times.json")
 _START_S = 5.0  # reading data, building and tracing the networks, testing them
-# Training images where --train_images does not say. Other data sets set --steps.
-_IMAGES = {
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "fashion_mnist": 60_000,
-    "imagenet": imagenet.TRAIN_IMAGES,
-    "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
-}
 _FORWARD = 1 / 3  # of a step: a backward pass counts as two forward passes
 
 
@@ -63,8 +54,11 @@ class Estimate:
         step_s = [self._step_s.get(key(run, net)) for net in run.net]
         if None in step_s:
             return None
-        images = run.train_images or _IMAGES.get(run.dataset, run.batch_size)
-        steps = run.schedule(int(images * (1 - run.validation_fraction))).steps
+        images = run.train_images or TRAIN_IMAGES.get(run.dataset, run.batch_size)
+        images *= 1 - run.validation_fraction
+        if run.unlabelled == "drop":
+            images *= run.labelled_fraction
+        steps = run.schedule(max(int(images), run.batch_size)).steps
         return _START_S + steps * float(np.dot(step_s, _work(run)))
 
 
@@ -77,7 +71,7 @@ def key(run: Config, net: str) -> str:
 def _work(run: Config) -> list[float]:
     """Each peer's work in a step, as a multiple of an independent step."""
     if run.method == "distill":
-        return [_FORWARD, 1.0]
+        return [_FORWARD] * (run.cohort - 1) + [1.0]
     is_refreshed = run.method != "independent" and run.update == "sequential"
     if not is_refreshed:
         return [1.0] * run.cohort

@@ -119,6 +119,7 @@ class Page:
         self._claims = [
             (item, claim, lines[(lines.item == item.name) & (lines.claim == claim.text)])
             for item, claim in paper_items.claims()
+            if item.name not in scales.STUDIES or item.name in scale.studies
         ]
 
     @property
@@ -211,6 +212,8 @@ class Page:
     def items(self) -> Iterator[dict]:
         """The tables and figures: picture, tables, comparisons."""
         for item in ITEMS.values():
+            if item.name in scales.STUDIES and item.name not in self.scale.studies:
+                continue
             frame = tables.table(self.scale, self._folder, item.name)
             is_run = frame.seeds.any()
             yield {

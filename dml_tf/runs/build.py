@@ -103,7 +103,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
             feature_weight=config.feature_weight,
             entropy_weight=config.entropy_weight,
             label_smoothing=config.label_smoothing,
-            frozen=(0,) if config.method == "distill" else (),
+            frozen=range(config.cohort - 1) if config.method == "distill" else (),
             placement=place,
         )
         chosen, per_epoch = [], config.schedule(len(splits.train)).steps_per_epoch
@@ -118,13 +118,15 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
     return cohort
 
 
-def load_teacher(config: Config, splits: Splits) -> keras.Model:
-    """The pre-trained first network of a distillation (Sec. 4.6).
+def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
+    """A pre-trained network of a distillation (Sec. 4.6), whose last network is the student.
 
     Args:
         config: The run's settings. `teacher` is a `.keras` file or the id of a run in the same
-            results folder; by default it is `config.default_teacher`'s.
+            results folder; by default it is `config.default_teacher`'s. A cohort's first networks
+            are the teachers.
         splits: The run's data, which the teacher must fit.
+        k: Which network of the distillation.
 
     Returns:
         The network.
@@ -143,7 +145,13 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
     model = keras.saving.load_model(file)
-    teacher = model.networks[0] if isinstance(model, Cohort) else model
+    found = model.networks if isinstance(model, Cohort) else [model]
+    if k >= len(found):
+        raise FlagError(
+            f"--net names {config.cohort - 1} teachers before the student, and {file} has "
+            f"{len(found)}: name fewer networks, or give another --teacher."
+        )
+    teacher = found[k]
     made_for = (tuple(teacher.input_shape[1:]), _classes(teacher))
     needed = (splits.train.images.shape[1:], splits.num_classes)
     if made_for != needed:
@@ -156,8 +164,8 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
 
 def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Model:
     with place.on(k):
-        if config.method == "distill" and k == 0:
-            return load_teacher(config, splits)
+        if config.method == "distill" and k < config.cohort - 1:
+            return load_teacher(config, splits, k)
         if not place.trains(k):
             return RemoteNetwork(networks.parse(config.net[k])[0])
         return _network(config, splits, k)
@@ -171,6 +179,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             input_shape=splits.train.images.shape[1:],
             weight_decay=config.weight_decay,
             dropout=config.dropout,
+            init=config.init,
             seed=_seed(config, k),
         )
     if source := config.pretrained:

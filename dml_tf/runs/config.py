@@ -96,8 +96,14 @@ class Config:
     feature_weight: float = _setting(0.0, "Factor of the feature distance (Table 5, L2).", low=0.0)
     entropy_weight: float = _setting(0.0, "Factor of the confidence penalty (Table 5).", low=0.0)
     teacher: str = _setting(
-        "", "distill: a .keras file or a run id. Default: the independent run of the first network."
-    )
+        "", "distill: a .keras file or a run id. Default: the independent run of all networks but "
+        "the last.",
+    )  # fmt: skip
+    init: str = _setting(
+        "goyal", "First weights: a small classifier and residual blocks that begin as the identity "
+        "(Goyal et al. 2017), or only He's rule.",
+        ("goyal", "he"),
+    )  # fmt: skip
     pretrained: str = _setting(
         "", "Start from: imagenet (mobilenet only), a run id, or a .keras or .weights.h5 file."
     )
@@ -230,10 +236,10 @@ class Config:
 
     @property
     def default_teacher(self) -> "Config":
-        """The independent run of the first network with the same settings and seed."""
+        """The independent run of the teachers with the same settings and seed."""
         return self.replace(
-            net=self.net[:1], cohort=1, method="independent", mimicry="kl", overwrite=False,
-            mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
+            net=self.net[:-1], cohort=self.cohort - 1, method="independent", overwrite=False,
+            mimicry="kl", mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:

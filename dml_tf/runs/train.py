@@ -64,7 +64,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
         splits = build.load_data(config)
-        cluster.refuse_differences("data", _digests, splits)
+        cluster.refuse_differences("data", _shared_data, splits)
         build.check_features(config, splits)
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
@@ -184,7 +184,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
     """
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
-        part: evaluate.measure(cohort, getattr(splits, part), splits)
+        part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
         for part in ("train", "validation", "test")
         if getattr(splits, part) is not None
     }
@@ -206,6 +206,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
             "std": splits.std.tolist(),
         },
         "classes": list(map(str, splits.class_names)),
+        "digest": _digests(splits),
         "versions": records.versions(),
         "machine": records.machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -235,13 +236,15 @@ def _shared_settings(config: Config) -> dict:
     return config.comparable() | more | versions
 
 
-def _digests(splits: Splits) -> dict:
-    """What distinguishes one process's data from another's."""
+def _shared_data(splits: Splits) -> dict:
+    """What the processes of a run must have in common of their data."""
+    return {"classes": list(map(str, splits.class_names)), **_digests(splits)}
+
+
+def _digests(splits: Splits) -> dict[str, str]:
+    """What distinguishes one run's images and labels from another's."""
     parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
-    return {
-        "classes": list(map(str, splits.class_names)),
-        **{part: split.digest if split else "" for part, split in parts.items()},
-    }
+    return {part: split.digest if split else "" for part, split in parts.items()}
 
 
 def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
