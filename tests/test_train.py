@@ -76,7 +76,7 @@ def test_the_saved_cohort_measures_what_the_record_says(tmp_path):
     record = train.run(asked, verbose=0)
     cohort = keras.saving.load_model(RunFiles.of(asked).model)
     splits = build.load_data(asked)
-    measured = evaluate.measure(cohort, splits.test, splits)
+    measured = evaluate.measure(cohort, splits.test, splits, list_correct=True)
     assert measured["peers"] == record["test"]["peers"]
 
 
@@ -164,6 +164,23 @@ def test_an_unknown_network_is_refused_before_data_are_looked_for(tmp_path):
     asked = settings(tmp_path, net=("resnet9",), dataset="cifar10", data_dir="absent")
     with pytest.raises(FlagError, match="--net: .*6n\\+2"):
         train.run(asked, verbose=0)
+
+
+def test_two_networks_of_one_run_teach_a_third(tmp_path):
+    asked = settings(tmp_path, cohort=3, method="distill")
+    record = train.run(asked, verbose=0)
+    teachers = keras.saving.load_model(RunFiles.of(asked.default_teacher).model)
+    assert len(teachers.networks) == 2
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
+    for trained, frozen in zip(teachers.networks, cohort.networks[:2], strict=True):
+        for ours, theirs in zip(trained.get_weights(), frozen.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(record["test"]["peers"]) == 3
+    single = settings(tmp_path, cohort=1)
+    train.run(single, verbose=0)
+    short = settings(tmp_path, cohort=3, method="distill", teacher=single.run_id)
+    with pytest.raises(FlagError, match="names 2 teachers before the student"):
+        train.run(short, verbose=0)
 
 
 def test_distillation_trains_its_teacher_first_and_leaves_it_as_it_is(tmp_path):
