@@ -87,9 +87,12 @@ class Cell:
         )
         if place.dataset in data.GENERATED_DATASETS:
             data_dir = ""  # it is generated in its own place, not among the user's data
+        run = _lengthened(run).replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
         if self.teacher:
-            run = run.replace(teacher=self.teacher.run(scale, seed, results_dir).run_id)
-        return _lengthened(run).replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
+            teacher = self.teacher.run(scale, seed, results_dir).run_id
+            if teacher != run.default_teacher.run_id:
+                run = run.replace(teacher=teacher)
+        return run
 
     def at(self, scale: Scale) -> "Cell":
         """The cell as one scale measures it: a scale may have a baseline of its own."""

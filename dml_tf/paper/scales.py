@@ -224,3 +224,17 @@ BY_NAME: Mapping[str, Scale] = {
         ),
     )
 }
+# The first runs on photographs, in results/cpu/exploratory: other seeds, and one network alone as
+# the baseline. No confirmatory figure uses them.
+EXPLORATORY = dataclasses.replace(
+    BY_NAME["cpu"],
+    seeds={},
+    seed_range=range(10),
+    studies=(),
+    baselines={
+        item: 1
+        for item in (
+            "table2", "table4", "entropy", "figure4a", "figure4b", "figure4c", "figure6a",
+        )
+    },
+)  # fmt: skip
