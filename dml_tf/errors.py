@@ -25,6 +25,10 @@ class RecordMismatch(RuntimeError):
     """A record or checkpoint of the same name was made with other settings."""
 
 
+class FileRefused(RuntimeError):
+    """A model or weights that are damaged, or contain what no model of this project needs."""
+
+
 class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
@@ -37,7 +41,7 @@ class Stopped(KeyboardInterrupt):
     """A signal that stops a command; its argument is the signal's number."""
 
 
-_FAILURES = (OSError, MemoryError, RunFailed, RecordMismatch, ExecutorError)
+_FAILURES = (OSError, MemoryError, RunFailed, RecordMismatch, FileRefused, ExecutorError)
 _REPEAT = "then repeat the command; what had finished is kept"
 # Number of a system's error -> what to do.
 _REMEDIES = {

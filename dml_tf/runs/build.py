@@ -12,7 +12,7 @@ from dml_tf.errors import FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained
+from dml_tf.networks import pretrained, trusted
 from dml_tf.runs import records
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import MOST_STEPS, Config
@@ -144,6 +144,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        FileRefused: It is damaged, or contains more than networks and weights.
         RecordMismatch: It was trained on other data.
     """
     if config.teacher:
@@ -156,7 +157,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
     records.refuse_other_teacher(file, config, splits)
-    model = keras.saving.load_model(file)
+    model = trusted.load_model(file)
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(
@@ -196,9 +197,10 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
         )
     if source := config.pretrained:
         if source != "imagenet":
-            source = str(RunFiles.of(config).weights(source))
+            source = RunFiles.of(config).weights(source)
+            records.refuse_altered(source)
         try:
-            pretrained.load(network, config.net[k], source)
+            pretrained.load(network, config.net[k], str(source))
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network

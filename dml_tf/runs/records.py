@@ -93,6 +93,7 @@ def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
 
     Weights without a record beside them are not compared.
     """
+    refuse_altered(weights)
     file = record_beside(weights)
     if not file.exists():
         return
@@ -104,6 +105,28 @@ def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
             "that was trained on the same data."
         )
     refuse_other_data(record, config, file, splits)
+
+
+def sha256(file: Path) -> str:
+    """A hexadecimal hash of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def refuse_altered(weights: Path):
+    """Raises `RecordMismatch` if weights are not those that the record beside them was made with.
+
+    Weights without a record, or with one from before it kept their hash, are not compared.
+    """
+    file = record_beside(weights)
+    both_exist = file.exists() and weights.exists()
+    kept = read_whole(file).get("weights_sha256") if both_exist else None
+    if kept and kept != sha256(weights):
+        raise RecordMismatch(
+            f"{weights} is not the file that its run left: {file} has another sha256. It is "
+            "damaged or was replaced. Train that run again with --overwrite, or give the file "
+            "another name and place if you trust it."
+        )
 
 
 def identify(config: Config) -> dict:
