@@ -5,7 +5,6 @@ import contextlib
 import functools
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from dml_tf.runs.files import RunFiles, needed_weights, record_beside
 
 def main(argv: Sequence[str]) -> int:
     """The command `python -m dml_tf.paper run`, or `bash run_all.sh`; returns its exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout.reconfigure(line_buffering=True)  # so that a log shows the progress
     return exit_status("run_all", functools.partial(_run_all, _parse(argv)))
 

@@ -19,6 +19,9 @@ from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, record_beside
 from dml_tf.version import __version__
 
+CHECKSUM = "checksum"  # the last key of a record's file
+_ANEW = "Move it away, or train again with --overwrite."
+
 
 def find(config: Config) -> dict | None:
     """The record of a finished run; None if the run, or the analysis that is asked for, is missing.
@@ -163,21 +166,24 @@ def refuse_mismatch(recorded: dict, config: Config, file: Path):
 
 def read_whole(file: Path) -> dict:
     """Reads a run's record; `RecordMismatch` if the file is none."""
+    record = read(file)
     try:
-        record = read(file)
-        dataset = record["config"]["dataset"]
-    except (ValueError, KeyError, TypeError):
-        dataset = None
-    if dataset is None:
-        raise RecordMismatch(
-            f"{file} is not a run's record. Move it away, or train again with --overwrite."
-        )
+        record["config"]["dataset"]
+    except (KeyError, TypeError):
+        raise RecordMismatch(f"{file} is not a run's record. {_ANEW}") from None
     return record
 
 
 def read(file: Path) -> dict:
-    """Reads a record."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Reads what `write` wrote; `RecordMismatch` if it was altered since, or is no JSON."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        kept = record.pop(CHECKSUM, None)
+    except (ValueError, AttributeError):
+        raise RecordMismatch(f"{file} is not a run's record, or is damaged. {_ANEW}") from None
+    if (kept or "identity" in record) and kept != _checksum(record):  # old records have none
+        raise RecordMismatch(f"{file} is damaged, or was altered after it was written. {_ANEW}")
+    return record
 
 
 def write(record: dict, file: Path):
@@ -188,7 +194,15 @@ def write(record: dict, file: Path):
                 f"{file.stem}: {place} is {value}, so no record is written. A peer's outputs are "
                 "too large for its measures: try a smaller --learning_rate."
             )
+    record = {**record, CHECKSUM: _checksum(record)}
     write_text(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _checksum(record: dict) -> str:
+    """A hash of a record's content; JSON has no other keys than text, and lists for tuples."""
+    content = json.loads(json.dumps(record))
+    content.pop(CHECKSUM, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:
