@@ -97,7 +97,7 @@ def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
         progress: How far the run came; JSON's types.
         arrays: Values of the run's variables, in their fixed order.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.npz"
         >>> save_state(file, {"epoch": 3}, [np.zeros(2)])
