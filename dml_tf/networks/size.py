@@ -93,7 +93,7 @@ def measure(
 
     Examples:
         >>> measure("resnet8:16", num_classes=10, input_shape=(32, 32, 3)).parameters
-        78330
+        75770
     """
     size = Size(most)
     _, body = networks.parse(name)
