@@ -29,6 +29,10 @@ class FileRefused(RuntimeError):
     """A model or weights that are damaged, or contain what no model of this project needs."""
 
 
+class DataWarning(UserWarning):
+    """Something in the data was skipped or converted; `--strict` refuses it."""
+
+
 class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
