@@ -23,7 +23,7 @@ from dml_tf.runs import build, memory, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
 
@@ -64,6 +64,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        refuse_read_only(files.folder)
         memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
@@ -75,7 +76,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         placed = place.describe(cohort, config, splits)
         folder = files.checkpoint(place.process_name)
         checkpoint = Checkpoint(folder, config, cluster, splits)
-        with _unreadable_refused():
+        with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
             record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
@@ -345,10 +346,15 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
 
 
 @contextlib.contextmanager
-def _unreadable_refused() -> Iterator[None]:
-    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+def _in_words() -> Iterator[None]:
+    """Turns TensorFlow's report of too little memory, or of a damaged picture, into the reason."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunFailed(
+            "There is too little memory, or the disk is full. Give a smaller --batch_size, network "
+            f"or data set, or make room. TensorFlow's message: {error.message.splitlines()[0]}"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
         if not reason:
