@@ -74,7 +74,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         checkpoint = Checkpoint(files.checkpoint(place.process_name), config, cluster)
         with _unreadable_refused():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
@@ -131,7 +131,7 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
         }
-        watched = _validation_batches(config, splits)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -140,7 +140,7 @@ def fit(
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
@@ -208,6 +208,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "classes": list(map(str, splits.class_names)),
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
         "parameters": {
@@ -265,7 +266,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -273,13 +274,14 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
     records.write(record, files.record)
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
@@ -299,7 +301,7 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
             )
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
