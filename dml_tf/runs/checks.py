@@ -100,6 +100,11 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         config.method == "distill" and config.cohort != 2,
         "--method=distill takes two networks in --net: the teacher, then the student.",
     )
+    yield (
+        config.optimizer == "entropy_sgd" and config.langevin_rate * config.scope >= 1,
+        f"--langevin_rate={config.langevin_rate:g} times --scope={config.scope:g} must be below 1, "
+        "or the Langevin steps overshoot the weights: lower one of them.",
+    )
 
 
 def _of_the_data(config) -> Iterator[tuple[bool, str]]:
