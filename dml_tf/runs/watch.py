@@ -28,6 +28,12 @@ class Recorder:
         self.settled = tf.Variable(False, trainable=False)
         self.mean_squares = getattr(optimizer, "_velocities", [])  # Keras's, of Adam and RMSprop
 
+    def forget_momentum(self):
+        """Drops the momentum, which is of steps with another learning rate."""
+        for variable in self.optimizer.variables:
+            if "momentum" in variable.path:
+                variable.assign(tf.zeros_like(variable))
+
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """As of the optimizer."""
         return self.optimizer.scale_loss(loss)
@@ -80,6 +86,7 @@ class Watch(keras.callbacks.Callback):
         self._place = self.places[place] = {"step": step, "update": 0.0, "kernel": ""}
         self._count_from(step)
         for recorder in self._recorders.values():
+            recorder.forget_momentum()
             recorder.settled.assign(step > 0)
         optimizer = self._cohort.optimizers[0]
         self._place["learning_rate"] = float(optimizer.learning_rate)
@@ -140,16 +147,25 @@ class Watch(keras.callbacks.Callback):
                     )
 
     def _check_updates(self, step: int):
-        for (peer, path), kernel in self._kernels.items():
-            before = self._before[peer, path]
-            norm = np.linalg.norm(before)
-            update = float(np.linalg.norm(kernel.numpy() - before) / norm) if norm else 0.0
-            if not update <= 1:
-                raise RunFailed(
-                    f"The update of {path} of peer {peer} has {update:.3g} times the kernel's norm "
-                    f"at step {step:,} of {self._steps:,}, at a learning rate of "
-                    f"{self._place['learning_rate']:g}: nothing is learnt. Lower --learning_rate, "
-                    "or raise --epsilon of rmsprop."
-                )
-            if update > self._place["update"]:
-                self._place |= {"update": update, "kernel": f"{peer}: {path}"}
+        updates = {
+            f"{peer}: {path}": _relative(kernel.numpy(), self._before[peer, path])
+            for (peer, path), kernel in self._kernels.items()
+        }
+        kernel = max(updates, key=updates.get)
+        update = updates[kernel]
+        if update > 1:
+            raise RunFailed(
+                f"The update of {kernel} has {update:.3g} times the kernel's own norm at step "
+                f"{step:,} of {self._steps:,}, at a learning rate of "
+                f"{self._place['learning_rate']:g}: nothing can be learnt. Lower --learning_rate, "
+                "or, with rmsprop, raise --epsilon."
+            )
+        if update > self._place["update"]:
+            self._place |= {"update": update, "kernel": kernel}
+
+
+def _relative(after: np.ndarray, before: np.ndarray) -> float:
+    """Norm of a change, as a multiple of the norm before; infinite if it is not a number."""
+    norm = np.linalg.norm(before)
+    change = float(np.linalg.norm(after - before) / norm) if norm else 0.0
+    return change if np.isfinite(change) else np.inf

@@ -93,8 +93,9 @@ def _write_market1501(folder: Path):
         names[QUERY].append(f"{pid:04d}_c1s1_000001_00.jpg")
         names[MULTI_QUERY] += [f"{pid:04d}_c1s1_00000{frame}_00.jpg" for frame in (1, 2, 3)]
         names[GALLERY] += [f"{pid:04d}_c{camera}s1_000001_01.jpg" for camera in (1, 2, 3)]
-    names[GALLERY] += [f"{pid}_c{camera}s1_000001_01.jpg" for pid in ("0000", "-1") for camera in
-                       (1, 2)]  # distractors and junk
+    names[GALLERY] += [
+        f"{pid}_c{camera}s1_000001_01.jpg" for pid in ("0000", "-1") for camera in (1, 2)
+    ]  # distractors and junk
     for part, listed in names.items():
         (folder / part).mkdir(parents=True)
         for number, name in enumerate(listed):

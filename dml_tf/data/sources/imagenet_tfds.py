@@ -55,8 +55,8 @@ def _find_tars(root: Path) -> Path:
     raise FileNotFoundError(
         f"ImageNet is missing: {root} has no train/ folder of class folders, in itself or in "
         f"imagenet/, no imagenet2012 of TensorFlow Datasets, and {looked}. Register at "
-        "image-net.org for the two tar files, put them into one of these folders and give --data_dir, or try --dataset=imagenet_mini, "
-        "which is generated."
+        "image-net.org for the two tar files, put them into one of these folders and give "
+        "--data_dir, or try --dataset=imagenet_mini, which is generated."
     )
 
 
