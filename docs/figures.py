@@ -27,6 +27,7 @@ from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
 
 RESULTS = home.HOME / "results"
+EXPLORATORY = RESULTS / "cpu" / "exploratory"
 _BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 _AUGMENTED = {
@@ -92,8 +93,8 @@ def fill(text: str) -> str:
 
 def results() -> str:
     """Table 2 on photographs: each small network over its places in the pairs, and all of them."""
-    folder = RESULTS / "cpu"
-    scale = scales.BY_NAME["cpu"].available(folder)
+    folder = EXPLORATORY
+    scale = scales.EXPLORATORY.available(folder)
     here = scale.data["CIFAR-10"].networks
     pairs = [line for line in contrasts(ITEMS["table2"].lines) if line.first.dataset == "CIFAR-10"]
     by_network: dict[str, list[Contrast]] = {}
@@ -121,21 +122,23 @@ def results() -> str:
 
 def photographs() -> str:
     """Table 2 at cpu scale: its gains."""
-    return f"{_gains('cpu')}\n\n    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
+    gains = _gains("cpu", EXPLORATORY)
+    return f"{gains}\n\n    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
 
 
 def digits() -> str:
     """Table 2 at mini scale, first data set: its gains."""
-    return _gains("mini")
+    return _gains("mini", RESULTS / "mini")
 
 
 def claims() -> str:
     """The paper's claims, and what the records on photographs say of them."""
-    folder = RESULTS / "cpu"
-    scale = scales.BY_NAME["cpu"].available(folder)
+    folder = EXPLORATORY
+    scale = scales.EXPLORATORY.available(folder)
     lines = tables.comparisons(scale, folder, tuple(ITEMS))
     rows, not_run = [], []
-    for (item, section, claim), compared in lines.groupby(["item", "section", "claim"], sort=False):
+    here = lines[~lines.item.isin(set(scales.STUDIES) - set(scale.studies))]
+    for (item, section, claim), compared in here.groupby(["item", "section", "claim"], sort=False):
         run, short = compared[compared.seeds > 0], ITEMS[item].short
         if run.empty:
             not_run.append(short)
@@ -196,7 +199,7 @@ def selection() -> str:
 def setting() -> str:
     """The six candidates for the cpu scale's setting, with the accuracies that decided."""
     rows = []
-    for file in sorted((RESULTS / "cpu" / "selection" / "runs").glob("*.json")):
+    for file in sorted((EXPLORATORY / "selection" / "runs").glob("*.json")):
         record = records.read(file)
         run = record["config"]
         train, validation = (
@@ -217,7 +220,7 @@ def setting() -> str:
 def pilots() -> str:
     """Runs, also of DML, that were made before the cpu scale's setting was chosen."""
     rows = []
-    for file in sorted((RESULTS / "cpu" / "pilots" / "runs").glob("*.json")):
+    for file in sorted((EXPLORATORY / "pilots" / "runs").glob("*.json")):
         record = records.read(file)
         run = record["config"]
         rows.append(
@@ -243,6 +246,7 @@ def protocol() -> str:
     measured = records.read(RESULTS / "benchmarks" / "reid.json")
     rows = [
         {
+            "gallery": f"{row['gallery']:,}",
             "dimensions": row["dim"],
             "features": row["features"],
             "method": row["method"],
@@ -282,9 +286,9 @@ FIGURES = {
 }
 
 
-def _gains(scale: str) -> str:
+def _gains(scale: str, folder: Path) -> str:
     """Table 2's gains on what stands in CIFAR-10's place, of the pairs that were run."""
-    table = pd.read_csv(RESULTS / scale / "table2.csv").set_index(["dataset", "row", "column"])
+    table = pd.read_csv(folder / "table2.csv").set_index(["dataset", "row", "column"])
     here = scales.BY_NAME[scale].data["CIFAR-10"].networks
     rows = []
     for line in contrasts(ITEMS["table2"].lines):
@@ -319,7 +323,9 @@ def _runs(flags: Mapping, seeds: int = 20) -> dict[int, tuple[Config, dict]]:
     """Seed -> config and record, of the runs that have records."""
     found = {}
     for seed in range(seeds):
-        run = config.load(dataset="cifar10", scale="cpu", seed=seed, **flags)
+        run = config.load(
+            dataset="cifar10", scale="cpu", seed=seed, results_dir=str(EXPLORATORY), **flags
+        )
         if record := records.find(run):
             found[seed] = (run, record)
     return found

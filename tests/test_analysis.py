@@ -66,7 +66,7 @@ def test_a_draw_has_the_same_direction_for_all_sigmas(bias_only):
     network = bias_only[0].networks[0]
     moved = []
     for sigma in (1.0, 3.0):
-        with analysis._noise(bias_only[0], sigma, [0, 0]):
+        with analysis._noise(bias_only[0], analysis.on_each_weight, sigma, [0, 0]):
             moved.append(np.concatenate([w.ravel() for w in network.get_weights()]))
     np.testing.assert_allclose(moved[1], 3 * moved[0], rtol=1e-6)
 
@@ -76,7 +76,7 @@ def test_noise_has_the_given_deviation_and_leaves_batch_norm_averages_unchanged(
         [keras.Input((100,)), keras.layers.Dense(200), keras.layers.BatchNormalization()]
     )
     before = network.get_weights()
-    with analysis._noise(Cohort([network]), 0.3, [0, 0]):
+    with analysis._noise(Cohort([network]), analysis.on_each_weight, 0.3, [0, 0]):
         after = network.get_weights()
     assert np.std(after[0] - before[0]) == pytest.approx(0.3, rel=0.03)
     changed = [not np.array_equal(a, b) for a, b in zip(after, before, strict=True)]
@@ -87,11 +87,33 @@ def test_weights_are_restored_after_noise_and_after_an_error(pair):
     cohort, splits = pair
     before = cohort.get_weights()
     analysis.weight_noise(cohort, splits, sigmas=(0.5,), draws=1)
-    with pytest.raises(KeyError), analysis._noise(cohort, 1.0, [0, 0]):
+    with pytest.raises(KeyError), analysis._noise(cohort, analysis.on_each_weight, 1.0, [0, 0]):
         assert not np.array_equal(cohort.get_weights()[0], before[0])
         raise KeyError
     for ours, theirs in zip(cohort.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_filter_noise_has_the_given_part_of_each_filters_length_and_spares_the_rest():
+    network = networks.build("mobilenet_short:0.25", num_classes=3, input_shape=(8, 8, 1), seed=0)
+    names = [weight.path for weight in network.trainable_variables]
+    before = [w.numpy() for w in network.trainable_variables]
+    with analysis._noise(Cohort([network]), analysis.on_each_filter, 0.2, [0, 0]):
+        after = [w.numpy() for w in network.trainable_variables]
+    for name, old, new in zip(names, before, after, strict=True):
+        filters = {2: (0,), 4: (0, 1) if "depthwise" in name else (0, 1, 2)}.get(old.ndim)
+        if filters is None:
+            np.testing.assert_array_equal(old, new)
+            continue
+        length = np.sqrt(((new - old) ** 2).sum(axis=filters))
+        np.testing.assert_allclose(length, 0.2 * np.sqrt((old**2).sum(axis=filters)), rtol=1e-4)
+
+
+def test_filter_noise_spares_biases(bias_only):
+    cohort, splits = bias_only
+    found = analysis.filter_noise(cohort, splits, ratios=(0.5,), draws=2)
+    # The kernel meets inputs of 0, and biases get no noise: the loss stays.
+    assert found == {"ratio": [0.5], "loss": {"net": [[pytest.approx(math.log(2))] * 2]}}
 
 
 def test_a_limit_takes_images_evenly_from_the_training_set(bias_only):
@@ -181,5 +203,6 @@ def test_a_finished_run_without_weights_is_trained_again_to_be_analysed(tmp_path
     first = train.run(plain, verbose=0)
     RunFiles.of(plain).model.unlink()
     second = train.run(plain.replace(analyse=True), verbose=0)
-    assert set(second["analysis"]) == {"weight_noise", "ranked_mass"}  # one peer: no t-SNE
+    # One peer: no t-SNE.
+    assert set(second["analysis"]) == {"weight_noise", "filter_noise", "ranked_mass"}
     assert second["test"] == first["test"]

@@ -7,7 +7,8 @@ import pytest
 
 from dml_tf.paper import items, plan, scales, tables
 from dml_tf.paper.cells import KEYS, Contrast, gain
-from dml_tf.runs import config, flags
+from dml_tf.runs import config, flags, records
+from dml_tf.runs.files import RunFiles
 
 
 def test_cells_and_paper_csv_match_both_ways():
@@ -19,11 +20,13 @@ def test_cells_and_paper_csv_match_both_ways():
 def test_no_cell_is_declared_twice():
     cells = items.cells()
     assert len(set(cells)) == len(cells)
-    counts = {name: len(item.cells) for name, item in items.ITEMS.items()}
+    counts = {
+        name: len(item.cells) for name, item in items.ITEMS.items() if name not in scales.STUDIES
+    }
     assert counts == {
         "section31": 2 * 2, "table1": 4, "table2": 6 * 2 * 4, "table3": 2 * 4 + 3 * 2 + 4 * 4,
         "table4": 4 * 5, "table5": 5 * 2, "entropy": 2 * 2, "figure2a": 2 * 2, "figure2b": 2 * 4,
-        "figure3a": 4 * 5 + 4 * 4, "figure3b": 4 * 5, "figure4a": 2 * 2, "figure4b": 2 * 6,
+        "figure3a": 4 * 5 + 4 * 4, "figure3b": 4 * 5, "figure4a": 2 * 2, "figure4b": 2 * 8,
         "figure4c": 2 * 5, "figure5": 2, "figure6a": 2 + 3 * 3, "figure6b": 2 + 3 * 3,
     }  # fmt: skip
 
@@ -47,7 +50,7 @@ def test_a_run_that_several_rows_need_is_listed_once(tmp_path):
     assert len(set(ids)) == len(ids) == 2 * (3 + 6) + 4
     everything = plan.runs(paper, results_dir=str(tmp_path), seeds=1)
     assert len({run.run_id for run in everything}) == len(everything) > len(ids)
-    assert "cifar100-independent-resnet32-seed0" in ids
+    assert "cifar100-independent-resnet32+resnet32-seed0" in ids
     assert "cifar100-dml-wrn-28-10+mobilenet-seed0" in ids
 
 
@@ -82,10 +85,84 @@ def test_the_papers_commands_parse_to_the_runs_they_name(tmp_path):
         parsed = flags.parse([*shlex.split(run.command)[2:], f"--results_dir={tmp_path}"])
         assert parsed.replace(analyse=run.analyse) == run
         if run.optimizer != "entropy_sgd":
-            expected = section_4_1[run.dataset]
+            expected = dict(section_4_1[run.dataset])
+            if run.unlabelled == "drop" and run.dataset == "cifar100":
+                del expected["decay_epochs"]  # counted in shorter epochs
             assert {name: getattr(parsed, name) for name in expected} == expected
             seen.add(run.dataset)
     assert seen == set(section_4_1)
+
+
+@pytest.mark.parametrize(("scale", "images"), [("paper", 50_000), ("mini", 3000)])
+def test_runs_without_the_unlabelled_images_take_as_many_steps_and_drop_the_rate_with_them(
+    scale, images, tmp_path
+):
+    runs = plan.runs(scales.BY_NAME[scale], ["figure6a"], results_dir=str(tmp_path), seeds=1)
+    whole = next(run for run in runs if run.labelled_fraction == 1)
+    expected = whole.schedule(images)
+    for run in runs:
+        dropped = run.unlabelled == "drop"
+        schedule = run.schedule(round(images * run.labelled_fraction) if dropped else images)
+        assert schedule.steps == expected.steps
+        drop = run.decay_epochs * schedule.steps_per_epoch
+        assert drop == pytest.approx(
+            whole.decay_epochs * expected.steps_per_epoch, abs=schedule.steps_per_epoch / 2
+        )
+
+
+def test_each_network_of_an_independent_pair_has_the_start_of_its_place(tmp_path):
+    """Net 2 of the paper's MobileNet + MobileNet is another network than Net 1."""
+    for item in ("table2", "table4"):
+        first, second = (
+            cell
+            for cell in items.cells([item])
+            if cell.row == "MobileNet + MobileNet"
+            and cell.column.startswith("Independent")
+            and cell.dataset != "CIFAR-10"
+        )
+        assert (first.of, second.of) == (0, 1)
+        runs = [cell.run(scales.BY_NAME["paper"], 0, str(tmp_path)) for cell in (first, second)]
+        assert runs[0] == runs[1] and runs[0].cohort == 2
+
+
+def test_a_distillation_learns_from_the_network_in_the_independent_column(tmp_path):
+    for run in plan.runs(scales.BY_NAME["paper"], ["table4"], results_dir=str(tmp_path), seeds=1):
+        if run.method == "distill":
+            teacher = "+".join(run.net[:1] * 2)
+            assert run.teacher == f"{run.dataset}-independent-{teacher}-seed0"
+
+
+def test_a_scale_reads_no_record_of_a_seed_outside_its_range(tmp_path):
+    cpu = scales.BY_NAME["cpu"]
+    cell = next(cell for cell in items.cells(["start"]))
+    for seed in (0, 9, 10, 49, 50, 100):
+        run = cell.run(cpu, seed, str(tmp_path))
+        measured = {"peer0": {"accuracy": 0.5}, "peer1": {"accuracy": 0.7}}
+        record = {"config": run.comparable(), "test": {"peers": measured}}
+        records.write(record, RunFiles.of(run).record)
+    assert sorted(tables.found(cell, cpu, tmp_path)) == [10, 49]
+
+
+def test_a_baseline_of_three_is_the_mean_of_three_networks(tmp_path):
+    cpu = scales.BY_NAME["cpu"]
+    first, second = (
+        cell
+        for cell in items.cells(["table2"])
+        if (cell.dataset, cell.row) == ("CIFAR-10", "ResNet-32 + ResNet-32")
+        and cell.column.startswith("Independent")
+    )
+    run = first.run(cpu, 10, str(tmp_path))
+    assert run == second.run(cpu, 10, str(tmp_path)) and run.net == ("resnet8:16",) * 3
+    measured = {f"peer{k}": {"accuracy": 0.5 + 0.1 * k} for k in range(3)}
+    record = {"config": run.comparable(), "test": {"peers": measured}}
+    records.write(record, RunFiles.of(run).record)
+    assert tables.measure(first, cpu, tmp_path)["measured"] == pytest.approx(60)
+
+
+def test_studies_run_at_cpu_scale_only(tmp_path):
+    for name, scale in scales.BY_NAME.items():
+        runs = plan.runs(scale, scales.STUDIES, results_dir=str(tmp_path))
+        assert bool(runs) == (name == "cpu")
 
 
 def test_what_others_start_from_is_trained_first(tmp_path):
@@ -93,16 +170,16 @@ def test_what_others_start_from_is_trained_first(tmp_path):
     first, second = plan.waves(runs)
     done = {run.run_id for run in first}
     for run in second:
-        teacher = run.replace(method="independent", net=run.net[:1], cohort=1)
-        assert (run.pretrained or teacher.run_id) in done
+        assert (run.pretrained or run.teacher or run.default_teacher.run_id) in done
     assert len(first) + len(second) == len(runs)
 
 
 def test_a_run_is_analysed_if_any_of_its_items_asks_for_it(tmp_path):
     runs = plan.runs(scales.BY_NAME["mini"], results_dir=str(tmp_path), seeds=1)
     analysed = {run.run_id for run in runs if run.analyse}
-    assert "shapes100-independent-mobilenet_shortw0.5-seed0" in analysed  # Table 2 asks first
-    assert "digits-independent-mobilenet_shortw0.5-seed0" not in analysed
+    pair = "independent-mobilenet_shortw0.5+mobilenet_shortw0.5-seed0"
+    assert f"shapes100-{pair}" in analysed  # Table 2 asks first
+    assert f"digits-{pair}" not in analysed
 
 
 @pytest.mark.parametrize("scale", ["smoke", "mini"])
@@ -119,7 +196,7 @@ def test_the_scales_are_those_of_the_flag():
 
 def test_claims_stand_in_the_order_of_the_papers_sections():
     found = [claim.section for _, claim in items.claims()]
-    assert len(found) == 26 and found[0] == "3.1" and found.index("4.9") < found.index("4.10")
+    assert len(found) == 26 + 10 and found[0] == "3.1" and found.index("4.9") < found.index("4.10")
     assert [claim.section for _, claim in items.claims(["table5"])] == ["4.8", "4.9"]
 
 

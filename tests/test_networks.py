@@ -222,6 +222,21 @@ def test_peers_begin_with_posteriors_that_hardly_differ(name):
     assert np.sum(first * np.log(first / second), axis=1).mean() < 0.1
 
 
+def test_hes_start_is_keras_own_for_batchnorm_and_classifier():
+    first, second = (build("resnet8:4", **TINY, seed=0, init=init) for init in ("goyal", "he"))
+    scales = [
+        [float(w.numpy().sum()) for w in net.trainable_variables if w.path.endswith("gamma")]
+        for net in (first, second)
+    ]
+    assert 0 in scales[0] and 0 not in scales[1]
+    deviation = [np.std(net.get_layer("logits").kernel.numpy()) for net in (first, second)]
+    limit = np.sqrt(6 / (16 + 5))  # Glorot's uniform distribution
+    assert deviation[0] < 0.02 and deviation[1] == pytest.approx(limit / np.sqrt(3), rel=0.2)
+    # Convolutions start alike: the same draws.
+    kernels = [net.trainable_variables[0].numpy() for net in (first, second)]
+    np.testing.assert_array_equal(*kernels)
+
+
 def test_residual_blocks_with_an_identity_shortcut_begin_as_the_identity():
     net = build("resnet20", **CIFAR10)
     joined = [layer for layer in net.layers if isinstance(layer, keras.layers.Add)]

@@ -40,3 +40,12 @@ def test_mass_by_rank_sums_to_one_and_decreases_from_class_2_on():
     mass = posteriors.mass_by_rank(values, np.arange(50) % 7)
     assert mass.sum() == pytest.approx(1)
     assert (np.diff(mass[1:]) < 0).all()
+
+
+def test_calibration_error_is_the_weighted_gap_of_accuracy_and_confidence():
+    confidence = np.array([0.91, 0.95, 0.31, 0.32, 1.0])
+    correct = np.array([True, False, True, False, True])
+    # Bins of width 1/15: {0.91}, {0.95, 1.0}, {0.31, 0.32}.
+    by_hand = (abs(1 - 0.91) + abs(1 - 1.95) + abs(1 - 0.63)) / 5
+    assert posteriors.calibration_error(confidence, correct) == pytest.approx(by_hand)
+    assert posteriors.calibration_error(np.ones(4), np.ones(4, bool)) == 0

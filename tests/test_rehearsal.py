@@ -30,10 +30,10 @@ def rehearsed(tmp_path, generated, monkeypatch):
     """Rehearses a run of small networks with other settings from its flag file."""
     monkeypatch.setattr(rehearse, "GENERATED", generated)
 
-    def run(steps=2, **settings):
+    def run(**settings):
         asked = {"net": ("resnet8:4",), "batch_size": 16, **settings}
         made = config.load(**asked, results_dir=str(tmp_path))
-        return rehearse.rehearse(made, images=train_images(made), steps=steps)
+        return rehearse.rehearse(made, images=train_images(made), steps=2)
 
     return run
 

@@ -1,6 +1,5 @@
 """One run from flags to record: interrupted, repeated, refused."""
 
-import json
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ def assert_same_weights(first, second):
 def test_a_run_leaves_the_record_that_tables_need(tmp_path):
     asked = settings(tmp_path, cohort=2, validation_fraction=0.2, steps=0, epochs=2)
     record = train.run(asked, verbose=0)
-    assert json.loads(RunFiles.of(asked).record.read_text()) == record
+    assert records.read(RunFiles.of(asked).record) == record
     assert record["run_id"] == asked.run_id
     assert record["config"] == asked.comparable()
     assert record["data"] == "Handwritten digits (scikit-learn)"
@@ -59,6 +58,9 @@ def test_a_run_leaves_the_record_that_tables_need(tmp_path):
         for measured in (*record[part]["peers"].values(), record[part]["ensemble"]):
             assert 0 <= measured["accuracy"] <= 1
     assert len(record["history"]["val_resnet8_1_accuracy"]) == 2
+    assert record["warnings"] == []
+    assert record["repeatable"]["same_bits"] is True
+    assert min(record["repeatable"]["threads"].values()) >= 1
     assert record["wall_clock_s"] > 0 and record["cpu_s"] > 0 and record["images_per_s"] > 0
 
 
@@ -76,7 +78,7 @@ def test_the_saved_cohort_measures_what_the_record_says(tmp_path):
     record = train.run(asked, verbose=0)
     cohort = keras.saving.load_model(RunFiles.of(asked).model)
     splits = build.load_data(asked)
-    measured = evaluate.measure(cohort, splits.test, splits)
+    measured = evaluate.measure(cohort, splits.test, splits, list_correct=True)
     assert measured["peers"] == record["test"]["peers"]
 
 
@@ -164,6 +166,23 @@ def test_an_unknown_network_is_refused_before_data_are_looked_for(tmp_path):
     asked = settings(tmp_path, net=("resnet9",), dataset="cifar10", data_dir="absent")
     with pytest.raises(FlagError, match="--net: .*6n\\+2"):
         train.run(asked, verbose=0)
+
+
+def test_two_networks_of_one_run_teach_a_third(tmp_path):
+    asked = settings(tmp_path, cohort=3, method="distill")
+    record = train.run(asked, verbose=0)
+    teachers = keras.saving.load_model(RunFiles.of(asked.default_teacher).model)
+    assert len(teachers.networks) == 2
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
+    for trained, frozen in zip(teachers.networks, cohort.networks[:2], strict=True):
+        for ours, theirs in zip(trained.get_weights(), frozen.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(record["test"]["peers"]) == 3
+    single = settings(tmp_path, cohort=1)
+    train.run(single, verbose=0)
+    short = settings(tmp_path, cohort=3, method="distill", teacher=single.run_id)
+    with pytest.raises(FlagError, match="names 2 teachers before the student"):
+        train.run(short, verbose=0)
 
 
 def test_distillation_trains_its_teacher_first_and_leaves_it_as_it_is(tmp_path):

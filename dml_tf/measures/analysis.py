@@ -5,7 +5,7 @@ the mean entropy of the posteriors in `train` and `test`.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from dml_tf.method.cohort import Cohort
 
 # Standard deviations of the noise on the weights (Fig. 4b).
-SIGMAS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
+SIGMAS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+# Length of the noise on each filter, as a part of the filter's own length.
+RATIOS = (0.1, 0.2, 0.4)
 
 
 def analyse(cohort: "Cohort", splits: data.Splits) -> dict[str, dict]:
@@ -28,10 +30,12 @@ def analyse(cohort: "Cohort", splits: data.Splits) -> dict[str, dict]:
         splits: The run's data.
 
     Returns:
-        `weight_noise` and `ranked_mass`; and `tsne`, if two peers have features of the same size.
+        `weight_noise`, `filter_noise` and `ranked_mass`; and `tsne`, if two peers have features of
+        the same size.
     """
     found = {
         "weight_noise": weight_noise(cohort, splits),
+        "filter_noise": filter_noise(cohort, splits),
         "ranked_mass": ranked_mass(cohort, splits),
     }
     shown = choose_test_images(splits)
@@ -72,35 +76,112 @@ def weight_noise(
         `{"sigma": [...], "loss": {peer: [[loss of each draw] for each sigma]}}`, in nats.
     """
     train = _evenly_spaced(splits.train.labelled, images)
+    keys = [(seed, draw) for draw in range(draws)]
+    return {
+        "sigma": list(sigmas),
+        "loss": _losses(cohort, train, splits, on_each_weight, sigmas, keys),
+    }
+
+
+def filter_noise(
+    cohort: "Cohort",
+    splits: data.Splits,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    draws: int = 3,
+    seed: int = 0,
+    images: int = 5000,
+) -> dict:
+    """Training loss after noise whose length is a part of each filter's own length.
+
+    Networks whose weights are small lose more by the same deviation, though BatchNorm makes the
+    size of a filter irrelevant. So each filter gets noise in a random direction, as in the pictures
+    of Li et al. 2018 (Sec. 4). Biases and BatchNorm's parameters get none.
+
+    Args:
+        cohort: Trained peers; their weights are restored.
+        splits: The run's data.
+        ratios: Length of the noise divided by the filter's; above 0.
+        draws: Draws of noise for each ratio.
+        seed: Seed of the noise.
+        images: Largest number of training images, evenly spaced.
+
+    Returns:
+        `{"ratio": [...], "loss": {peer: [[loss of each draw] for each ratio]}}`, in nats.
+    """
+    train = _evenly_spaced(splits.train.labelled, images)
+    keys = [(seed, draw) for draw in range(draws)]
+    return {
+        "ratio": list(ratios),
+        "loss": _losses(cohort, train, splits, on_each_filter, ratios, keys),
+    }
+
+
+def _losses(
+    cohort: "Cohort",
+    train: data.Split,
+    splits: data.Splits,
+    draw: "Draw",
+    sizes: Sequence[float],
+    keys: Sequence[tuple[int, int]],
+) -> dict[str, list[list[float]]]:
+    """Peer -> cross-entropies of each draw at each size; without noise, all draws are one."""
     losses: dict[str, list] = {name: [] for name in cohort.peer_names}
-    for sigma in sigmas:
-        keys = [(seed, draw) for draw in range(draws if sigma else 1)]
-        of_draws = [_loss_with_noise(cohort, train, splits, sigma, key) for key in keys]
+    for size in sizes:
+        of_draws = [
+            _loss_with_noise(cohort, train, splits, draw, size, key)
+            for key in (keys if size else keys[:1])
+        ]
         for name, values in losses.items():
             values.append([loss[name] for loss in of_draws])
-    return {"sigma": list(sigmas), "loss": losses}
+    return losses
 
 
 def _loss_with_noise(
-    cohort: "Cohort", train: data.Split, splits: data.Splits, sigma: float, key: tuple[int, int]
+    cohort: "Cohort",
+    train: data.Split,
+    splits: data.Splits,
+    draw: "Draw",
+    size: float,
+    key: tuple[int, int],
 ) -> dict[str, float]:
     """Each peer's cross-entropy while there is noise on its weights."""
-    with _noise(cohort, sigma, key):
+    with _noise(cohort, draw, size, key):
         predicted = evaluate.predict(cohort, train, splits)
     return {
         name: posteriors.cross_entropy(predicted[name], train.labels) for name in cohort.peer_names
     }
 
 
+# From a weight, the noise's size and a generator to the noise.
+Draw = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+
+def on_each_weight(weight: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise of deviation `sigma` on every weight."""
+    return sigma * rng.standard_normal(weight.shape, np.float32)
+
+
+def on_each_filter(weight: np.ndarray, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise in a random direction, `ratio` times as long as each filter; none on vectors."""
+    if weight.ndim < 2:
+        return np.zeros_like(weight)
+    noise = rng.standard_normal(weight.shape, np.float32)
+    # The last axis counts filters; of a depthwise kernel, the last two do.
+    axes = (0, 1) if weight.ndim == 4 and weight.shape[-1] == 1 else tuple(range(weight.ndim - 1))
+    norm, own = (np.sqrt(np.sum(w**2, axis=axes, keepdims=True)) for w in (noise, weight))
+    return ratio * noise * own / norm
+
+
 @contextlib.contextmanager
-def _noise(cohort: "Cohort", sigma: float, key: tuple[int, int]) -> Iterator[None]:
+def _noise(cohort: "Cohort", draw: Draw, size: float, key: tuple[int, int]) -> Iterator[None]:
     """Context with noise on every trainable weight; afterwards the weights are restored."""
     weights = [net.get_weights() for net in cohort.networks]
     try:
         for k, network in enumerate(cohort.networks):
             rng = np.random.default_rng([*key, k])
             for variable in network.trainable_variables:
-                variable.assign_add(sigma * rng.standard_normal(variable.shape, np.float32))
+                variable.assign_add(draw(variable.numpy(), size, rng))
         yield
     finally:
         for network, values in zip(cohort.networks, weights, strict=True):

@@ -1,10 +1,13 @@
 """Measures of a trained cohort: accuracy, entropy, and Market-1501's protocol."""
 
+import base64
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dml_tf import data, reid
+from dml_tf.errors import RunFailed
 from dml_tf.measures import posteriors
 
 if TYPE_CHECKING:
@@ -17,40 +20,83 @@ _AT_ONCE = 50_000  # images whose posteriors are in memory together, 4 bytes a c
 
 
 def measure(
-    cohort: "Cohort", split: data.Split, splits: data.Splits, batch_size: int = 256
+    cohort: "Cohort",
+    split: data.Split,
+    splits: data.Splits,
+    batch_size: int = 256,
+    list_correct: bool = False,
 ) -> dict[str, dict]:
-    """Accuracy, cross-entropy and posterior entropy of each peer and of the ensemble.
+    """Accuracy, cross-entropy, entropy and calibration of each peer and of the ensemble.
 
     Args:
         cohort: Trained peers.
         split: The images to measure on; images without labels are ignored.
         splits: The run's data, whose mean and deviation normalise the images.
         batch_size: Images in a batch.
+        list_correct: Whether to list which images are right.
 
     Returns:
-        `{"peers": {name: measures}, "ensemble": measures}` with the measures `accuracy` (a
-        fraction), `cross_entropy` and `entropy` (nats). One peer alone has no `ensemble`.
+        `{"peers": {name: measures}, "ensemble": measures}` with the measures `accuracy` and
+        `calibration_error` (fractions), `cross_entropy` and `entropy` (nats), and with
+        `list_correct` the text `correct`, which `unpack_correct` reads. One peer alone has no
+        `ensemble`.
     """
     labelled = split.labelled
     starts = range(0, len(labelled), _AT_ONCE)
     parts = [labelled.take(slice(start, start + _AT_ONCE)) for start in starts]
-    rows = [_measure_part(cohort, part, splits, batch_size) for part in parts]
+    rows, of_images = zip(
+        *(_measure_part(cohort, part, splits, batch_size) for part in parts), strict=True
+    )
     measured = _average(rows, weights=[len(part) for part in parts])
+    for name, measures in measured.items():
+        confidence, correct = np.concatenate([part[name] for part in of_images], axis=1)
+        measures["calibration_error"] = posteriors.calibration_error(confidence, correct)
+        if list_correct:
+            measures["correct"] = pack_correct(correct)
     ensemble = measured.pop("ensemble")
     return {"peers": measured} | ({"ensemble": ensemble} if len(measured) > 1 else {})
 
 
+def pack_correct(correct: np.ndarray) -> str:
+    """Which images are right, shape `(images,)`, as text of a bit each."""
+    return base64.b64encode(np.packbits(correct.astype(bool))).decode("ascii")
+
+
+def unpack_correct(text: str, images: int) -> np.ndarray:
+    """Which images are right, from a record.
+
+    Args:
+        text: The record's `correct`: base64 of eight images a byte, the first image highest.
+        images: How many images there are, the record's `images.test`.
+
+    Returns:
+        Booleans in the order of the test images, shape `(images,)`.
+
+    Example:
+        >>> unpack_correct(pack_correct(np.array([True, False, True])), 3).tolist()
+        [True, False, True]
+    """
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
+
+
 def _measure_part(
     cohort: "Cohort", part: data.Split, splits: data.Splits, batch_size: int
-) -> dict[str, dict]:
-    return {
+) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
+    """Of each peer and the ensemble: the means, and each image's confidence and whether right."""
+    predicted = predict(cohort, part, splits, batch_size)
+    means = {
         name: {
             "accuracy": posteriors.accuracy(p, part.labels),
             "cross_entropy": posteriors.cross_entropy(p, part.labels),
             "entropy": posteriors.entropy(p),
         }
-        for name, p in predict(cohort, part, splits, batch_size).items()
+        for name, p in predicted.items()
     }
+    of_images = {
+        name: np.stack([p.max(axis=1), p.argmax(axis=1) == part.labels])
+        for name, p in predicted.items()
+    }
+    return means, of_images
 
 
 def predict(
@@ -72,9 +118,22 @@ def predict(
     Returns:
         Of a cohort: peer -> posteriors, shape `(images, classes)`, and the same of `ensemble`. Of
         an extractor: features, shape `(images, dim)`.
+
+    Raises:
+        RunFailed: An output is not finite.
     """
     batches = data.eval_batches(split, splits, batch_size).map(_images)
-    return model.predict(batches, verbose=verbose)
+    outputs = model.predict(batches, verbose=verbose)
+    named = outputs if isinstance(outputs, dict) else {model.name: outputs}
+    for name, values in named.items():
+        wrong = len(values) - int(np.isfinite(values).all(axis=1).sum())
+        if wrong:
+            raise RunFailed(
+                f"The outputs of {name} are not finite for {wrong} of {len(values)} images that "
+                "are evaluated: its weights or BatchNorm's statistics are too large. Try a smaller "
+                "--learning_rate, or larger batches."
+            )
+    return outputs
 
 
 def _images(images, labels):
@@ -148,15 +207,16 @@ def measure_reid(
 
     Returns:
         `{"peers": {name: measures}, "average": measures, "ensemble": measures}` with the fractions
-        `mAP`, `rank1`, ..., and the same again under `multi_query`. One peer alone has neither
-        `average` nor `ensemble`.
+        `mAP`, `rank1`, ..., and the same again under `multi_query`. Peers and ensemble also have
+        the text `correct`: which queries have a good image first, as `unpack_correct` reads it. One
+        peer alone has neither `average` nor `ensemble`.
     """
     peers = {name: _reid_measures(parts, splits.reid) for name, parts in features.items()}
     if len(peers) == 1:
         return {"peers": peers}
     return {
         "peers": peers,
-        "average": _average(list(peers.values())),
+        "average": _average([_without_correct(peer) for peer in peers.values()]),
         "ensemble": _reid_measures(ensemble_features(features), splits.reid),
     }
 
@@ -188,9 +248,10 @@ def labelled_features(
 
     Returns:
         `<part>_features`, `<part>_pids`, `<part>_camids` and `<part>_names` of each part. The
-        features are the ensemble's; those of one peer alone have length 1.
+        features are the ensemble's; those of one peer alone have length 1. `identity` says of
+        which data they are, in JSON.
     """
-    arrays = {}
+    arrays = {"identity": np.array(json.dumps(splits.identity))}
     for part, joined in ensemble_features(features).items():
         images = getattr(splits.reid, part)
         arrays[f"{part}_features"] = joined
@@ -209,7 +270,14 @@ def _reid_measures(parts: dict[str, np.ndarray], test: data.Market1501) -> dict:
         multi_query_pids=more.pids,
         multi_query_camids=more.camids,
     )  # fmt: skip
-    return _fractions(result) | {"multi_query": _fractions(result["multi_query"])}
+    return _fractions(result) | {
+        "correct": pack_correct(result["first_hit"] == 1),
+        "multi_query": _fractions(result["multi_query"]),
+    }
+
+
+def _without_correct(measures: dict) -> dict:
+    return {name: value for name, value in measures.items() if name != "correct"}
 
 
 def _fractions(result: dict) -> dict[str, float]:

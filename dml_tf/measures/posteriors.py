@@ -43,6 +43,26 @@ def entropy(posteriors: np.ndarray) -> float:
     return float(-(posteriors * log_p).sum(axis=1).mean())
 
 
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error, Guo et al. 2017, Eq. (3).
+
+    Args:
+        confidence: Probability of each image's most probable class, shape `(images,)`.
+        correct: Whether that class is the true one, shape `(images,)`.
+        bins: Number of bins of equal width.
+
+    Returns:
+        Mean over the images of |accuracy - mean confidence| of the image's bin.
+
+    Example:
+        >>> calibration_error(np.array([0.5, 0.5, 1.0, 1.0]), np.array([True, True, True, False]))
+        0.5
+    """
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, weights=correct - confidence.astype(np.float64), minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
 def mass_by_rank(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean probability of the true class, then of the other classes by their rank (Fig. 4).
 

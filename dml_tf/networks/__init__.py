@@ -64,6 +64,7 @@ def build(
     width: float | None = None,
     weight_decay: float = 0.0,
     dropout: float = 0.0,
+    init: str = "goyal",
     seed: int | None = None,
 ) -> keras.Model:
     """Build a network that returns its logits and the feature of its last pooling layer.
@@ -78,6 +79,9 @@ def build(
             convolution, depthwise and dense kernel, through `model.losses`. BatchNorm and biases
             have none (Sec. 4.1 follows the Torch code of [28]).
         dropout: Fraction of the features dropped before the classifier.
+        init: First weights. `goyal`: He's for convolutions, a small classifier, and residual blocks
+            that begin as the identity (Goyal et al. 2017, Sec. 5.1). `he`: He's for convolutions,
+            Keras's for the rest.
         seed: Fixes the initial weights and the dropout masks, whatever was drawn or built before;
             None takes them from Keras' global seed.
 
@@ -103,7 +107,7 @@ def build(
             "give three positive integers, as in (32, 32, 3)."
         )
     images = keras.Input(tuple(input_shape), name="images")
-    layers = Layers(weight_decay=weight_decay, seed=seed)
+    layers = Layers(weight_decay=weight_decay, init=init, seed=seed)
     outputs = layers.classify(body(images, layers), num_classes, dropout)
     return keras.Model(images, outputs, name=label)
 

@@ -73,10 +73,11 @@ class Layers:
     follows each of them, or the sum that it is part of.
     """
 
-    def __init__(self, *, weight_decay: float = 0.0, seed: int | None = None):
+    def __init__(self, *, weight_decay: float = 0.0, init: str = "goyal", seed: int | None = None):
         # L2(c) is c * sum(theta^2), whose gradient is 2 * c * theta.
         self._regularizer = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
         self._seeds = layer_seeds(seed)
+        self._init = init
 
     def _he_normal(self, fan: str) -> keras.Initializer:
         return keras.initializers.VarianceScaling(
@@ -134,6 +135,13 @@ class Layers:
         """BatchNorm over batch, height and width; the initial scale is `ones` or `zeros`."""
         return BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, gamma_initializer=scale)(x)
 
+    def residual_norm(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """BatchNorm that ends a residual branch beside an identity shortcut."""
+        # The block begins as the identity (Goyal et al. 2017, Sec. 5.1). Otherwise features begin
+        # so large that mutual learning at the paper's learning rate of 0.1 overshoots in its first
+        # steps and leaves them dead.
+        return self.norm(x, scale="zeros" if self._init == "goyal" else "ones")
+
     def classify(
         self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0
     ) -> dict[str, keras.KerasTensor]:
@@ -141,9 +149,7 @@ class Layers:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
         classifier = keras.layers.Dense(
             num_classes,
-            # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ. With
-            # Glorot's rule they would begin confident, and mimicry would spoil the first steps.
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01, seed=next(self._seeds)),
+            kernel_initializer=self._classifier_initializer(),
             kernel_regularizer=self._regularizer,
             dtype="float32",
             name="logits",
@@ -152,3 +158,11 @@ class Layers:
         if dropout:
             kept = keras.layers.Dropout(dropout, seed=next(self._seeds), dtype="float32")(features)
         return {"logits": classifier(kept), "features": features}
+
+    def _classifier_initializer(self) -> keras.Initializer:
+        # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ. With
+        # Glorot's rule they begin confident, and mimicry spoils the first steps.
+        seed = next(self._seeds)
+        if self._init == "goyal":
+            return keras.initializers.RandomNormal(stddev=0.01, seed=seed)
+        return keras.initializers.GlorotUniform(seed=seed)

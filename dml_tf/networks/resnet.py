@@ -20,10 +20,8 @@ def resnet(
 def _block(x: keras.KerasTensor, layers: Layers, filters: int, stride: int) -> keras.KerasTensor:
     residual = layers.norm(layers.residual_conv(x, filters, stride=stride))
     residual = layers.residual_conv(keras.layers.ReLU()(residual), filters)
-    # A block whose shortcut is the identity begins as the identity (Goyal et al. 2017, Sec. 5.1).
-    # Otherwise features begin so large that mutual learning at the paper's learning rate of 0.1
-    # overshoots in its first steps and leaves them dead.
-    residual = layers.norm(residual, scale="zeros" if x.shape[-1] == filters else "ones")
+    is_identity = x.shape[-1] == filters
+    residual = layers.residual_norm(residual) if is_identity else layers.norm(residual)
     return keras.layers.ReLU()(keras.layers.Add()([_shortcut(x, filters, stride), residual]))
 
 

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from dml_tf.data import GENERATED_DATASETS
+from dml_tf import data
 from dml_tf.paper.scales import MARKET_IDENTITIES, Scale
 from dml_tf.runs import config
 from dml_tf.runs.config import Config
 
 # What names a number, in a cell and in results/paper.csv.
 KEYS = ("item", "dataset", "row", "column", "metric")
-_IN_NATS = ("train.cross_entropy", "train.entropy")  # so is weight noise: noise.<sigma>
+_IN_NATS = ("train.cross_entropy", "train.entropy")  # so are noise.<sigma>, filter_noise.<ratio>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Cell:
         column: The table's column.
         metric: A measure of the record, such as `multi_query.mAP`: of the test images, or with
             `train.` in front of the training images. `main` is accuracy, or mAP in
-            re-identification. A run with `analyse` also has `noise.<sigma>`, `mass.<rank>` and
-            `same_peer`. `millions` counts parameters and needs no run.
+            re-identification. A run with `analyse` also has `noise.<sigma>`,
+            `filter_noise.<ratio>`, `mass.<rank>` and `same_peer`. `millions` counts parameters and
+            needs no run.
         method: Value of `--method` of the run; '' without a run.
         networks: The paper's networks in that run.
         of: Whose number it is: a peer's index, `mean` or `std` over the peers, or `ensemble`.
@@ -34,6 +35,7 @@ class Cell:
         pretrained: Whether its networks start from ImageNet's weights.
         printed: Whether the paper prints the number.
         x: Its place on the figure's axis, where that is a number.
+        teacher: Of a distillation: the cell whose run has the teachers as its first networks.
     """
 
     item: str
@@ -48,6 +50,7 @@ class Cell:
     pretrained: bool = False
     printed: bool = True
     x: float | None = None
+    teacher: "Cell | None" = None
     constant: ClassVar[float] = 0.0
 
     @property
@@ -62,28 +65,52 @@ class Cell:
 
     def run(self, scale: Scale, seed: int, results_dir: str, data_dir: str = "") -> Config | None:
         """The run that measures the cell; None if it needs no run, or has none at this scale."""
-        data = scale.place(self.item, self.dataset)
-        if data is None or not self.method or (self.pretrained and not data.pretrained):
+        place = scale.place(self.item, self.dataset)
+        if place is None or not self.method or (self.pretrained and not place.pretrained):
             return None
-        settings = {**data.settings, **dict(self.settings)}
+        here = self.at(scale)
+        settings = {**place.settings, **dict(self.settings)}
         if settings.get("optimizer") == "entropy_sgd":
-            settings |= data.entropy_sgd
+            settings |= place.entropy_sgd
         if self.pretrained:
-            settings["pretrained"] = data.pretrained
+            settings["pretrained"] = place.pretrained
         if identities := settings.get("labelled_identities"):
             settings["labelled_identities"] = round(
-                identities * data.identities / MARKET_IDENTITIES
+                identities * place.identities / MARKET_IDENTITIES
             )
         run = config.load(
-            dataset=data.dataset,
+            dataset=place.dataset,
             scale=scale.name,
-            net=tuple(data.networks[name] for name in self.networks),
+            net=tuple(place.networks[name] for name in here.networks),
             method=self.method,
             **settings,
         )
-        if data.dataset in GENERATED_DATASETS:
+        if place.dataset in data.GENERATED_DATASETS:
             data_dir = ""  # it is generated in its own place, not among the user's data
-        return run.replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
+        run = _lengthened(run).replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
+        if self.teacher:
+            teacher = self.teacher.run(scale, seed, results_dir).run_id
+            if teacher != run.default_teacher.run_id:
+                run = run.replace(teacher=teacher)
+        return run
+
+    def at(self, scale: Scale) -> "Cell":
+        """The cell as one scale measures it: a scale may have a baseline of its own."""
+        size = scale.baselines.get(self.item)
+        if self.method != "independent" or not size:
+            return self
+        return dataclasses.replace(self, networks=self.networks[:1] * size, of="mean")
+
+
+def _lengthened(run: Config) -> Config:
+    """A run without the unlabelled images takes as many steps as one with them (Fig. 6)."""
+    images = run.train_images or data.TRAIN_IMAGES.get(run.dataset, 0)
+    if run.unlabelled != "drop" or run.steps or not images:
+        return run
+    all_images = run.schedule(images)
+    labelled = run.schedule(round(images * run.labelled_fraction))
+    longer = all_images.steps_per_epoch / labelled.steps_per_epoch
+    return run.replace(steps=all_images.steps, decay_epochs=round(run.decay_epochs * longer))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,4 +205,4 @@ def contrasts(
 
 def in_nats(metric: str) -> bool:
     """Whether a cell's metric is in nats; others are in percent, or millions."""
-    return metric in _IN_NATS or metric.startswith("noise.")
+    return metric in _IN_NATS or metric.startswith(("noise.", "filter_noise."))

@@ -7,23 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dml_tf import home
-from dml_tf.data.generated import imagenet_mini
-from dml_tf.data.sources import imagenet, market1501
+from dml_tf.data import TRAIN_IMAGES
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 
 # CPU time of one thread, and the machine, as `python -m benchmarks.step_times` measured them.
 MEASURED = home.shipped("results/benchmarks/step_times.json")
 _START_S = 5.0  # reading data, building and tracing the networks, testing them
-# Training images where --train_images does not say. Other data sets set --steps.
-_IMAGES = {
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "fashion_mnist": 60_000,
-    "imagenet": imagenet.TRAIN_IMAGES,
-    "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
-    "market1501": market1501.PUBLISHED_IMAGES[market1501.TRAIN],
-}
 _FORWARD = 1 / 3  # of a step: a backward pass counts as two forward passes
 CPU = ""  # the kind of machine without a GPU; other kinds are names of GPUs
 
@@ -109,7 +99,7 @@ def rehearsed_seconds(rehearsal: dict) -> float:
 
 def train_images(run: Config) -> int:
     """Training images of a run, as its data set was published."""
-    images = run.train_images or _IMAGES.get(run.dataset, run.batch_size)
+    images = run.train_images or TRAIN_IMAGES.get(run.dataset, run.batch_size)
     images *= 1 - run.validation_fraction
     if run.unlabelled == "drop":
         images *= run.labelled_fraction
@@ -125,7 +115,7 @@ def key(run: Config, net: str) -> str:
 def _work(run: Config) -> list[float]:
     """Each peer's work in a step, as a multiple of an independent step."""
     if run.method == "distill":
-        return [_FORWARD, 1.0]
+        return [_FORWARD] * (run.cohort - 1) + [1.0]
     is_refreshed = run.method != "independent" and run.update == "sequential"
     if not is_refreshed:
         return [1.0] * run.cohort

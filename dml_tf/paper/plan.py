@@ -33,9 +33,9 @@ def runs(
     counts = [
         (cell, seeds or scale.seeds.get(cell.item, data.seeds)) for cell, data in placed if data
     ]
-    for seed in range(max((count for _, count in counts), default=0)):
+    for number, seed in enumerate(scale.seed_range):
         for cell, count in counts:
-            if seed < count and (run := cell.run(scale, seed, results_dir, data_dir)):
+            if number < count and (run := cell.run(scale, seed, results_dir, data_dir)):
                 known = wanted.setdefault(run.run_id, run)
                 wanted[run.run_id] = known.replace(analyse=known.analyse or run.analyse)
     return list(wanted.values())

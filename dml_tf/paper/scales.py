@@ -9,6 +9,8 @@ NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
 CIFAR = ("CIFAR-10", "CIFAR-100")
 MARKET, IMAGENET = "Market-1501", "ImageNet"
 MARKET_IDENTITIES = 751
+# Our own studies (paper/items/studies.py), which only the cpu scale runs.
+STUDIES = ("start", "augmented", "cohorts", "ensemble_teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Scale:
         name: Value of `--scale`.
         data: The paper's data set -> what stands in its place.
         seeds: Item -> how many seeds its runs have, where that is not its data's number.
+        seed_range: Seeds that runs, tables and figures may use. Records of other seeds in the
+            results folder are not read.
+        studies: Which of `STUDIES` it runs.
+        baselines: Item -> number of networks trained alone. Their mean is the item's independent
+            number at this scale, in place of each network of an independent pair.
         moved: Item and data set -> another of the paper's data sets, on whose stand-in the item
             runs at this scale.
         without: The same, used only if the data set itself has no stand-in.
@@ -53,6 +60,9 @@ class Scale:
     name: str
     data: Mapping[str, Data]
     seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seed_range: range = range(100)
+    studies: tuple[str, ...] = ()
+    baselines: Mapping[str, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     without: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
@@ -63,6 +73,8 @@ class Scale:
 
     def place(self, item: str, dataset: str) -> Data | None:
         """What an item runs on in the place of one of the paper's data sets; None if nothing."""
+        if item in STUDIES and item not in self.studies:
+            return None
         at = (item, dataset)
         own = self.data.get(self.moved.get(at, dataset))
         return own or self.data.get(self.without.get(at, ""))
@@ -139,7 +151,7 @@ BY_NAME: Mapping[str, Scale] = {
                     "pedestrians",
                     1,
                     _SMALL,
-                    pretrained="shapes100-independent-mobilenet_shortw0.5-seed0",
+                    pretrained="shapes100-independent-mobilenet_shortw0.5+mobilenet_shortw0.5-seed0",
                     # The best of two Langevin rates and two numbers of steps, chosen by an
                     # independent network's mAP on seed 100, which no table uses.
                     entropy_sgd={**_ENTROPY_SGD, "langevin_rate": 0.3},
@@ -153,16 +165,44 @@ BY_NAME: Mapping[str, Scale] = {
         Scale(
             "cpu",
             {
-                "CIFAR-10": Data("cifar10", 3, _SMALL),
+                "CIFAR-10": Data("cifar10", 16, _SMALL),
                 "CIFAR-100": Data("cifar100", 3, _SMALL, optional="cifar-100*"),
                 MARKET: Data(
                     "pedestrians",
                     3,
                     _SMALL,
-                    pretrained="cifar10-independent-mobilenet_shortw0.5-seed0",
+                    pretrained="cifar10-independent-mobilenet_shortw0.5+mobilenet_shortw0.5"
+                    "+mobilenet_shortw0.5-seed10",
                     entropy_sgd={**_ENTROPY_SGD, "langevin_rate": 0.3},
                     identities=100,
                 ),
+            },
+            # results/cpu/PROTOCOL.md fixes these numbers. Other seeds are exploratory.
+            seeds={
+                "start": 12,
+                "augmented": 10,
+                "cohorts": 8,
+                "ensemble_teacher": 10,
+                "table4": 10,
+                "entropy": 8,
+                "figure3a": 0,
+                "figure3b": 0,
+                "figure6a": 6,
+            },
+            seed_range=range(10, 50),
+            studies=STUDIES,
+            baselines={
+                item: 3
+                for item in (
+                    "table2",
+                    "table4",
+                    "entropy",
+                    "figure4a",
+                    "figure4b",
+                    "figure4c",
+                    "figure5",
+                    "ensemble_teacher",
+                )
             },
             moved=_FIGURE_3 | {("figure5", MARKET): "CIFAR-10"},
             without=_WITHOUT_CIFAR_100,
@@ -184,3 +224,17 @@ BY_NAME: Mapping[str, Scale] = {
         ),
     )
 }
+# The first runs on photographs, in results/cpu/exploratory: other seeds, and one network alone as
+# the baseline. No confirmatory figure uses them.
+EXPLORATORY = dataclasses.replace(
+    BY_NAME["cpu"],
+    seeds={},
+    seed_range=range(10),
+    studies=(),
+    baselines={
+        item: 1
+        for item in (
+            "table2", "table4", "entropy", "figure4a", "figure4b", "figure4c", "figure6a",
+        )
+    },
+)  # fmt: skip

@@ -127,7 +127,7 @@ def measure(line: Line, scale: Scale, folder: Path) -> dict[str, float]:
 
 def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
     """Seed -> record, of the finished runs that fill a cell."""
-    runs = {seed: cell.run(scale, seed, str(folder)) for seed in range(_most_seeds(folder))}
+    runs = {seed: cell.run(scale, seed, str(folder)) for seed in _seeds(scale, folder)}
     kept = {seed: records.find(run) for seed, run in runs.items() if run}
     return {seed: record for seed, record in kept.items() if record}
 
@@ -152,15 +152,15 @@ def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
         file = folder / PARAMETERS
         counts = records.read(file) if file.exists() else {}
         return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
-    factor = 1 if in_nats(cell.metric) else 100
-    return {
-        seed: factor * _measured(record, cell)
-        for seed, record in found(cell, scale, folder).items()
+    factor, here = 1 if in_nats(cell.metric) else 100, cell.at(scale)
+    measured = {
+        seed: _measured(record, here) for seed, record in found(cell, scale, folder).items()
     }
+    return {seed: factor * value for seed, value in measured.items() if value is not None}
 
 
-def _measured(record: dict, cell: Cell) -> float:
-    """The cell's measure of its peer, of all peers, or of their ensemble."""
+def _measured(record: dict, cell: Cell) -> float | None:
+    """The cell's measure of its peer, of all peers, or of their ensemble; None if it has none."""
     name, _, argument = cell.metric.partition(".")
     if name in _ANALYSED:
         values = _ANALYSED[name](record["analysis"], argument)
@@ -170,14 +170,27 @@ def _measured(record: dict, cell: Cell) -> float:
         if cell.of == "ensemble":
             return _measure(record[part].get("ensemble", peers[0]), metric)
         values = [_measure(peer, metric) for peer in peers]
+    if not values:
+        return None
     if cell.of == "std":
         return float(np.std(values, ddof=1))
     return float(np.mean(values)) if cell.of == "mean" else values[cell.of]
 
 
 def _noise(analysis: dict, sigma: str) -> list[float]:
-    at = analysis["weight_noise"]["sigma"].index(float(sigma))
-    return [float(np.mean(losses[at])) for losses in analysis["weight_noise"]["loss"].values()]
+    return _at(analysis["weight_noise"], "sigma", sigma)
+
+
+def _filter_noise(analysis: dict, ratio: str) -> list[float]:
+    return _at(analysis.get("filter_noise", {"ratio": ()}), "ratio", ratio)
+
+
+def _at(noise: dict, name: str, size: str) -> list[float]:
+    """Each peer's loss at one size of the noise; nothing in a record from before that size."""
+    if float(size) not in noise[name]:
+        return []
+    at = noise[name].index(float(size))
+    return [float(np.mean(losses[at])) for losses in noise["loss"].values()]
 
 
 def _mass(analysis: dict, rank: str) -> list[float]:
@@ -189,7 +202,12 @@ def _same_peer(analysis: dict, _: str) -> list[float]:
 
 
 # What a cell asks of a record's `analysis`, and how it is read: a value for each peer.
-_ANALYSED = {"noise": _noise, "mass": _mass, "same_peer": _same_peer}
+_ANALYSED = {
+    "noise": _noise,
+    "filter_noise": _filter_noise,
+    "mass": _mass,
+    "same_peer": _same_peer,
+}
 
 
 def _measure(measures: dict, metric: str) -> float:
@@ -198,15 +216,15 @@ def _measure(measures: dict, metric: str) -> float:
     return functools.reduce(operator.getitem, metric.split("."), measures)
 
 
-def _most_seeds(folder: Path) -> int:
-    """One more than the greatest seed of the folder's records, by their file names."""
-    seeds = [
+def _seeds(scale: Scale, folder: Path) -> list[int]:
+    """The seeds of the folder's records that the scale may use, by their file names."""
+    seeds = {
         int(part.removeprefix("seed"))
         for file in (folder / "runs").glob("*.json")
         for part in file.stem.split("-")
         if part.startswith("seed") and part.removeprefix("seed").isdigit()
-    ]
-    return max(seeds, default=-1) + 1
+    }
+    return sorted(seeds.intersection(scale.seed_range))
 
 
 def _cell_row(

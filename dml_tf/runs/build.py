@@ -12,13 +12,20 @@ from dml_tf.errors import FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained
-from dml_tf.runs.config import Config
+from dml_tf.networks import pretrained, trusted
+from dml_tf.runs import records
+from dml_tf.runs.checks import refuse
+from dml_tf.runs.config import MOST_STEPS, Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
+from dml_tf.runs.values import nearest
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # of other methods: the flag's
 _COMPILED = {"auto": None, "true": True, "false": False}
+_EXAMPLES = (  # names that a mistyped one is compared with
+    "resnet8", "resnet20", "resnet32", "resnet110", "wrn-10-2", "wrn-28-10",
+    "mobilenet", "mobilenet_short", "inception_v1",
+)  # fmt: skip
 _ENTROPY_SGD = (
     "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
     "scope", "scope_growth",
@@ -27,11 +34,14 @@ _ENTROPY_SGD = (
 
 def check_network_names(config: Config):
     """Refuses a name in `--net` that is no network's."""
+    problems = []
     for name in config.net:
         try:
             networks.parse(name)
         except ValueError as error:
-            raise FlagError(f"--net: {error}") from None
+            near = nearest(name.partition(":")[0], _EXAMPLES).removeprefix(".").removesuffix(".")
+            problems.append(f"--net: {error}{near}")
+    refuse(problems)
 
 
 def load_data(config: Config) -> Splits:
@@ -106,7 +116,7 @@ def build_cohort(
             feature_weight=config.feature_weight,
             entropy_weight=config.entropy_weight,
             label_smoothing=config.label_smoothing,
-            frozen=(0,) if config.method == "distill" else (),
+            frozen=range(config.cohort - 1) if config.method == "distill" else (),
             placement=place,
         )
         chosen, per_epoch = [], config.schedule(images or len(splits.train)).steps_per_epoch
@@ -121,13 +131,15 @@ def build_cohort(
     return cohort
 
 
-def load_teacher(config: Config, splits: Splits) -> keras.Model:
-    """The pre-trained first network of a distillation (Sec. 4.6).
+def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
+    """A pre-trained network of a distillation (Sec. 4.6), whose last network is the student.
 
     Args:
         config: The run's settings. `teacher` is a `.keras` file or the id of a run in the same
-            results folder; by default it is `config.default_teacher`'s.
+            results folder; by default it is `config.default_teacher`'s. A cohort's first networks
+            are the teachers.
         splits: The run's data, which the teacher must fit.
+        k: Which network of the distillation.
 
     Returns:
         The network.
@@ -135,6 +147,8 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        FileRefused: It is damaged, or contains more than networks and weights.
+        RecordMismatch: It was trained on other data.
     """
     if config.teacher:
         file = RunFiles.of(config).weights(config.teacher)
@@ -145,8 +159,15 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
-    model = keras.saving.load_model(file)
-    teacher = model.networks[0] if isinstance(model, Cohort) else model
+    records.refuse_other_teacher(file, config, splits)
+    model = trusted.load_model(file)
+    found = model.networks if isinstance(model, Cohort) else [model]
+    if k >= len(found):
+        raise FlagError(
+            f"--net names {config.cohort - 1} teachers before the student, and {file} has "
+            f"{len(found)}: name fewer networks, or give another --teacher."
+        )
+    teacher = found[k]
     made_for = (tuple(teacher.input_shape[1:]), _classes(teacher))
     needed = (splits.train.images.shape[1:], splits.num_classes)
     if made_for != needed:
@@ -159,8 +180,8 @@ def load_teacher(config: Config, splits: Splits) -> keras.Model:
 
 def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Model:
     with place.on(k):
-        if config.method == "distill" and k == 0:
-            return load_teacher(config, splits)
+        if config.method == "distill" and k < config.cohort - 1:
+            return load_teacher(config, splits, k)
         if not place.trains(k):
             return RemoteNetwork(networks.parse(config.net[k])[0])
         return _network(config, splits, k)
@@ -174,13 +195,15 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             input_shape=splits.train.images.shape[1:],
             weight_decay=config.weight_decay,
             dropout=config.dropout,
+            init=config.init,
             seed=_seed(config, k),
         )
     if source := config.pretrained:
         if source != "imagenet":
-            source = str(RunFiles.of(config).weights(source))
+            source = RunFiles.of(config).weights(source)
+            records.refuse_altered(source)
         try:
-            pretrained.load(network, config.net[k], source)
+            pretrained.load(network, config.net[k], str(source))
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network
@@ -188,7 +211,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
 
 def learning_rate(config: Config, steps_per_epoch: int):
     """The run's schedule over training steps, or its constant learning rate."""
-    drop = config.decay_epochs * steps_per_epoch
+    drop = min(config.decay_epochs * steps_per_epoch, MOST_STEPS)
     return optimizers.staircase(config.learning_rate, config.decay_rate, drop)
 
 

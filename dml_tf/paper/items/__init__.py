@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from dml_tf.paper.cells import Cell, Claim, Item
 from dml_tf.paper.items.figures import FIGURES
+from dml_tf.paper.items.studies import STUDIES
 from dml_tf.paper.items.tables import TABLES
 
-ITEMS: Mapping[str, Item] = {item.name: item for item in (*TABLES, *FIGURES)}
+ITEMS: Mapping[str, Item] = {item.name: item for item in (*TABLES, *FIGURES, *STUDIES)}
 
 
 def cells(items: Iterable[str] = tuple(ITEMS)) -> list[Cell]:

@@ -38,8 +38,7 @@ def _entropy() -> Item:
         (MARKET, ("MobileNet",) * COHORT_SIZES[-1], "DML_e", COHORT_METHODS["DML_e, logits"]),
     ):
         at = ("entropy", dataset, "Training images")
-        fewer = networks[:1] if method == "independent" else networks
-        low = Cell(*at, lower, "train.entropy", method, fewer, "mean", settings)
+        low = Cell(*at, lower, "train.entropy", method, networks, "mean", settings)
         high = Cell(*at, "DML", "train.entropy", "dml", networks, "mean")
         lines += [low, high, gain("Training images", f"DML-{lower}", high, low)]
     return Item(
@@ -122,9 +121,9 @@ def _figure3b() -> Item:
 
 def _figure4a() -> Item:
     cells = [
-        Cell("figure4a", "CIFAR-100", row, column, metric, method, ("MobileNet",) * peers, "mean",
-             printed=False)
-        for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+        Cell("figure4a", "CIFAR-100", row, column, metric, method, ("MobileNet", "MobileNet"),
+             "mean", printed=False)
+        for row, method in _COMPARED.items()
         for column, metric in (
             ("Training cross-entropy", "train.cross_entropy"),
             ("Training accuracy", "train.accuracy"),
@@ -145,8 +144,8 @@ def _figure4a() -> Item:
 def _figure4b() -> Item:
     cells = {
         (row, sigma): Cell("figure4b", "CIFAR-100", row, f"sigma {sigma}", f"noise.{sigma}", method,
-                           ("MobileNet",) * peers, "mean", _ANALYSED, printed=False, x=sigma)
-        for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+                           ("MobileNet", "MobileNet"), "mean", _ANALYSED, printed=False, x=sigma)
+        for row, method in _COMPARED.items()
         for sigma in SIGMAS
     }  # fmt: skip
     start, *above = SIGMAS
@@ -172,8 +171,8 @@ def _figure4c() -> Item:
     for rank in range(1, 6):
         alone, dml = (
             Cell("figure4c", "CIFAR-100", row, f"Class {rank}", f"mass.{rank}", method,
-                 ("ResNet-32",) * peers, "mean", _ANALYSED, printed=False, x=rank)
-            for (row, method), peers in zip(_COMPARED.items(), (1, 2), strict=True)
+                 ("ResNet-32", "ResNet-32"), "mean", _ANALYSED, printed=False, x=rank)
+            for row, method in _COMPARED.items()
         )  # fmt: skip
         lines += [alone, dml, gain("DML - Independent", alone.column, dml, alone)]
     secondary = [f"Class {rank}" for rank in range(2, 6)]
@@ -249,11 +248,11 @@ def _semi_supervised(
         at = (item, dataset, row)
         only = labels and labels + drop
         alone, labelled, everything = (
-            Cell(*at, column, "main", method, nets, "mean", settings, printed=False)
-            for column, method, nets, settings in (
-                ("Independent", "independent", (network,), only),
-                ("DML-labelled", "dml", (network, network), only),
-                ("DML-all", "dml", (network, network), labels),
+            Cell(*at, column, "main", method, (network, network), "mean", settings, printed=False)
+            for column, method, settings in (
+                ("Independent", "independent", only),
+                ("DML-labelled", "dml", only),
+                ("DML-all", "dml", labels),
             )
         )
         lines += [alone, labelled, gain(row, "DML-labelled - Independent", labelled, alone)]
