@@ -19,10 +19,10 @@ _START_S = 25.0  # building, tracing, measuring, saving; for the order and the p
 
 
 def settings(runs: Iterable[Config]) -> list[Config]:
-    """The runs that differ in more than their seed; of each, its first seed."""
+    """The runs that differ in more than their seed, and their teacher's; of each, its first seed."""
     chosen: dict[str, Config] = {}
     for run in runs:
-        chosen.setdefault(run.replace(seed=0).run_id, run)
+        chosen.setdefault(run.replace(seed=0, teacher="").run_id, run)
     return list(chosen.values())
 
 
@@ -49,9 +49,9 @@ def find(run: Config) -> dict | None:
 
 
 def left(runs: Sequence[Config], estimate: Estimate) -> list[Config]:
-    """The settings that were not rehearsed on this kind of machine; long ones come first."""
+    """The settings that were not rehearsed on this kind of machine; short ones come first."""
     missing = [run for run in runs if not (record := find(run)) or kind_of(record) != estimate.kind]
-    return sorted(missing, key=lambda run: seconds(run, estimate), reverse=True)
+    return sorted(missing, key=lambda run: seconds(run, estimate))
 
 
 def run_all(

@@ -108,11 +108,12 @@ def _data(config: Config) -> tuple[Splits, str]:
 
 
 def _with_weights(config: Config, splits: Splits) -> tuple[Config, str]:
-    """The settings with weights to start from that exist; a teacher is made, untrained."""
-    if config.method == "distill" and not config.teacher:
+    """The settings with weights to start from that exist; teachers of other runs are untrained."""
+    if config.method == "distill" and not config.teacher.endswith(".keras"):
+        config = config.replace(teacher="")
         alone = config.default_teacher
-        teacher, _ = _with_weights(alone, splits)
-        train.save_model(build.build_cohort(teacher, splits), RunFiles.of(alone).model)
+        teachers, _ = _with_weights(alone, splits)
+        train.save_model(build.build_cohort(teachers, splits), RunFiles.of(alone).model)
     if not config.pretrained:
         return config, ""
     started = config.replace(method="independent", net=config.net[:1], cohort=1)
