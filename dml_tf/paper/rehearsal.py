@@ -19,7 +19,7 @@ _START_S = 25.0  # building, tracing, measuring, saving; for the order and the p
 
 
 def settings(runs: Iterable[Config]) -> list[Config]:
-    """The runs that differ in more than their seed, and their teacher's; of each, its first seed."""
+    """The runs that differ in more than seed and teacher's seed; of each, the first."""
     chosen: dict[str, Config] = {}
     for run in runs:
         chosen.setdefault(run.replace(seed=0, teacher="").run_id, run)
