@@ -52,6 +52,11 @@ class RunFiles:
         return self.weights(self.run_id)
 
     @property
+    def rehearsal(self) -> Path:
+        """What a rehearsal measured: `rehearsals/<run_id>.json`."""
+        return self.folder / "rehearsals" / f"{self.run_id}.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard's summaries."""
         return self.folder / "tensorboard" / self.run_id

@@ -78,7 +78,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         checkpoint = Checkpoint(folder, config, cluster, splits)
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
@@ -146,7 +146,7 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
-        watched = _validation_batches(config, splits)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -155,7 +155,7 @@ def fit(
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
@@ -236,6 +236,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
         "repeatable": records.repeatable(),
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -293,7 +294,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -301,6 +302,7 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
     record["weights_sha256"] = records.sha256(files.model)
@@ -308,7 +310,7 @@ def _finish(
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
@@ -328,7 +330,7 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
             )
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
