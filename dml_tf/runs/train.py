@@ -329,3 +329,7 @@ def _unreadable_refused() -> Iterator[None]:
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")
