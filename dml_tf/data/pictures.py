@@ -1,16 +1,18 @@
 """Pictures that stay on disk, for data sets larger than memory; `resize` for those in memory."""
 
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dml_tf.data.draws import Window, random_window
 
 UNREADABLE = "cannot be read as a picture"
+_PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _EVALUATED = 0.875  # share of height and width
 
 
@@ -78,11 +80,34 @@ class Pictures:
                 file.seek(offset)
                 picture = Image.open(io.BytesIO(file.read(length)))
             return cut(picture, window(picture.height, picture.width), self.size)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow raises
+        except _PILLOWS_ERRORS as error:
             at = f" at byte {offset:,}" if length >= 0 else ""
             raise ValueError(
                 f"{path}{at} {UNREADABLE} ({error}): get it again, or remove it."
             ) from error
+
+
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Endings of files, in lower case, that Pillow may be able to read as a picture."""
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN)
+
+
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """A picture, upright, as pixels of shape `(height, width, 3)`, uint8.
+
+    Raises:
+        ValueError: It is missing or cannot be read; the message names it.
+    """
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
+    except _PILLOWS_ERRORS as error:
+        raise ValueError(f"{path} {UNREADABLE} ({error}): get it again, or remove it.") from error
 
 
 def central_window(height: int, width: int) -> Window:

@@ -13,6 +13,7 @@ import math
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -192,7 +193,11 @@ class Config:
         1, "Training steps in one call of TensorFlow; it divides the steps of an epoch.", low=1
     )
     seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
-    results_dir: str = _setting("", "Folder for records and weights. Default: results/<scale>.")
+    results_dir: str = _setting(
+        "",
+        "Folder for records and weights. Default: results/<scale>, or "
+        "results/<name of data_dir> for your own pictures.",
+    )
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
     analyse: bool = _setting(
         False, "Add weight noise, ranked posteriors and t-SNE to the record (Figs. 4 and 5)."
@@ -204,7 +209,7 @@ class Config:
         checks.refuse_out_of_range(self)
         self._fill_peers()
         if not self.results_dir:
-            self._set("results_dir", str(home.HOME / "results" / self.scale))
+            self._set("results_dir", str(home.HOME / "results" / self._results_name()))
         checks.refuse_contradictions(self)
 
     @functools.cached_property
@@ -258,6 +263,12 @@ class Config:
         ours = self.comparable()
         named = (*_IDENTITY, "scale")
         return {k: v for k, v in ours.items() if k not in named and v != base[k]}
+
+    def _results_name(self) -> str:
+        """Your own pictures have a results folder of their name, other data one of their scale."""
+        if self.dataset == "image_folder" and self.data_dir:
+            return Path(self.data_dir).expanduser().resolve().name or self.scale
+        return self.scale
 
     def _set(self, name: str, value):
         object.__setattr__(self, name, value)
