@@ -1,8 +1,11 @@
 """`python train.py` is `dml_tf train`, for a clone in which the package is not installed."""
 
 import sys
+from functools import partial
 
 from dml_tf.tools import train
 
+main = partial(train.main, program="train.py")
+
 if __name__ == "__main__":
-    sys.exit(train.main(sys.argv[1:], "train.py"))
+    sys.exit(main(sys.argv[1:]))

@@ -63,7 +63,7 @@ def test_messages_name_the_command_that_was_called(capsys):
 
 def test_a_module_that_is_no_command_does_not_end_well():
     with pytest.raises(SystemExit, match="Train with `dml_tf train`"):
-        runpy.run_module("dml_tf.runs.train", run_name="__main__")
+        runpy.run_path(str(home.PACKAGE / "runs" / "train.py"), run_name="__main__")
     with pytest.raises(ImportError, match=r"dml_tf\.train"):
         runpy.run_module("dml_tf.train", run_name="__main__")
 

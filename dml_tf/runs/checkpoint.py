@@ -46,6 +46,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
 
+    @property
+    def folder(self) -> Path:
+        """Folder of this run's checkpoint."""
+        return self._file.parent
+
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
 

@@ -17,8 +17,8 @@ GROUPS = {
         "label_smoothing",
     ),
     "Optimizer": (
-        "epochs", "steps", "batch_size", "learning_rate", "optimizer", "momentum", "weight_decay",
-        "decay_epochs", "decay_rate", "ema", "beta_1", "beta_2", "epsilon", "rho",
+        "epochs", "steps", "patience", "batch_size", "learning_rate", "optimizer", "momentum",
+        "weight_decay", "decay_epochs", "decay_rate", "ema", "beta_1", "beta_2", "epsilon", "rho",
         "mean_square_start", "langevin_steps", "langevin_rate", "langevin_noise",
         "langevin_average", "scope", "scope_growth",
     ),

@@ -25,6 +25,7 @@ from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.stopping import StopEarly, best_epoch
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -123,7 +124,8 @@ def fit(
     if first and verbose:
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
@@ -131,6 +133,8 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
         }
+        if early:
+            options["callbacks"].insert(0, early)
         watched = _validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
@@ -139,6 +143,10 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
         _finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
@@ -211,6 +219,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "machine": records.machine(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
