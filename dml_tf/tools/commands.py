@@ -33,6 +33,21 @@ COMMANDS = {
         "dml_tf train --dataset=image_folder --data_dir=PICTURES --net=resnet20,mobilenet",
         "dml_tf.tools.train",
     ),
+    "runs": Command(
+        "lists runs: state, accuracy, time left",
+        "dml_tf runs",
+        "dml_tf.tools.list_runs",
+    ),
+    "predict": Command(
+        "shows what trained networks say about pictures",
+        "dml_tf predict RUN new.jpg more_pictures/",
+        "dml_tf.tools.predict",
+    ),
+    "deploy": Command(
+        "writes one network for Keras, TensorFlow, LiteRT or ONNX",
+        "dml_tf deploy RUN --peer=best --format=litert --quantize=int8 OUT",
+        "dml_tf.tools.deploy",
+    ),
     "paper": Command(
         "trains and reports the paper's tables and figures: run, report",
         "dml_tf paper run --scale=mini",
