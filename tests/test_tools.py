@@ -11,7 +11,7 @@ from PIL import Image
 
 from dml_tf import Cohort
 from dml_tf.data import eval_batches
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.runs import build, config, records, train
 from dml_tf.runs.files import RunFiles, hold, save_state
 from dml_tf.tools import card, commands, deploy, formats, list_runs, rank, trained
@@ -43,7 +43,8 @@ def record_of(asked, splits, validation=(0.5, 0.6)):
             "std": splits.std.tolist(),
         },
         "classes": list(splits.class_names),
-        "digest": {"train": splits.train.digest},
+        "digest": splits.digests,
+        "identity": splits.identity,
         "versions": {"dml_tf": "0"},
         "finished": "2026-01-02T03:04:05+00:00",
         "validation": {"peers": chosen},
@@ -140,8 +141,8 @@ def test_a_run_is_found_by_a_part_of_its_name_that_no_other_has(finished, tmp_pa
     exact = trained.find(small(tmp_path).run_id, tmp_path)
     with pytest.raises(RunFailed, match="weights of digits.* are not in .*Train them again"):
         exact.load()
-    with pytest.raises(RunFailed, match="are not those that digits"):
-        found.record["digest"]["train"] = "another"
+    with pytest.raises(RecordMismatch, match="was made with other data"):
+        found.record["identity"] = {"version": "digits 0"}
         found.load_data()
 
 
@@ -207,7 +208,7 @@ def test_deployed_files_agree_with_keras_and_need_nothing_of_ours(finished, pict
     for line in ("cohort of 2", "ensemble, Keras", "model.keras", "saved_model", "model.tflite"):
         assert "100.00%\n" in shown[shown.index(line) :]
     assert call(*words, "--format=litert", "--quantize=int8") == 0
-    assert "model_int8.tflite loses" in capsys.readouterr().out
+    assert "model_int8.tflite: int8 changes the accuracy by " in capsys.readouterr().out
     with zipfile.ZipFile(out / "model.keras") as archive:
         assert b"dml_tf>" not in archive.read("config.json")
     images, _ = next(iter(eval_batches(splits.test, splits, 50)))

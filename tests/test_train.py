@@ -1,6 +1,5 @@
 """One run from flags to record: interrupted, repeated, refused."""
 
-import json
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ def assert_same_weights(first, second):
 def test_a_run_leaves_the_record_that_tables_need(tmp_path):
     asked = settings(tmp_path, cohort=2, validation_fraction=0.2, steps=0, epochs=2)
     record = train.run(asked, verbose=0)
-    assert json.loads(RunFiles.of(asked).record.read_text()) == record
+    assert records.read(RunFiles.of(asked).record) == record
     assert record["run_id"] == asked.run_id
     assert record["config"] == asked.comparable()
     assert record["data"] == "Handwritten digits (scikit-learn)"
@@ -59,6 +58,9 @@ def test_a_run_leaves_the_record_that_tables_need(tmp_path):
         for measured in (*record[part]["peers"].values(), record[part]["ensemble"]):
             assert 0 <= measured["accuracy"] <= 1
     assert len(record["history"]["val_resnet8_1_accuracy"]) == 2
+    assert record["warnings"] == []
+    assert record["repeatable"]["same_bits"] is True
+    assert min(record["repeatable"]["threads"].values()) >= 1
     assert record["wall_clock_s"] > 0 and record["cpu_s"] > 0 and record["images_per_s"] > 0
 
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dml_tf.errors import reason
 from dml_tf.runs import quiet
 
 
@@ -125,7 +126,7 @@ def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
             task.function(report, *task.arguments)
         except Exception as error:  # whatever it is, only this task has failed
             traceback.print_exc()
-            return "failed", str(error) or type(error).__name__
+            return "failed", reason(error)
     return "done", ""
 
 

@@ -5,11 +5,11 @@ NumPy only, so that a machine without TensorFlow can resume a run and hand it ba
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 
 from dml_tf.atomic import write_whole
+
+_SUM = "variables_sha256"  # in a state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,11 @@ def needed_weights(config) -> list[Path]:
     return needed
 
 
+def record_beside(weights: Path) -> Path:
+    """The record of the run that left these weights, if they lie in a results folder."""
+    return weights.parent.parent / "runs" / f"{weights.stem}.json"
+
+
 def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
     """Writes the state of an unfinished run.
 
@@ -127,7 +134,9 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with file.open("rb") as stream, np.load(stream) as saved:
             return dict(saved)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # it cannot be read; a place outside the file is EINVAL
         raise ValueError(
             f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
             "away and start again."
@@ -152,10 +161,27 @@ def hold(file: Path, busy: Exception) -> Iterator[None]:
 
 
 def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
+    arrays = [np.asarray(array) for array in arrays]
     named = {f"variable{i}": array for i, array in enumerate(arrays)}
-    np.savez(stream, state=json.dumps(progress), **named)
+    np.savez(stream, state=json.dumps({**progress, _SUM: _checksum(arrays)}), **named)
 
 
 def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
     progress = json.loads(str(saved["state"]))
-    return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    arrays = [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    kept = progress.pop(_SUM, None)  # an old file has none
+    if kept not in (None, _checksum(arrays)):
+        raise ValueError("its variables do not have the checksum that stands in it")
+    return progress, arrays
+
+
+def _checksum(arrays: Sequence[np.ndarray]) -> str:
+    """A hash of the values; each variable of a zip file has one of its own, their number has none.
+
+    Bytes that are lost from its list of variables would go unnoticed.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from dml_tf.tools.trial import Row, losses
+from dml_tf.tools.trial import Row, int8_changes
 
 _PAPER = "https://arxiv.org/abs/1706.00384"
 _USE = {
@@ -50,7 +50,7 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
         [0.404, 0.596]
     """
     found = stats.binomtest(round(accuracy * images), images).proportion_ci(method="wilson")
-    return found.low, found.high
+    return float(found.low), float(found.high)
 
 
 def _measures(record: dict, peer: str) -> dict:
@@ -148,7 +148,7 @@ def _files(rows: Sequence[Row], images: int) -> list[str]:
         f"{100 * row.accuracy:.2f} | {100 * row.agreement:.2f} |"
         for row in rows
     ]
-    return [*lines, "", *(f"{sentence}\n" for sentence in losses(rows))]
+    return [*lines, "", *(f"{sentence}\n" for sentence in int8_changes(rows))]
 
 
 def _use(record: dict, rows: Sequence[Row]) -> list[str]:
@@ -159,7 +159,7 @@ def _use(record: dict, rows: Sequence[Row]) -> list[str]:
         "",
         f"Input: pixels from 0 to 255, float32, `(batch, {height}, {width}, {channels})`, "
         f"{'grey' if channels == 1 else 'RGB'}. They are normalised inside. Output: the "
-        "probability of each class, in the order of `labels.txt`, which is inside the file.",
+        "probability of each class, in the order below.",
         "",
         "```python",
         f'picture = PIL.Image.open("new.jpg").convert("{mode}").resize(({width}, {height}))',

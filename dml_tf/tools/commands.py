@@ -3,13 +3,13 @@
 `COMMANDS` names each with its summary, an example and the function that runs it.
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dml_tf.errors import BAD_FLAGS, DONE
+from dml_tf.runs.values import nearest
 from dml_tf.version import __version__
 
 
@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "runs": Command(
         "lists runs: state, accuracy, time left",
-        "dml_tf runs",
+        "dml_tf runs image_folder",
         "dml_tf.tools.list_runs",
     ),
     "predict": Command(
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dml_tf {__version__}")
         return DONE
     if name:
-        print(f"dml_tf: there is no command {name}{_nearest(name)}", file=sys.stderr)
+        print(f"dml_tf: there is no command {name}{nearest(name, COMMANDS)}", file=sys.stderr)
     else:
         print("dml_tf: name a command.", file=sys.stderr)
     print(f"\n{help_text()}", file=sys.stderr)
@@ -100,8 +100,3 @@ def help_text() -> str:
         lines += [f"  {name:8}  {command.summary}", f"{'':12}{command.example}", ""]
     lines.append("`dml_tf COMMAND --help` lists the options of a command.")
     return "\n".join(lines)
-
-
-def _nearest(name: str) -> str:
-    found = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f". Did you mean {found[0]}?" if found else "."

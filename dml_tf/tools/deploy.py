@@ -18,7 +18,7 @@ from dml_tf.runs import quiet
 from dml_tf.tools import card, formats, trained
 from dml_tf.tools.deployable import about, deployable
 from dml_tf.tools.formats import FORMATS, NUMBERS
-from dml_tf.tools.trial import Row, Trial, losses, size_of, some_pixels, table
+from dml_tf.tools.trial import Row, Trial, int8_changes, size_of, some_pixels, table
 
 EXAMPLES = """examples:
   dml_tf deploy digits-dml-resnet8w16+resnet8w16-seed0 --peer=resnet8_1 phone/
@@ -73,7 +73,7 @@ def _deploy(options: argparse.Namespace):
             found = formats.load(FORMATS[name], file)
             rows.append(trial.measure(file.name, _NUMBERS[numbers], size_of(file), found))
     print(f"{peer} of {run.files.run_id}, on {len(trial)} test images:")
-    print(table(rows), *losses(rows), sep="\n")
+    print(table(rows), *int8_changes(rows), sep="\n")
     write_text(folder / "README.md", card.text(run.record, peer, rows, len(trial)))
     print(f"wrote {folder}, with a model card")
     _refuse_different(rows[2:])

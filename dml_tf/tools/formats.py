@@ -2,8 +2,8 @@
 
 Every file takes pixels from 0 to 255, float32, `(batch, height, width, channels)`, and gives
 probabilities, `(batch, classes)`. Inside are also the names of the classes and what made the file,
-as JSON: in the zip of a `.keras` file, in the zip that ends a `.tflite` file (as LiteRT's metadata
-do), in `assets.extra/` of a SavedModel, in the metadata of an ONNX file.
+as JSON: in the `metadata.json` of a `.keras` file, in the zip that ends a `.tflite` file (as
+LiteRT's metadata do), in `assets.extra/` of a SavedModel, in the metadata of an ONNX file.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dml_tf.errors import FlagError, RunFailed
-from dml_tf.tools.trained import load_keras
+from dml_tf.errors import FileRefused, FlagError, RunFailed
 
 ABOUT = "dml_tf.json"
 LABELS = "labels.txt"
+METADATA = "metadata.json"  # of Keras
 NUMBERS = ("none", "float16", "int8")  # none: float32
 _INSTALL = "pip install 'dml_tf[export]'"
 
@@ -87,7 +87,7 @@ def _of_ours(each: Format, read: Callable, path: Path):
     check(next(name for name in FORMATS if FORMATS[name] is each))
     try:
         return read(path)
-    except RunFailed:
+    except FileRefused:
         raise
     except Exception as error:  # each runtime has exceptions of its own
         raise RunFailed(
@@ -100,7 +100,9 @@ def _write_keras(model, path: Path, quantize: str, pixels: np.ndarray):
 
 
 def _load_keras(path: Path) -> Run:
-    return compiled(load_keras(path))
+    from dml_tf.networks import trusted
+
+    return compiled(trusted.load_model(path))
 
 
 def compiled(model) -> Run:
@@ -204,6 +206,22 @@ def _load_onnx(path: Path) -> Run:
     return lambda pixels: session.run(None, {name: pixels})[0]
 
 
+def _put_in_keras(path: Path, about: dict):
+    """Adds to the metadata: Keras's files have no other members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members[METADATA]) | {"dml_tf": about}
+    members[METADATA] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _get_from_keras(path: Path) -> dict:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(METADATA))["dml_tf"]
+
+
 def _put_in_zip(path: Path, about: dict):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(ABOUT, json.dumps(about))
@@ -242,7 +260,7 @@ def _get_from_onnx(path: Path) -> dict:
 
 
 FORMATS = {
-    "keras": Format("model", ".keras", _write_keras, _put_in_zip, _get_from_zip, _load_keras),
+    "keras": Format("model", ".keras", _write_keras, _put_in_keras, _get_from_keras, _load_keras),
     "saved_model": Format(
         "saved_model", "", _write_saved_model, _put_in_folder, _get_from_folder, _load_saved_model
     ),

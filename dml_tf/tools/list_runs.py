@@ -13,7 +13,7 @@ import numpy as np
 
 from dml_tf import home
 from dml_tf.data import TRAIN_IMAGES
-from dml_tf.errors import DONE, FlagError, exit_status
+from dml_tf.errors import DONE, FlagError, RecordMismatch, exit_status
 from dml_tf.paper.progress import duration
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
@@ -59,7 +59,7 @@ def rows(results_dir: str = "") -> Iterator[Row]:
     for file in record_files(results_dir):
         try:
             yield _finished(records.read(file))
-        except (ValueError, KeyError, TypeError):
+        except (RecordMismatch, KeyError, TypeError):
             yield Row(file.stem, "record is damaged", "", "", "")
     place = Path(results_dir).expanduser() if results_dir else home.HOME / "results"
     pattern = "checkpoints/*/state.npz" if results_dir else "**/checkpoints/*/state.npz"

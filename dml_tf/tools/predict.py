@@ -46,7 +46,7 @@ def _predict(options: argparse.Namespace):
         raise FlagError(f"--top={options.top}: give 1 or more.")
     paths = list(dict.fromkeys(trained.expand(options.pictures)))
     file = Path(options.model).expanduser()
-    deployed = None if trained.record_beside(file) else formats.of_file(file)
+    deployed = None if trained.finished_record(file) else formats.of_file(file)
     run = None if deployed else trained.find(options.model, options.results_dir)
     quiet.import_tensorflow()
     if run and run.is_reid:

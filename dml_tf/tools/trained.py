@@ -10,10 +10,10 @@ import numpy as np
 from dml_tf import home
 from dml_tf.data import REID_DATASETS, STREAMED_DATASETS, Splits
 from dml_tf.data.pictures import Pictures, read_rgb, resize
-from dml_tf.errors import FlagError, RecordMismatch, RunFailed
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.runs import records
 from dml_tf.runs.config import FIELDS, Config
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, record_beside
 
 if TYPE_CHECKING:
     from dml_tf.method.cohort import Cohort
@@ -45,7 +45,11 @@ class Trained:
                 f"the weights of {self.files.run_id} are not in {self.files.model}. Train them "
                 f"again: {self.record['command']} --overwrite"
             )
-        return load_keras(self.files.model)
+        from dml_tf.method.cohort import Cohort  # noqa: F401  Keras must know it
+        from dml_tf.networks import trusted
+
+        records.refuse_altered(self.files.model)
+        return trusted.load_model(self.files.model)
 
     def load_data(self, data_dir: str = "") -> Splits:
         """The data that it was trained on.
@@ -54,7 +58,8 @@ class Trained:
             data_dir: Where they are, as for training.
 
         Raises:
-            RunFailed: There are none, or others.
+            RunFailed: They are refused.
+            RecordMismatch: They are others.
         """
         settings = {
             name: tuple(value) if isinstance(value, list) else value
@@ -64,13 +69,9 @@ class Trained:
         place = {"data_dir": data_dir, "results_dir": str(self.files.folder)}
         from dml_tf.runs import build
 
-        splits = build.load_data(Config(**settings | place))
-        recorded = self.record.get("digest", {}).get("train")
-        if recorded not in (None, splits.train.digest):
-            raise RunFailed(
-                f"the data in --data_dir={data_dir} are not those that {self.files.run_id} was "
-                "trained on. Give their folder as it was."
-            )
+        config = Config(**settings | place)
+        splits = build.load_data(config)
+        records.refuse_other_data(self.record, config, self.files.record, splits)
         return splits
 
     def read(self, paths: Sequence[Path]) -> np.ndarray:
@@ -92,18 +93,6 @@ class Trained:
         """Pixels as the run's networks were trained on them, float32."""
         mean, std = (np.array(self.record["input"][name]) for name in ("mean", "std"))
         return ((pixels / 255 - mean) / std).astype(np.float32)
-
-
-def load_keras(file: Path):
-    """A Keras model from a `.keras` file; `RunFailed` if it is none."""
-    import keras
-
-    from dml_tf.method.cohort import Cohort  # noqa: F401  Keras must know it
-
-    try:
-        return keras.saving.load_model(file)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunFailed(f"{file} cannot be read as a Keras model: {error}") from error
 
 
 def read_pictures(paths: Sequence[Path], shape: Sequence[int], central: bool = False) -> np.ndarray:
@@ -154,7 +143,7 @@ def find(name: str, results_dir: str = "") -> Trained:
         RecordMismatch: Its record is damaged.
     """
     path = Path(name).expanduser()
-    if path.suffix == ".keras" and (beside := record_beside(path)):
+    if path.suffix == ".keras" and (beside := finished_record(path)):
         return _trained(beside)
     if path.suffix == ".json" and path.is_file():
         return _trained(path)
@@ -173,9 +162,9 @@ def find(name: str, results_dir: str = "") -> Trained:
     )
 
 
-def record_beside(weights: Path) -> Path | None:
+def finished_record(weights: Path) -> Path | None:
     """The record of a run's `models/<run id>.keras`, if there is one."""
-    record = RunFiles(weights.absolute().parents[1], weights.stem).record
+    record = record_beside(weights.absolute())
     return record if weights.absolute().parent.name == "models" and record.is_file() else None
 
 
@@ -198,9 +187,5 @@ def expand(names: Sequence[str]) -> Iterator[Path]:
 
 
 def _trained(record: Path) -> Trained:
-    try:
-        found = records.read(record)
-        run_id = found["run_id"]
-    except (ValueError, KeyError, TypeError):
-        raise RecordMismatch(f"{record} is not a run's record.") from None
-    return Trained(found, RunFiles(record.absolute().parents[1], run_id))
+    found = records.read_whole(record)
+    return Trained(found, RunFiles(record.absolute().parents[1], found["run_id"]))

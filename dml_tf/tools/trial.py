@@ -74,10 +74,11 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def losses(rows: Sequence[Row]) -> list[str]:
-    """What each int8 file loses against the network in Keras, the second of the rows."""
+def int8_changes(rows: Sequence[Row]) -> list[str]:
+    """What int8 costs each file against the network in Keras, the second of the rows."""
     return [
-        f"{row.name} loses {100 * (rows[1].accuracy - row.accuracy):+.2f} points of accuracy."
+        f"{row.name}: int8 changes the accuracy by {100 * (row.accuracy - rows[1].accuracy):+.2f} "
+        "points."
         for row in rows
         if row.numbers == "int8"
     ]
