@@ -29,6 +29,10 @@ class FileRefused(RuntimeError):
     """A model or weights that are damaged, or contain what no model of this project needs."""
 
 
+class DataWarning(UserWarning):
+    """Something in the data was skipped or converted; `--strict` refuses it."""
+
+
 class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
@@ -115,7 +119,7 @@ def reason(error: BaseException) -> str:
 def uninterrupted() -> Iterator[None]:
     """Context that a signal waits for, such as the writing of a checkpoint."""
     waiting = []
-    with _handled_by(lambda number, frame: waiting.append(number)):
+    with handled_by(lambda number, frame: waiting.append(number)):
         yield
     if waiting:
         signal.raise_signal(waiting[0])
@@ -126,12 +130,12 @@ def _signals_raise() -> Iterator[None]:
     def stop(number, frame):
         raise Stopped(number)
 
-    with _handled_by(stop):
+    with handled_by(stop):
         yield
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable) -> Iterator[None]:
+def handled_by(handler: Callable | signal.Handlers) -> Iterator[None]:
     """Context with another handler of the signals that stop a command; ignored ones stay so."""
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -10,6 +10,7 @@ from PIL import Image
 from dml_tf import home
 from dml_tf.data import load
 from dml_tf.data.pictures import read_rgb, readable_suffixes
+from dml_tf.errors import DataWarning
 from dml_tf.runs.config import load as load_config
 
 
@@ -53,8 +54,11 @@ def test_pictures_of_other_modes_become_rgb_and_stand_upright(tmp_path):
 def test_a_flat_tree_is_split_by_content_the_same_for_every_seed(tmp_path):
     write_flat_tree(tmp_path)
     shutil.copy(tmp_path / "cat" / "3.png", tmp_path / "cat" / "copy.png")
-    splits = load(config(tmp_path))
-    again = load(config(tmp_path, seed=5))
+    with pytest.warns(DataWarning, match=r"cat/copy\.png\) with the same content as files of this"):
+        splits = load(config(tmp_path))
+    (tmp_path / "dog" / "copy.txt").touch()
+    with pytest.warns(DataWarning, match=r"dog/copy\.txt\) skipped"):
+        again = load(config(tmp_path, seed=5))
     assert again.test.digest == splits.test.digest
     parts = [splits.train, splits.validation, splits.test]
     assert np.bincount(splits.test.labels).min() == np.bincount(splits.test.labels)[1] == 2

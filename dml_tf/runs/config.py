@@ -33,7 +33,7 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution", "max_memory_gb",
+    "jit_compile", "steps_per_execution", "max_memory_gb", "strict",
 )  # fmt: skip
 
 
@@ -77,6 +77,9 @@ class Config:
     dataset: str = _setting("", "Data set; its flag file gives the other defaults.", DATASETS)
     scale: str = _setting("paper", "Scale of the experiment.", SCALES)
     data_dir: str = _setting("", "Folder or archive with the data. Generated data is made there.")
+    strict: bool = _setting(
+        False, "Refuse data of which anything would be skipped or converted (docs/reliability.md)."
+    )
     net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
     cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dml_tf.atomic import write_whole
+from dml_tf.data.arrays import read_npz
 
 _SUM = "variables_sha256"  # in a state
 
@@ -116,8 +117,7 @@ def state_to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
 
 def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
     """Progress and variables from what `state_to_bytes` made."""
-    with np.load(io.BytesIO(data)) as saved:
-        return _parts(dict(saved))
+    return _parts(read_npz(io.BytesIO(data)))
 
 
 def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
@@ -125,15 +125,14 @@ def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
     saved = read_arrays(file)
     try:
         return _parts(saved)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Name -> array of a `.npz` file; ValueError if it is damaged."""
     try:
-        with file.open("rb") as stream, np.load(stream) as saved:
-            return dict(saved)
+        return read_npz(file)
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # it cannot be read; a place outside the file is EINVAL
@@ -168,6 +167,8 @@ def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
 
 def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
     progress = json.loads(str(saved["state"]))
+    if not isinstance(progress, dict):
+        raise ValueError("its progress is no dictionary")
     arrays = [saved[f"variable{i}"] for i in range(len(saved) - 1)]
     kept = progress.pop(_SUM, None)  # an old file has none
     if kept not in (None, _checksum(arrays)):

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dml_tf.data.pictures import read_rgb, readable_suffixes, resize
+from dml_tf.data.pictures import Notes, counted, decode_picture, readable_suffixes, resize
 from dml_tf.data.splits import Source, Split
+from dml_tf.errors import DataWarning
 
 DEFAULT_SIZE = 64
 # Of a folder without train/ and test/: share of each class, at least one picture of each.
@@ -54,25 +55,34 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> Listing:
     if different:
         raise ValueError(
             f"{folder} and {folder.parent / 'train'} differ in the classes "
-            f"{', '.join(sorted(different))}; both need the same class folders."
+            f"{', '.join(sorted(different))}; both need the same class folders, with names of the "
+            "same letters and case."
         )
-    paths, labels, left_out = [], [], []
+    paths, labels, others = [], [], []
     for label, name in enumerate(class_names):
-        files = sorted(path for path in (folder / name).iterdir() if path.name[0] != ".")
-        found = [path for path in files if path.suffix.lower() in readable_suffixes()]
-        if not found:
+        found = sorted((folder / name).iterdir())
+        pictures = [path for path in found if _is_picture(path)]
+        if not pictures:
             raise FileNotFoundError(
                 f"{folder / name} has no pictures of a format that Pillow reads; add some or "
                 "remove it."
             )
-        left_out += [path for path in files if path not in found]
-        paths += found
-        labels += [label] * len(found)
-    if left_out:
+        others += [f"{name}/{path.name}" for path in found if path not in set(pictures)]
+        paths += pictures
+        labels += [label] * len(pictures)
+    if others:
         warnings.warn(
-            f"left out, because Pillow reads no such format: {_several(left_out)}", stacklevel=2
+            f"{folder}: {counted(others)} skipped, no pictures by their names, or no files.",
+            DataWarning,
+            stacklevel=2,
         )
     return paths, np.array(labels, np.int64)
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, and a file: not a folder, a device, or a link in a circle or to nothing."""
+    is_named = path.suffix.lower() in readable_suffixes() and not path.name.startswith(".")
+    return is_named and path.is_file()
 
 
 def _root(data_dir: str) -> Path:
@@ -100,7 +110,7 @@ def _split(paths: list[Path], labels: np.ndarray) -> Iterator[tuple[str, Listing
 
     The parts are the same for every seed, and stay nearly the same when pictures are added.
     """
-    content = np.array([hashlib.sha256(path.read_bytes()).hexdigest() for path in paths])
+    content = np.array([hashlib.sha256(_content(path)).hexdigest() for path in paths])
     parts = np.full(len(paths), "train", object)
     for label in np.unique(labels):
         different = np.unique(content[labels == label])  # sorted, so in random order
@@ -129,29 +139,53 @@ def _folders(folder: Path) -> tuple[str, ...]:
         raise FileNotFoundError(
             f"{folder} has no class folders; put pictures into {folder}/CLASS/, a folder per class."
         )
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(
+                f"{folder} has a class folder {name!r}, whose name is not UTF-8 or not printable: "
+                "rename it."
+            )
     return names
 
 
 def _read(listings: dict[str, Listing], size: int) -> dict[str, Split]:
     """Reads all parts; a `ValueError` names every picture that cannot be read."""
-    splits, unreadable = {}, []
+    splits, unreadable, seen = {}, [], {}
     for part, (paths, labels) in listings.items():
-        pictures = []
-        for path in paths:
-            try:
-                pictures.append(resize(read_rgb(path)[np.newaxis], size)[0])
-            except ValueError:
-                unreadable.append(path)
-        if not unreadable:
-            splits[part] = Split(np.stack(pictures), labels)
-    if unreadable:
-        raise ValueError(
-            f"{len(unreadable)} pictures cannot be read: {_several(unreadable)}. Replace or remove "
-            "them."
+        images, notes = (
+            np.empty((len(paths), size, size, 3), np.uint8),
+            Notes(str(paths[0].parents[1])),
         )
+        for i, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
+            try:
+                data = _content(path)
+                notes.add(data, str(path))
+                images[i] = resize(decode_picture(data, str(path))[np.newaxis], size)[0]
+            except ValueError as error:
+                unreadable.append(str(error))
+                continue
+            here = (part, label)
+            first = seen.setdefault(hashlib.sha256(data).digest(), (here, path))
+            if first[1] != path:
+                notes.note(_copy(first[0], here), f"{path.parent.name}/{path.name}")
+        notes.warn()
+        splits[part] = Split(images, labels)
+    if unreadable:
+        more = f"\n  and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""
+        raise ValueError("\n  ".join(unreadable[:_LISTED]) + more)
     return splits
 
 
-def _several(paths: list[Path]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(map(str, paths[:_LISTED])) + more
+def _copy(first: tuple[str, int], here: tuple[str, int]) -> str:
+    if first[0] != here[0]:
+        return f"with the same content as files of {first[0]}/: they are no fair test"
+    return f"with the same content as files of {'this' if first == here else 'another'} class"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); replace or remove it."
+        ) from error
