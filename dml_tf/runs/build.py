@@ -66,6 +66,11 @@ def load_data(config: Config) -> Splits:
             if config.strict:
                 _look_at_pictures(splits)
         config.schedule(len(splits.train))
+        if config.patience and splits.validation is None:
+            raise ValueError(
+                f"--patience={config.patience} needs validation images: add "
+                "--validation_fraction=0.1."
+            )
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
@@ -223,7 +228,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             config.net[k],
             num_classes=splits.num_classes,
             input_shape=splits.train.images.shape[1:],
-            weight_decay=config.weight_decay,
+            weight_decay=0.0 if config.optimizer == "adamw" else config.weight_decay,
             dropout=config.dropout,
             init=config.init,
             seed=_seed(config, k),
@@ -259,6 +264,7 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
         rho=config.rho,
         epsilon=config.epsilon,
         mean_square_start=config.mean_square_start,
+        weight_decay=config.weight_decay,
         ema=config.ema,
         seed=_seed(config, peer),
         **own,

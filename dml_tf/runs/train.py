@@ -26,6 +26,7 @@ from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.stopping import StopEarly, best_epoch
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -138,7 +139,8 @@ def fit(
     if first and verbose:
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
@@ -146,6 +148,8 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
+        if early:
+            options["callbacks"].insert(0, early)
         watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
@@ -154,6 +158,10 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
         finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
@@ -241,6 +249,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
@@ -362,3 +371,7 @@ def _in_words() -> Iterator[None]:
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")
