@@ -95,7 +95,7 @@ def judge(claim: Claim, places: Sequence[Values], planned: int = 0) -> Judgement
     Returns:
         The judgement. Places that were not run are left out of the mean.
 
-    Example:
+    Examples:
         >>> claim = Claim("4.2", "It gains", ())
         >>> judge(claim, [dict(enumerate([2.0, 1.0, 2.0, 3.0, 2.5, 1.5]))]).words
         'Shows'
