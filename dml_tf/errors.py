@@ -29,6 +29,10 @@ class FileRefused(RuntimeError):
     """A model or weights that are damaged, or contain what no model of this project needs."""
 
 
+class DataWarning(UserWarning):
+    """Something in the data was skipped or converted; `--strict` refuses it."""
+
+
 class ExecutorError(RuntimeError):
     """No workers can be reached; the message says what to do."""
 
@@ -55,6 +59,7 @@ _REMEDIES = {
     errno.ESTALE: f"The shared folder was lost: mount it again, {_REPEAT}.",
     errno.ENOENT: f"The file or its folder is gone: bring it back, {_REPEAT}.",
     errno.ENOTDIR: "A file has the name of the folder: move it away, or use another folder.",
+    errno.EEXIST: "A file has the name of the folder: move it away, or use another folder.",
     errno.EISDIR: "A folder has the name of the file: move it away.",
     errno.ENAMETOOLONG: "The name is too long for this disk: name fewer networks.",
     errno.EMFILE: f"Raise the limit on open files (`ulimit -n`), {_REPEAT}.",
@@ -99,7 +104,7 @@ def exit_status(
 def reason(error: BaseException) -> str:
     """What a failure is, in words; an error of the system gets what to do about it.
 
-    Example:
+    Examples:
         >>> reason(OSError(errno.EROFS, "Read-only file system", "results/a.json"))
         'results/a.json: Read-only file system. Use a folder that can be written.'
     """
@@ -115,7 +120,7 @@ def reason(error: BaseException) -> str:
 def uninterrupted() -> Iterator[None]:
     """Context that a signal waits for, such as the writing of a checkpoint."""
     waiting = []
-    with _handled_by(lambda number, frame: waiting.append(number)):
+    with handled_by(lambda number, frame: waiting.append(number)):
         yield
     if waiting:
         signal.raise_signal(waiting[0])
@@ -126,12 +131,12 @@ def _signals_raise() -> Iterator[None]:
     def stop(number, frame):
         raise Stopped(number)
 
-    with _handled_by(stop):
+    with handled_by(stop):
         yield
 
 
 @contextlib.contextmanager
-def _handled_by(handler: Callable) -> Iterator[None]:
+def handled_by(handler: Callable | signal.Handlers) -> Iterator[None]:
     """Context with another handler of the signals that stop a command; ignored ones stay so."""
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -152,12 +152,15 @@ def _next_event(worker: _Worker, task: Task) -> Event:
 
 def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
     """Does a task in this process; returns kind and text of its last event."""
-    with _output_to(task.log):
-        try:
-            task.function(report, *task.arguments)
-        except Exception as error:  # whatever it is, only this task has failed
-            traceback.print_exc()
-            return "failed", reason(error)
+    try:
+        with _output_to(task.log):
+            try:
+                task.function(report, *task.arguments)
+            except Exception:
+                traceback.print_exc()
+                raise
+    except Exception as error:  # whatever it is, only this task has failed
+        return "failed", reason(error)
     return "done", ""
 
 
@@ -209,7 +212,8 @@ def _output_to(log: Path) -> Iterator[Any]:
     try:
         yield
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # the disk of the log is full
+            sys.stdout.flush()
         for stream_number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, stream_number)
             os.close(descriptor)

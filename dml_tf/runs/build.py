@@ -1,6 +1,8 @@
 """The data and the compiled cohort of a run, with its initial weights."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -8,7 +10,8 @@ import numpy as np
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.data.pictures import Pictures
+from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
@@ -58,11 +61,43 @@ def load_data(config: Config) -> Splits:
         RunFailed: They are refused or damaged, or a flag asks for what they do not have.
     """
     try:
-        splits = data.load(config)
+        with _notices(config):
+            splits = data.load(config)
+            if config.strict:
+                _look_at_pictures(splits)
         config.schedule(len(splits.train))
+        if config.patience and splits.validation is None:
+            raise ValueError(
+                f"--patience={config.patience} needs validation images: add "
+                "--validation_fraction=0.1."
+            )
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
+
+
+@contextlib.contextmanager
+def _notices(config: Config) -> Iterator[None]:
+    """Prints what was skipped or converted, once each; with `--strict` it is refused."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    notices = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
+    if notices and config.strict:
+        raise RunFailed("\n".join(["--strict refuses these data:", *notices]))
+    for notice in notices:
+        print(f"{config.dataset}: {notice}", file=sys.stderr, flush=True)
+    for other in caught:
+        if not issubclass(other.category, DataWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _look_at_pictures(splits: Splits):
+    """Warns of what is unusual in pictures on disk, which are decoded later."""
+    for name in ("train", "validation", "test"):
+        split = getattr(splits, name)
+        if split is not None and isinstance(split.images, Pictures):
+            split.images.notes(name).warn()
 
 
 def check_features(config: Config, splits: Splits):
@@ -193,7 +228,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             config.net[k],
             num_classes=splits.num_classes,
             input_shape=splits.train.images.shape[1:],
-            weight_decay=config.weight_decay,
+            weight_decay=0.0 if config.optimizer == "adamw" else config.weight_decay,
             dropout=config.dropout,
             init=config.init,
             seed=_seed(config, k),
@@ -229,6 +264,7 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
         rho=config.rho,
         epsilon=config.epsilon,
         mean_square_start=config.mean_square_start,
+        weight_decay=config.weight_decay,
         ema=config.ema,
         seed=_seed(config, peer),
         **own,

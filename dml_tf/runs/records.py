@@ -7,13 +7,14 @@ import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dml_tf import data
 from dml_tf.atomic import write_text
 from dml_tf.data import Splits
-from dml_tf.errors import RecordMismatch, RunFailed
+from dml_tf.errors import DataWarning, RecordMismatch, RunFailed
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, record_beside
 from dml_tf.version import __version__
@@ -140,7 +141,9 @@ def _load(config: Config) -> Splits:
 
 def _or_failed(function: Callable, config: Config):
     try:
-        return function(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # a run says it when it loads its data
+            return function(config)
     except ValueError as error:
         raise RunFailed(str(error)) from error
 

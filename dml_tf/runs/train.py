@@ -23,9 +23,10 @@ from dml_tf.runs import build, memory, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.stopping import StopEarly, best_epoch
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -64,6 +65,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        refuse_read_only(files.folder)
         memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
@@ -75,7 +77,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         placed = place.describe(cohort, config, splits)
         folder = files.checkpoint(place.process_name)
         checkpoint = Checkpoint(folder, config, cluster, splits)
-        with _unreadable_refused():
+        with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
             record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
@@ -137,7 +139,8 @@ def fit(
     if first and verbose:
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
@@ -145,6 +148,8 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
+        if early:
+            options["callbacks"].insert(0, early)
         watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
@@ -153,6 +158,10 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
         finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
@@ -240,6 +249,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
@@ -347,12 +357,21 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
 
 
 @contextlib.contextmanager
-def _unreadable_refused() -> Iterator[None]:
-    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+def _in_words() -> Iterator[None]:
+    """Turns TensorFlow's report of too little memory, or of a damaged picture, into the reason."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunFailed(
+            "There is too little memory, or the disk is full. Give a smaller --batch_size, network "
+            f"or data set, or make room. TensorFlow's message: {error.message.splitlines()[0]}"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")
