@@ -115,11 +115,9 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
 
 
 def _heading(options, splits: Splits, plan: dict, seeds: int) -> str:
-    return (
-        f"{options.net} on {splits.name}: {len(splits.train)} training images, "
-        f"{len(splits.validation)} for validation, {seeds} seeds, about {duration(plan['seconds'])} of training for each "
-        "way and seed"
-    )
+    images = f"{len(splits.train)} training images, {len(splits.validation)} for validation"
+    each = f"about {duration(plan['seconds'])} of training for each way and seed"
+    return f"{options.net} on {splits.name}: {images}, {seeds} seeds, {each}"
 
 
 def _train(

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Sequence
 
+import keras
+import tensorflow as tf
+
 from dml_tf import data, networks
 from dml_tf.data import Splits
 from dml_tf.measures import evaluate
@@ -15,6 +18,9 @@ from dml_tf.tools.candidates import Candidate, multiply_adds
 
 _HELD_OUT = 0.2  # of the training images, where there are no validation images
 _TIMED = 6  # steps
+
+
+tf.get_logger().setLevel("ERROR")  # each training traces its own graphs, which is meant
 
 
 def load(base: Config) -> tuple[Config, Splits]:
@@ -73,4 +79,5 @@ def train(config: Config, splits: Splits) -> dict[str, float]:
     save_model(cohort, files.model)
     records.write({"validation": learning, "config": config.comparable()}, files.record)
     checkpoint.delete()
+    keras.utils.clear_session()  # or the graphs of all trainings stay in memory
     return learning
