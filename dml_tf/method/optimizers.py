@@ -74,7 +74,7 @@ def build(
     Raises:
         ValueError: For another name.
 
-    Example:
+    Examples:
         >>> sgd = build("sgd", staircase(0.1, 0.1, steps=781 * 60), momentum=0.9)
         >>> sgd.nesterov, round(float(sgd.learning_rate), 3)
         (True, 0.1)
@@ -117,7 +117,7 @@ def staircase(learning_rate: float, decay_rate: float, steps: int) -> float | Le
     Returns:
         A Keras schedule over training steps, or the number if there are no drops.
 
-    Example:
+    Examples:
         >>> schedule = staircase(0.1, 0.16, steps=20)
         >>> [round(float(schedule(step)), 4) for step in (0, 19, 20, 40)]
         [0.1, 0.1, 0.016, 0.0026]

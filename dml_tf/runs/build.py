@@ -117,7 +117,9 @@ def check_features(config: Config, splits: Splits):
         )
 
 
-def build_cohort(config: Config, splits: Splits, place: Placement | None = None) -> Cohort:
+def build_cohort(
+    config: Config, splits: Splits, place: Placement | None = None, images: int = 0
+) -> Cohort:
     """The compiled cohort of a run, with its initial weights.
 
     Peer k of seed s starts from the same weights in every method, so that runs of two methods
@@ -127,6 +129,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
         config: The run's settings.
         splits: The run's data.
         place: Where the peers are. Default: all in this process, on the default device.
+        images: Training images by which the schedule counts epochs; 0 for those of the data.
 
     Returns:
         The cohort, compiled with the run's optimizers.
@@ -151,7 +154,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
             frozen=range(config.cohort - 1) if config.method == "distill" else (),
             placement=place,
         )
-        chosen, per_epoch = [], config.schedule(len(splits.train)).steps_per_epoch
+        chosen, per_epoch = [], config.schedule(images or len(splits.train)).steps_per_epoch
         for k in cohort.trained:
             with place.on(k):
                 chosen.append(optimizer(config, per_epoch, k))

@@ -328,7 +328,7 @@ def load(**settings) -> Config:
     Raises:
         FlagError: For an unknown name, a value out of range or a contradiction.
 
-    Example:
+    Examples:
         >>> config = load(dataset="cifar10", net=("resnet32",), cohort=2)
         >>> config.method, config.batch_size, config.run_id
         ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')

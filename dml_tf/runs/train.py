@@ -23,7 +23,7 @@ from dml_tf.runs import build, memory, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
 from dml_tf.runs.stopping import StopEarly, best_epoch
@@ -65,6 +65,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        refuse_read_only(files.folder)
         memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
@@ -76,9 +77,9 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         placed = place.describe(cohort, config, splits)
         folder = files.checkpoint(place.process_name)
         checkpoint = Checkpoint(folder, config, cluster, splits)
-        with _unreadable_refused():
+        with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
@@ -149,7 +150,7 @@ def fit(
         }
         if early:
             options["callbacks"].insert(0, early)
-        watched = _validation_batches(config, splits)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -162,7 +163,7 @@ def fit(
         if verbose:
             print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
@@ -243,6 +244,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
         "repeatable": records.repeatable(),
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -301,7 +303,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -309,6 +311,7 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
     record["weights_sha256"] = records.sha256(files.model)
@@ -316,7 +319,7 @@ def _finish(
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
@@ -336,7 +339,7 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
             )
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
@@ -354,10 +357,15 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
 
 
 @contextlib.contextmanager
-def _unreadable_refused() -> Iterator[None]:
-    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+def _in_words() -> Iterator[None]:
+    """Turns TensorFlow's report of too little memory, or of a damaged picture, into the reason."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunFailed(
+            "There is too little memory, or the disk is full. Give a smaller --batch_size, network "
+            f"or data set, or make room. TensorFlow's message: {error.message.splitlines()[0]}"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
         if not reason:
