@@ -122,7 +122,11 @@ def test_a_script_in_any_name_of_a_record_or_folder_is_shown_and_not_run(
         records.write(with_script(record) | own | curves, file)
     text = page(folder, ["section31"])
     seen = Reader(text)
-    assert "digits &lt;made up&gt;" in text and "<script" not in text and not seen.tags & {"script", "iframe", "object"}
+    assert (
+        "digits &lt;made up&gt;" in text
+        and "<script" not in text
+        and not seen.tags & {"script", "iframe", "object"}
+    )
     assert "x" not in seen.sources
     assert (
         f"digits <made up>{SCRIPT}" in seen.text and f"a machine & its cores{SCRIPT}" in seen.text
