@@ -6,7 +6,7 @@ import pytest
 
 from dml_tf import networks
 from dml_tf.errors import FlagError
-from dml_tf.networks import pretrained
+from dml_tf.networks import pretrained, trusted
 from dml_tf.runs import build, config, train
 
 SHAPE = (32, 32, 3)
@@ -43,7 +43,7 @@ def test_a_network_of_keras_applications_repeats_by_seed_and_has_weight_decay():
     assert float(sum(same.losses)) == pytest.approx(float(by_hand), rel=1e-4)
 
 
-def test_normalised_images_give_the_features_that_keras_gives_for_its_pixels():
+def test_normalised_images_give_the_features_that_keras_gives_for_its_pixels(tmp_path):
     """So trained weights, which `pretrained` copies, see what they were trained on."""
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
     ours = networks.build("MobileNetV2", num_classes=3, input_shape=SHAPE, mean=mean, std=std)
@@ -53,6 +53,9 @@ def test_normalised_images_give_the_features_that_keras_gives_for_its_pixels():
     expected = theirs(keras.applications.mobilenet_v2.preprocess_input(pixels.copy()))
     found = ours((pixels / 255 - mean) / std)["features"]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    ours.save(tmp_path / "net.keras")
+    again = trusted.load_model(tmp_path / "net.keras")((pixels / 255 - mean) / std)["features"]
+    np.testing.assert_allclose(again, found, rtol=1e-5)
     assert ours.name == "mobilenetv2" and ours.output["logits"].shape == (None, 3)
 
 

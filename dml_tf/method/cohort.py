@@ -82,7 +82,7 @@ class Cohort(keras.Model):
         TypeError: For anything else than a list of Keras models.
         RuntimeError: Keras runs on another backend than TensorFlow.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> def net(name):
         ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name=name)
