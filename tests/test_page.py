@@ -95,11 +95,42 @@ def test_the_page_stands_alone(synthetic_records, tmp_path):
     assert seen.alts[0].startswith("Figure 6a") and "Independent 5" in seen.alts[0]
 
 
-def test_what_records_say_is_escaped(synthetic_records, tmp_path):
-    synthetic_records(tmp_path, ["section31"], 2)
-    text = page(tmp_path, ["section31"])
-    assert "digits &lt;made up&gt;" in text and "<made up>" not in text
-    assert "a machine &amp; its cores" in text
+SCRIPT = """</dd><script>alert("x")</script><img src=x onerror='alert(1)'>"""
+
+
+def with_script(value):
+    """A record's part with a script in every text and in the names of peers."""
+    if isinstance(value, dict):
+        return {
+            f"{key}{SCRIPT}" if key.startswith("peer") and key != "peers" else key: with_script(v)
+            for key, v in value.items()
+        }
+    if isinstance(value, list):
+        return [with_script(each) for each in value]
+    return f"{value}{SCRIPT}" if isinstance(value, str) else value
+
+
+def test_a_script_in_any_name_of_a_record_or_folder_is_shown_and_not_run(
+    synthetic_records, tmp_path
+):
+    folder = tmp_path / "<script>alert(3)<"
+    for run in synthetic_records(folder, ["section31"], 2):
+        file = RunFiles.of(run).record
+        record = records.read(file)
+        own = {key: record[key] for key in ("run_id", "config", "finished")}
+        curves = {"history": record["history"]}
+        records.write(with_script(record) | own | curves, file)
+    text = page(folder, ["section31"])
+    seen = Reader(text)
+    assert (
+        "digits &lt;made up&gt;" in text
+        and "<script" not in text
+        and not seen.tags & {"script", "iframe", "object"}
+    )
+    assert "x" not in seen.sources
+    assert (
+        f"digits <made up>{SCRIPT}" in seen.text and f"a machine & its cores{SCRIPT}" in seen.text
+    )
 
 
 def test_the_first_screen_says_what_was_run(synthetic_records, tmp_path):
