@@ -104,7 +104,7 @@ def exit_status(
 def reason(error: BaseException) -> str:
     """What a failure is, in words; an error of the system gets what to do about it.
 
-    Example:
+    Examples:
         >>> reason(OSError(errno.EROFS, "Read-only file system", "results/a.json"))
         'results/a.json: Read-only file system. Use a folder that can be written.'
     """

@@ -69,7 +69,7 @@ def contrast(
         `measured`, the mean; `std`; `seeds`; and from three seeds on `low` and `high`, the 95%
         interval by Student's t.
 
-    Example:
+    Examples:
         >>> line = contrast([({0: 3.0, 1: 5.0, 2: 4.0}, 1), ({0: 1.0, 1: 2.0, 2: 3.0}, -1)])
         >>> [round(float(line[name]), 2) for name in ("measured", "std", "low", "high")]
         [2.0, 1.0, -0.48, 4.48]
@@ -109,7 +109,7 @@ def verdict(line: Mapping[str, float], equal: bool = False) -> Verdict:
 def judge(verdicts: Iterable[str]) -> Conclusion:
     """What the comparisons of a claim say together; those that say nothing are left out.
 
-    Example:
+    Examples:
         >>> str(judge(["gain", "no clear gain", "not run"]))
         'Shows in part'
     """

@@ -52,6 +52,11 @@ class RunFiles:
         return self.weights(self.run_id)
 
     @property
+    def rehearsal(self) -> Path:
+        """What a rehearsal measured: `rehearsals/<run_id>.json`."""
+        return self.folder / "rehearsals" / f"{self.run_id}.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard's summaries."""
         return self.folder / "tensorboard" / self.run_id
@@ -99,7 +104,7 @@ def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
         progress: How far the run came; JSON's types.
         arrays: Values of the run's variables, in their fixed order.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.npz"
         >>> save_state(file, {"epoch": 3}, [np.zeros(2)])

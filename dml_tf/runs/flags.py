@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from dml_tf.errors import FlagError
+from dml_tf.runs import flag_help as help_on
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import FIELDS, Config, load
 from dml_tf.runs.values import nearest
@@ -24,8 +25,7 @@ def parse(argv: Sequence[str]) -> Config:
 
 def flag_help() -> str:
     """Help on every flag, for `--help`."""
-    note = "Defaults are those without flags/DATASET.flags, which --dataset=DATASET reads first."
-    return f"{note}\n{_define_flags().get_help()}"
+    return help_on.text(FIELDS)
 
 
 def _flag_values(argv: Sequence[str]) -> flags.FlagValues:

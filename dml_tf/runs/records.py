@@ -237,20 +237,24 @@ def _measures(row: dict) -> str:
 
 
 def machine() -> str:
-    """The processor, its cores and the system, in words."""
+    """The GPUs, the processor, its cores and the system, in words."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
+    return ", ".join([*gpus(), f"{name}, {os.cpu_count()} cores", platform.system()])
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow uses here."""
     import tensorflow as tf
 
-    gpus = [
+    return [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return ", ".join([*gpus, f"{name}, {os.cpu_count()} cores", platform.system()])
 
 
 def repeatable() -> dict:

@@ -26,6 +26,7 @@ from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.stopping import StopEarly, best_epoch
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -78,7 +79,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         checkpoint = Checkpoint(folder, config, cluster, splits)
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
@@ -138,7 +139,8 @@ def fit(
     if first and verbose:
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
@@ -146,7 +148,9 @@ def fit(
             "verbose": verbose,
             "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
-        watched = _validation_batches(config, splits)
+        if early:
+            options["callbacks"].insert(0, early)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -154,8 +158,12 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
@@ -236,10 +244,12 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
         "repeatable": records.repeatable(),
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
@@ -293,7 +303,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -301,6 +311,7 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
     record["weights_sha256"] = records.sha256(files.model)
@@ -308,7 +319,7 @@ def _finish(
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
@@ -328,7 +339,7 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
             )
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
@@ -360,3 +371,7 @@ def _in_words() -> Iterator[None]:
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")

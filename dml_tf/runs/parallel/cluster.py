@@ -47,7 +47,7 @@ class Cluster:
         rank: Index of this process.
         size: Number of processes.
 
-    Example:
+    Examples:
         >>> Cluster().share(b"alone")
         [b'alone']
     """
