@@ -43,6 +43,11 @@ COMMANDS = {
         "dml_tf predict RUN new.jpg more_pictures/",
         "dml_tf.tools.predict",
     ),
+    "advise": Command(
+        "compares methods on your own pictures, within a time",
+        "dml_tf advise --data_dir=PICTURES --minutes=30",
+        "dml_tf.tools.advise",
+    ),
     "deploy": Command(
         "writes one network for Keras, TensorFlow, LiteRT or ONNX",
         "dml_tf deploy RUN --peer=best --format=litert --quantize=int8 OUT",
