@@ -83,7 +83,7 @@ def test_the_command_of_a_config_makes_the_same_config():
             "not a data set. Did you mean fashion_mnist",
         ),
         (["--dataset=digits"], "--net is missing"),
-        (["--dataset=digits", "--nett=resnet8"], "There is no flag --nett. Did you mean net"),
+        (["--dataset=digits", "--nett=resnet8"], "There is no flag --nett. Did you mean --net"),
         (["--dataset=digits", "--net=a,b", "--cohort=3"], "names 2 networks for --cohort=3"),
         (["--dataset=digits", "--net=a", "--method=dml"], "needs two peers or more"),
         (["--dataset=digits", "--net=a", "--seed=one"], "seed"),

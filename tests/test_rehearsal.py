@@ -12,9 +12,11 @@ from dml_tf.paper import plan, rehearsal, run_all
 from dml_tf.paper.estimate import Estimate, train_images
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import BY_NAME
-from dml_tf.runs import build, config, rehearse
+from dml_tf.runs import build, config, records, rehearse
 from dml_tf.runs.config import Schedule
+from dml_tf.runs.files import RunFiles
 from dml_tf.runs.watch import Watch
+from dml_tf.version import __version__
 
 FIRST_VALUES = {"momentum": 0.0, "epsilon": 1e-10}  # of ImageNet's RMSProp, until they were mended
 INCEPTIONS_VALUES = {"momentum": 0.9, "epsilon": 1.0}
@@ -55,13 +57,6 @@ def test_the_schedule_is_that_of_the_real_number_of_images(rehearsed):
     assert rates == pytest.approx([0.1, 0.01, 0.0001])  # epochs 0, 100 and 199
     assert [place["step"] for place in measured["places"].values()] == [0, 78_100, 156_198]
     assert measured["data"].startswith("CIFAR-10") and "generated" in measured["replaced"][0]
-
-
-def test_a_rehearsal_leaves_nothing_but_its_result(rehearsed, tmp_path):
-    measured = rehearsed(dataset="digits", steps=6, epochs=0, cohort=2, learning_rate=0.01)
-    assert measured["peak_memory"]["host"] > 2**20 and measured["step_s"] > 0
-    assert list(measured["parameters"]) == ["resnet8_0", "resnet8_1"]
-    assert not measured["replaced"] and not list(tmp_path.iterdir())
 
 
 def test_an_update_is_measured_relative_to_its_kernel():
@@ -109,15 +104,18 @@ def test_rmsprop_of_imagenet_is_refused_as_it_was(rehearsed):
     assert max(updates) < 0.5
 
 
-def test_entropy_sgd_is_refused_without_the_bound_of_its_scope(rehearsed, monkeypatch):
-    flags = {
-        "dataset": "market1501", "image_size": (32, 16), "optimizer": "entropy_sgd",
-        "learning_rate": 1.0, "momentum": 0.9, "net": ("resnet8:2",), "batch_size": 4,
-    }  # fmt: skip
-    assert rehearsed(**flags)["places"]["end"]["step"] == 199_960
+def test_entropy_sgd_is_refused_without_the_bound_of_its_scope(tmp_path, monkeypatch):
+    """The optimizer of Table 5 at the end of its schedule."""
+    runs = plan.runs(BY_NAME["paper"], ("table5",), results_dir=str(tmp_path), seeds=1)
+    (run,) = (run for run in runs if run.optimizer == "entropy_sgd")
+    cohort = Cohort([keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])])
+    schedule = run.schedule(train_images(run))
+    cohort.compile(build.optimizer(run, schedule.steps_per_epoch))
+    watch = Watch(cohort, schedule.steps)
+    watch.move_to("end", 199_960, 40)
     monkeypatch.setattr(entropy_sgd, "LARGEST_PULL", float("inf"))
     with pytest.raises(RunFailed, match="scope 657 is 65.7 at step 199,999"):
-        rehearsed(**flags)
+        watch.move_to("end", 199_960, 40)
 
 
 def test_a_number_that_is_not_finite_is_refused(rehearsed, monkeypatch):
@@ -136,12 +134,16 @@ def test_a_number_that_is_not_finite_is_refused(rehearsed, monkeypatch):
 # What stands in for what is missing
 
 
-def test_a_teacher_is_made_and_missing_weights_are_replaced(rehearsed):
-    small = {"dataset": "digits", "steps": 4, "epochs": 0, "learning_rate": 0.01}
-    measured = rehearsed(**small, net=("resnet8:4", "resnet8:2"), method="distill", teacher="a-run")
-    assert len(measured["parameters"]) == 2 and not measured["replaced"]
-    (reason,) = rehearsed(**small, pretrained="digits-never-trained")["replaced"]
-    assert reason.startswith("random weights stand for trained ones: --pretrained=")
+def test_missing_teachers_and_weights_are_replaced_and_nothing_is_left(rehearsed, tmp_path):
+    measured = rehearsed(
+        dataset="digits", net=("resnet8:4", "resnet8:2"), method="distill", teacher="never-trained",
+        pretrained="never-trained", steps=4, epochs=0, learning_rate=0.01,
+    )  # fmt: skip
+    assert list(measured["parameters"]) == ["resnet8_0", "resnet8_1"]
+    (reason,) = measured["replaced"]
+    assert reason.startswith("random weights stand for trained ones: --pretrained=never-trained")
+    assert measured["peak_memory"]["host"] > 2**20 and measured["step_s"] > 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_generated_files_hold_all_four_data_sets_side_by_side(generated, capsys):
@@ -186,28 +188,42 @@ def test_the_smallest_run_of_each_item_has_the_shortest_step(tmp_path):
         assert not runs or least in map(estimate.step_s, chosen)
 
 
-def test_the_command_prints_what_it_measured_and_does_not_repeat_it(tmp_path, capsys):
-    flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--rehearse=smallest", "--jobs=1"]
-    flags += ["--only=section31", "--gpu_jobs=0"]
-    assert run_all.main(flags) == 0
-    first = capsys.readouterr().out
-    assert "1 settings: 0 rehearsed, 1 to do" in first
-    assert "0.01M + 0.01M parameters; " in first and "learning rate 0.1, 0.1, 0.1; " in first
-    assert run_all.main(flags) == 0
-    again = capsys.readouterr().out
-    assert "1 settings: 1 rehearsed, 0 to do" in again
-    assert again.splitlines()[1:] == first.splitlines()[-len(again.splitlines()) + 1 :]
-
-
-def test_a_rehearsal_of_other_settings_or_on_another_machine_does_not_count(tmp_path):
+@pytest.fixture
+def measured(tmp_path):
+    """A setting, and what a rehearsal would have measured."""
     (run,) = rehearsal.smallest(BY_NAME["smoke"], ("section31",), Estimate(), str(tmp_path))
+    places = {
+        place: {"step": step, "learning_rate": rate, "update": rate / 2, "kernel": "logits/kernel"}
+        for place, step, rate in (("start", 0, 0.1), ("middle", 50, 0.01), ("end", 98, 0.001))
+    }
     record = {
-        "config": run.comparable(), "versions": {"dml_tf": rehearsal.__version__},
-        "gpus": [], "steps": 2, "step_s": 1.0,
+        "config": run.comparable(), "versions": {"dml_tf": __version__}, "gpus": [],
+        "command": run.command, "machine": "a core", "replaced": ["no weights"],
+        "parameters": {"a": 2_000_000, "b": 500_000}, "peak_memory": {"host": 3 * 2**30},
+        "steps": 1000, "step_s": 0.25, "places": places,
     }  # fmt: skip
-    rehearsal.records.write(record, rehearsal.RunFiles.of(run).rehearsal)
+    records.write(record, RunFiles.of(run).rehearsal)
+    return run, record
+
+
+def test_the_command_prints_what_was_measured_and_does_not_repeat_it(measured, tmp_path, capsys):
+    flags = ["--scale=smoke", f"--results_dir={tmp_path}", "--rehearse=smallest", "--jobs=1"]
+    assert run_all.main([*flags, "--only=section31", "--gpu_jobs=0"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "1 settings: 1 rehearsed, 0 to do",
+        measured[0].command,
+        "  2.00M + 0.50M parameters; 0.25 s a step; peak memory 3.0 GiB host",
+        "  learning rate 0.1, 0.01, 0.001; "
+        "largest update of a kernel relative to the kernel 0.05, 0.005, 0.0005",
+        "  1,000 steps: 4 min on a core",
+        "Note: no weights",
+    ]
+
+
+def test_a_rehearsal_of_other_settings_or_on_another_machine_does_not_count(measured):
+    run, record = measured
     assert rehearsal.find(run) == record and rehearsal.left([run], Estimate()) == []
     assert rehearsal.left([run], Estimate(kind="a GPU")) == [run]
     record["config"]["learning_rate"] = 0.5
-    rehearsal.records.write(record, rehearsal.RunFiles.of(run).rehearsal)
+    records.write(record, RunFiles.of(run).rehearsal)
     assert rehearsal.find(run) is None

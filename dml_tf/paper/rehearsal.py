@@ -44,8 +44,9 @@ def find(run: Config) -> dict | None:
     if not file.exists():
         return None
     record = records.read(file)
-    is_valid = (record["config"], record["versions"]["dml_tf"]) == (run.comparable(), __version__)
-    return record if is_valid else None
+    if record["versions"]["dml_tf"] != __version__ or records.differing(record["config"], run):
+        return None
+    return record
 
 
 def left(runs: Sequence[Config], estimate: Estimate) -> list[Config]:

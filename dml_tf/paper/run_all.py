@@ -35,10 +35,8 @@ def _run_all(options: argparse.Namespace) -> int:
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
     if data_dir and not Path(data_dir).exists():
         raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")
-    scale = scales.BY_NAME[options.scale].available(folder, data_dir)
-    runs = plan.runs(
-        scale, options.only, results_dir=str(folder), data_dir=data_dir, seeds=options.seeds
-    )
+    scale = scales.BY_NAME[options.scale].with_seeds(options.seeds).available(folder, data_dir)
+    runs = plan.runs(scale, options.only, results_dir=str(folder), data_dir=data_dir)
     index, count = options.shard
     find = records.find if options.dry_run or options.rehearse else records.reusable
     found = [(run, find(run)) for run in runs[index::count]]

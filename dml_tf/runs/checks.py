@@ -111,7 +111,7 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         "Set --epochs or --steps: neither is above 0.",
     )
     yield (
-        config.method != "independent" and config.cohort < 2,
+        config.method not in ("", "independent") and config.cohort < 2,
         f"--method={config.method} needs two peers or more: set --cohort, or name more networks "
         "in --net.",
     )

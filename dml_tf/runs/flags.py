@@ -48,7 +48,8 @@ def _unknown(argv: Sequence[str]) -> Iterator[str]:
     for name in filter(None, map(_name, argv)):
         is_negated_bool = name.startswith("no") and name[2:] in FIELDS
         if name not in FIELDS and not is_negated_bool and name not in _ABSL:
-            yield f"There is no flag --{name}{nearest(name, FIELDS)}"
+            near = nearest(name, FIELDS).replace("mean ", "mean --")
+            yield f"There is no flag --{name}{near}"
 
 
 def _misread(argv: Sequence[str]) -> Iterator[str]:

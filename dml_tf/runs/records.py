@@ -150,18 +150,23 @@ def _or_failed(function: Callable, config: Config):
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):
     """Raises `RecordMismatch` if a file's recorded settings differ from those asked for."""
+    if differences := differing(recorded, config):
+        raise RecordMismatch(
+            f"{file} was made with other settings ({', '.join(differences)}). Use another "
+            "--results_dir, move it away, or train again with --overwrite."
+        )
+
+
+def differing(recorded: dict, config: Config) -> list[str]:
+    """Settings of a file that are not those asked for, in words."""
     asked = config.comparable()
     # A record from before a setting existed was made with what is now its default.
     recorded = {field.name: field.default for field in dataclasses.fields(config)} | recorded
-    names = sorted(n for n in asked if recorded[n] != asked[n])
-    if names:
-        differences = ", ".join(
-            f"{n}: {recorded.get(n)} in the file, {asked.get(n)} now" for n in names
-        )
-        raise RecordMismatch(
-            f"{file} was made with other settings ({differences}). Use another --results_dir, "
-            "move it away, or train again with --overwrite."
-        )
+    return [
+        f"{name}: {recorded[name]} in the file, {asked[name]} now"
+        for name in sorted(asked)
+        if recorded[name] != asked[name]
+    ]
 
 
 def read_whole(file: Path) -> dict:

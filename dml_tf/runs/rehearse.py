@@ -108,20 +108,23 @@ def _data(config: Config) -> tuple[Splits, str]:
 
 
 def _with_weights(config: Config, splits: Splits) -> tuple[Config, str]:
-    """The settings with weights to start from that exist; teachers of other runs are untrained."""
+    """The settings with weights to start from that exist, and the reason of a change.
+
+    A run with teachers of its own results folder gets untrained ones.
+    """
+    reason = ""
+    if config.pretrained:
+        started = config.replace(method="independent", net=config.net[:1], cohort=1)
+        try:
+            build.build_cohort(started, splits)
+        except FileNotFoundError as error:
+            config = config.replace(pretrained="")
+            reason = f"random weights stand for trained ones: {error}"
     if config.method == "distill" and not config.teacher.endswith(".keras"):
         config = config.replace(teacher="")
-        alone = config.default_teacher
-        teachers, _ = _with_weights(alone, splits)
-        train.save_model(build.build_cohort(teachers, splits), RunFiles.of(alone).model)
-    if not config.pretrained:
-        return config, ""
-    started = config.replace(method="independent", net=config.net[:1], cohort=1)
-    try:
-        build.build_cohort(started, splits)
-    except FileNotFoundError as error:
-        return config.replace(pretrained=""), f"random weights stand for trained ones: {error}"
-    return config, ""
+        teacher = config.default_teacher
+        train.save_model(build.build_cohort(teacher, splits), RunFiles.of(teacher).model)
+    return config, reason
 
 
 def _train(

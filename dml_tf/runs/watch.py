@@ -18,8 +18,9 @@ _SETTLED = 1000  # steps after which an optimizer's running averages no longer s
 class Recorder:
     """Stands between a peer and its optimizer, and keeps the last gradients.
 
-    Once `settled`, it puts their squares into the optimizer's means of squared gradients, which
-    thus are as after many steps with gradients of this size.
+    Once `settled`, it puts their squares into the optimizer's means of squared gradients, or the
+    squares of the step before where those are larger: momentum holds that step's gradients, too.
+    The means thus are as after many steps with gradients of this size.
     """
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]):
@@ -40,10 +41,11 @@ class Recorder:
 
     def apply(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]):
         """Keeps the gradients, and lets the optimizer move the variables."""
+        for mean, kept, gradient in zip(self.mean_squares, self.gradients, gradients, strict=False):
+            largest = tf.maximum(tf.square(kept), tf.square(gradient))
+            mean.assign(tf.where(self.settled, largest, mean))
         for kept, gradient in zip(self.gradients, gradients, strict=True):
             kept.assign(gradient)
-        for mean, gradient in zip(self.mean_squares, gradients, strict=False):
-            mean.assign(tf.where(self.settled, tf.square(gradient), mean))
         self.optimizer.apply(gradients, variables)
 
 
