@@ -126,11 +126,13 @@ def test_an_odd_number_of_threads_is_refused_for_two_processes(capsys):
 
 
 def test_the_protocol_benchmark_has_a_row_for_each_method(monkeypatch, tmp_path, capsys):
-    sizes = {"QUERIES": 20, "IDENTITIES": 10, "GALLERY": 300, "DISTRACTORS": 30, "JUNK": 30}
+    sizes = {"QUERIES": 20, "IDENTITIES": 10, "LABELLED": 240, "DISTRACTORS": 30, "JUNK": 30}
+    sizes |= {"MORE_DISTRACTORS": 50}
     for name, size in {**sizes, "DIMENSIONS": (64,)}.items():
         monkeypatch.setattr(reid, name, size)
     rows = run(reid, ["--repeats=1"], tmp_path)["rows"]
-    assert [row["features"] for row in rows] == 3 * ["good"] + 3 * ["poor"]
+    assert [row["gallery"] for row in rows] == 6 * [300] + 4 * [350]
+    assert [row["features"] for row in rows[:6]] == 3 * ["good"] + 3 * ["poor"]
 
 
 def test_a_missing_pytorch_is_an_error_that_names_the_requirements(monkeypatch, capsys):
