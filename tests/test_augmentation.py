@@ -197,3 +197,21 @@ def test_randaugment_is_a_function_of_seed_epoch_and_step():
     config.augment = "randaugment"
     with pytest.raises(ValueError, match="randaugment is for colour images; these have 1 channel"):
         train_batches(make_splits(channels=1), config)
+
+
+def test_mixup_mixes_images_and_labels_alike_and_repeats_by_step():
+    splits = make_splits(images=8)
+    splits.train.images[:] = splits.train.labels[:, None, None, None] * 50  # the label in pixels
+    mixed = settings(augment="none", mixup=0.5)
+    batches = list(train_batches(splits, mixed).take(4))
+    for (images, labels), (again, same) in zip(
+        batches[2:], train_batches(splits, mixed, initial_epoch=1).take(2), strict=True
+    ):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, same)
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert labels.shape == (16, 5) and labels.max(axis=1).min() < 0.99  # some are mixed
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-5)
+    pixels = (images * splits.std + splits.mean) * 255
+    of_labels = labels @ (50 * np.arange(5))
+    np.testing.assert_allclose(pixels[:, 4, 4, 1], of_labels, atol=0.01)

@@ -50,7 +50,7 @@ def test_training_stops_after_the_patience_and_the_best_weights_return(tmp_path)
 
 
 def test_a_run_that_stops_early_measures_the_best_epochs_weights(tmp_path):
-    asked = settings(tmp_path, epochs=8, patience=1, learning_rate=0.5, train_images=64)
+    asked = settings(tmp_path, epochs=8, patience=1, learning_rate=0.5, train_images=64, mixup=0.4)
     record = train.run(asked, verbose=0)
     accuracies = record["history"]["val_resnet8_accuracy"]
     assert record["best_epoch"] == len(accuracies) - 1 == 1 + int(np.argmax(accuracies))
@@ -65,6 +65,19 @@ def test_early_stopping_needs_validation_images(tmp_path):
         settings(tmp_path, validation_fraction=0.0, watch_test=True, patience=3)
     with pytest.raises(FlagError, match="--patience=3 is for --placement=one"):
         settings(tmp_path, patience=3, placement="data")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"labelled_fraction": 0.5}, "--mixup=0.2 mixes labels, which some images lack"),
+        ({"placement": "data"}, "--mixup=0.2 mixes whole batches"),
+        ({"dataset": "pedestrians", "validation_fraction": 0.0}, "--mixup=0.2 is not for --data"),
+    ],
+)
+def test_mixup_is_refused_where_labels_cannot_be_mixed(tmp_path, flags, message):
+    with pytest.raises(FlagError, match=message):
+        settings(tmp_path, mixup=0.2, **flags)
 
 
 def test_adamw_decays_kernels_only_and_apart_from_the_gradient(tmp_path):

@@ -34,14 +34,15 @@ def train_batches(
         splits: The run's data.
         config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for images in
             memory, `crop_flip` or `randaugment` (crops, flips and Keras's RandAugment), or, for
-            pictures on disk, `inception`.
+            pictures on disk, `inception`. With `mixup` above 0, images in memory and their labels
+            are mixed in pairs.
         initial_epoch: First epoch of the stream, counted from 0.
         part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
 
     Returns:
         A data set of `(images, labels)`: normalised pixels, shape
         `(batch, height, width, channels)`, float32, and labels, shape `(batch,)`, int64, -1
-        where unlabelled.
+        where unlabelled; with `mixup`, distributions over the classes, `(batch, classes)`, float32.
 
     Raises:
         ValueError: The training set is smaller than one batch, or `augment` does not fit it.
@@ -96,34 +97,54 @@ def _from_memory(
 
     images, labels = _on_host(splits.train)
     normalise = _normaliser(splits)
-    change = _rand_augment(splits, config.seed) if config.augment == "randaugment" else None
+    changes = _changes(splits, config)
 
     def batch(step, draws):
-        pixels = crop(images, draws, pad)
-        if change:
-            pixels = change(pixels, step)
-        return normalise(pixels), tf.gather(labels, draws.index)
+        pixels, classes = crop(images, draws, pad), tf.gather(labels, draws.index)
+        for change in changes:
+            pixels, classes = change(pixels, classes, step)
+        return normalise(pixels), classes
 
     return epochs.flat_map(batches_of).map(batch).with_options(_options())
 
 
-def _rand_augment(splits: Splits, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """RandAugment as a function of the pixels and the step."""
+def _changes(splits: Splits, config: Any) -> list[Callable]:
+    """What Keras's layers do to the pixels and labels of a step, after crops and flips."""
+    changes = []
+    start = tf.constant([config.seed % 2**31, config.seed >> 31], tf.int64)
+    if config.augment == "randaugment":
+        _refuse_grey(splits)
+        changes.append(_rand_augment(start))
+    if alpha := getattr(config, "mixup", 0.0):
+        changes.append(_mix_up(start, alpha, splits.num_classes))
+    return changes
+
+
+def _rand_augment(start: tf.Tensor) -> Callable:
     from dml_tf.data.keras_layers import rand_augment  # Keras, which other batches do not need
 
+    augment = rand_augment()
+    return lambda pixels, labels, step: (augment(pixels, _key(start, 2 * step)), labels)
+
+
+def _mix_up(start: tf.Tensor, alpha: float, classes: int) -> Callable:
+    from dml_tf.data.keras_layers import mix_up
+
+    mix = mix_up(alpha, classes)
+    return lambda pixels, labels, step: mix(pixels, labels, _key(start, 2 * step + 1))
+
+
+def _key(start: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(start, number)
+
+
+def _refuse_grey(splits: Splits):
     channels = splits.train.images.shape[-1]
     if channels != 3:
         raise ValueError(
             f"--augment=randaugment is for colour images; these have {channels} channel. Use "
             "--augment=crop_flip."
         )
-    augment = rand_augment()
-    start = tf.constant([seed % 2**31, seed >> 31], tf.int64)
-
-    def change(pixels, step):
-        return augment(pixels, tf.random.experimental.stateless_fold_in(start, step))
-
-    return change
 
 
 def _from_disk(

@@ -1,4 +1,4 @@
-"""RandAugment by Keras's own layer, as a function of the seed and the step.
+"""RandAugment and mixup by Keras's own layers, as functions of the seed and the step.
 
 Keras's layers draw from a generator whose state moves on; a resumed run would draw anew.
 """
@@ -40,3 +40,25 @@ def rand_augment() -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         return layer(tf.cast(pixels, tf.float32), training=True)
 
     return augment
+
+
+def mix_up(alpha: float, num_classes: int) -> Callable:
+    """A function from pixels, labels and a key to pixels and labels, both mixed in pairs.
+
+    Args:
+        alpha: Of the Beta distribution of the weight (Zhang et al., mixup, 2018).
+        num_classes: Number of classes.
+
+    Returns:
+        The function; its labels are distributions, float32, shape `(batch, num_classes)`.
+    """
+    layer, draws = keras.layers.MixUp(alpha), Draws()
+    layer.generator = draws
+
+    def mix(pixels: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        draws.start(key)
+        soft = tf.one_hot(labels, num_classes, dtype=tf.float32)
+        mixed = layer({"images": tf.cast(pixels, tf.float32), "labels": soft}, training=True)
+        return mixed["images"], mixed["labels"]
+
+    return mix

@@ -98,6 +98,7 @@ def contradictions(config) -> Iterator[str]:
     for is_wrong, message in (
         *_of_the_method(config),
         *_of_the_data(config),
+        *_of_mixing(config),
         *_of_stopping(config),
         *_of_speed(config),
     ):
@@ -156,6 +157,23 @@ def _of_the_data(config) -> Iterator[tuple[bool, str]]:
         config.unlabelled == "drop" and all_labelled,
         "--unlabelled=drop has no effect while all training images have labels: set "
         "--labelled_fraction, or --labelled_identities for re-identification.",
+    )
+
+
+def _of_mixing(config) -> Iterator[tuple[bool, str]]:
+    mixup = f"--mixup={config.mixup:g}"
+    yield (
+        config.mixup > 0 and config.dataset in (*STREAMED_DATASETS, *REID_DATASETS),
+        f"{mixup} is not for --dataset={config.dataset}: it mixes classified images in memory.",
+    )
+    yield (
+        config.mixup > 0 and config.labelled_fraction < 1 and config.unlabelled == "use",
+        f"{mixup} mixes labels, which some images lack with --labelled_fraction="
+        f"{config.labelled_fraction:g}: leave out one of the two, or add --unlabelled=drop.",
+    )
+    yield (
+        config.mixup > 0 and config.placement == "data",
+        f"{mixup} mixes whole batches; it is not for --placement=data.",
     )
 
 

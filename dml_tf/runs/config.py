@@ -162,6 +162,10 @@ class Config:
         "Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
+    mixup: float = _setting(
+        0.0, "Mix images and labels in pairs, by Keras's MixUp with this alpha; 0: no.",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     image_size: int | tuple[int, int] = _setting(
         0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 # Heading -> flags. A flag that is not named here stands at the end of the last group.
 GROUPS = {
     "Data": (
-        "dataset", "data_dir", "image_size", "validation_fraction", "augment", "train_images",
+        "dataset", "data_dir", "image_size", "validation_fraction", "augment", "mixup",
+        "train_images",
         "labelled_fraction", "unlabelled", "labelled_identities",
     ),
     "Networks": ("net", "cohort", "pretrained", "dropout", "init", "precision"),
