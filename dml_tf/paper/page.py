@@ -106,7 +106,8 @@ def _report(scale: Scale, folder: Path):
         raise RunFailed(f"there is no folder {folder}. Give the --results_dir of run_all.sh.")
     if not any((folder / "runs").glob("*.json")):
         raise RunFailed(f"no run has finished in {folder / 'runs'}. Train with run_all.sh first.")
-    print(*(f"wrote {file}" for file in write(scale.available(folder), folder)), sep="\n")
+    items = [name for name in ITEMS if name not in scales.STUDIES or name in scale.studies]
+    print(*(f"wrote {file}" for file in write(scale.available(folder), folder, items)), sep="\n")
 
 
 class Page:
