@@ -35,9 +35,9 @@ class Recorder:
             if "momentum" in variable.path:
                 variable.assign(tf.zeros_like(variable))
 
-    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """As of the optimizer."""
-        return self.optimizer.scale_loss(loss)
+    def __getattr__(self, name: str):
+        """All else is the optimizer's."""
+        return getattr(self.optimizer, name)
 
     def apply(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]):
         """Keeps the gradients, and lets the optimizer move the variables."""
