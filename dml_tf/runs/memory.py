@@ -34,7 +34,13 @@ _SHAPES = {
 }
 _IMAGES_OF_A_TEST = 10_000  # at the least, of the data sets that --train_images makes smaller
 _TESTED = {"digits": 1_000, "shapes100": 2_000}
-_SLOTS = {"sgd": 0, "adam": 2, "rmsprop": 1, "entropy_sgd": 2}  # as large as the weights
+_SLOTS = {
+    "sgd": 0,
+    "adam": 2,
+    "adamw": 2,
+    "rmsprop": 1,
+    "entropy_sgd": 2,
+}  # as large as the weights
 
 
 def refuse_too_large(config: Config):
