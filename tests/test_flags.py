@@ -109,6 +109,11 @@ def test_every_data_set_and_optimizer_has_an_estimate():
     assert memory._SLOTS.keys() == set(config.FIELDS["optimizer"].metadata["choices"])
 
 
+def test_networks_that_are_not_ours_are_left_out_of_the_estimate():
+    for net in ("keras.applications:resnet50", "some_module:some_function"):
+        memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", f"--net={net}"]))
+
+
 def test_small_runs_fit_and_the_limit_is_the_users():
     asked = flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=1"])
     memory.refuse_too_large(asked)
