@@ -6,6 +6,7 @@ import math
 import pytest
 
 from dml_tf import networks
+from dml_tf.data import DATASETS
 from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import build, config, flags, memory, values
@@ -101,6 +102,16 @@ def test_what_fits_no_memory_is_refused_before_anything_is_built(flag, message, 
     asked = flags.parse([*DIGITS, "--image_size=4", "--steps=1", flag])
     with pytest.raises(FlagError, match=message):
         memory.refuse_too_large(asked)
+
+
+def test_every_data_set_and_optimizer_has_an_estimate():
+    assert memory._SHAPES.keys() == set(DATASETS)
+    assert memory._SLOTS.keys() == set(config.FIELDS["optimizer"].metadata["choices"])
+
+
+def test_networks_that_are_not_ours_are_left_out_of_the_estimate():
+    for net in ("keras.applications:resnet50", "some_module:some_function"):
+        memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", f"--net={net}"]))
 
 
 def test_small_runs_fit_and_the_limit_is_the_users():

@@ -186,7 +186,7 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
     return label, partial(network.body, **numbers)
 
 
-def _is_ours(label: str) -> bool:
+def is_ours(label: str) -> bool:
     """Whether a name is one of the paper's networks: resnet50 is, resnet101 is not."""
     for form, network in _NETWORKS.items():
         match = re.fullmatch(network.pattern or re.escape(form), label)
@@ -199,12 +199,12 @@ def _is_ours(label: str) -> bool:
 
 
 def _is_function(name: str) -> bool:
-    return own.is_function(name) and not _is_ours(name.partition(":")[0])
+    return own.is_function(name) and not is_ours(name.partition(":")[0])
 
 
 def application(name: str) -> Callable[..., keras.Model] | None:
     """What keras.applications has of this name, unless the name is of one of the paper's."""
-    return None if _is_ours(name) else own.application(name)
+    return None if is_ours(name) else own.application(name)
 
 
 def _find(label: str) -> tuple[_Network, dict[str, int]]:

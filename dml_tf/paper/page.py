@@ -104,7 +104,7 @@ def render(scale: Scale, folder: Path) -> str:
 def _report(scale: Scale, folder: Path):
     if not folder.is_dir():
         raise RunFailed(f"there is no folder {folder}. Give the --results_dir of run_all.sh.")
-    if not any((folder / "runs").glob("*.json")):
+    if not any((folder / "runs").glob("[!.]*.json")):
         raise RunFailed(f"no run has finished in {folder / 'runs'}. Train with run_all.sh first.")
     items = [name for name in ITEMS if name not in scales.STUDIES or name in scale.studies]
     print(*(f"wrote {file}" for file in write(scale.available(folder), folder, items)), sep="\n")

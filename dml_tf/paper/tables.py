@@ -252,7 +252,7 @@ def _measured(cell: Cell, scale: Scale, folder: Path) -> Mapping[int, _Measured]
     """Seed -> what each run measured for a cell; read again only if a record has changed."""
     runs = folder / "runs"
     files = os.scandir(runs) if runs.is_dir() else ()
-    stats = [(file.name, file.stat()) for file in files]
+    stats = [(file.name, file.stat()) for file in files if not file.name.startswith(".")]
     state = frozenset((name, at.st_ino, at.st_mtime_ns, at.st_size) for name, at in stats)
     return _read_measured(cell, scale, folder, state)
 
@@ -286,7 +286,7 @@ def _seeds(folder: Path) -> list[int]:
     """The seeds of the folder's records, by their file names."""
     seeds = {
         int(part.removeprefix("seed"))
-        for file in (folder / "runs").glob("*.json")
+        for file in (folder / "runs").glob("[!.]*.json")
         for part in file.stem.split("-")
         if part.startswith("seed") and part.removeprefix("seed").isdigit()
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from dml_tf import networks
 from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import records
@@ -34,7 +35,13 @@ _SHAPES = {
 }
 _IMAGES_OF_A_TEST = 10_000  # at the least, of the data sets that --train_images makes smaller
 _TESTED = {"digits": 1_000, "shapes100": 2_000}
-_SLOTS = {"sgd": 0, "adam": 2, "rmsprop": 1, "entropy_sgd": 2}  # as large as the weights
+_SLOTS = {
+    "sgd": 0,
+    "adam": 2,
+    "adamw": 2,
+    "rmsprop": 1,
+    "entropy_sgd": 2,
+}  # as large as the weights
 
 
 def refuse_too_large(config: Config):
@@ -43,7 +50,7 @@ def refuse_too_large(config: Config):
     shape, classes = _shape(config)
     needed = {"the images": _image_bytes(config, shape)}
     if not tf.config.list_physical_devices("GPU"):  # which has memory of its own
-        for name in dict.fromkeys(config.net):
+        for name in filter(_can_be_measured, dict.fromkeys(config.net)):
             peers, one = config.net.count(name), _network_bytes(config, name, shape, classes, limit)
             needed[f"{peers} x {name}"] = peers * one
     total = sum(needed.values())
@@ -54,6 +61,11 @@ def refuse_too_large(config: Config):
             f"{_gigabytes(limit)}: give a smaller --batch_size, --image_size, --cohort or width, "
             "or set --max_memory_gb if this is wrong."
         )
+
+
+def _can_be_measured(name: str) -> bool:
+    """Whether a network is one of ours; another is known only when it has been built."""
+    return networks.is_ours(name.partition(":")[0])
 
 
 def free_memory() -> float:

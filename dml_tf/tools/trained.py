@@ -127,8 +127,8 @@ def _read(path: Path, shape: Sequence[int], central: bool) -> np.ndarray:
 def record_files(results_dir: str = "") -> list[Path]:
     """The records of a results folder, or of every one under `results/`."""
     if results_dir:
-        return sorted((Path(results_dir).expanduser() / "runs").glob("*.json"))
-    return sorted((home.HOME / "results").glob("**/runs/*.json"))
+        return sorted((Path(results_dir).expanduser() / "runs").glob("[!.]*.json"))
+    return sorted((home.HOME / "results").glob("**/runs/[!.]*.json"))
 
 
 def find(name: str, results_dir: str = "") -> Trained:
