@@ -147,7 +147,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves the state after an epoch."""
         self._epoch = epoch + 1
         for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
+            if name.removeprefix("val_") != "loss":  # a mean of others
+                self.history.setdefault(name, []).append(float(value))
         self.wall_clock_s = time.perf_counter() - self._started
         self.cpu_s = time.process_time() - self._cpu_started
         with uninterrupted():

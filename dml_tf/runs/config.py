@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,11 @@ class Config:
     strict: bool = _setting(
         False, "Refuse data of which anything would be skipped or converted (docs/reliability.md)."
     )
-    net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
+    net: tuple[str, ...] = _setting(
+        (),
+        "Networks, comma-separated, as resnet32, efficientnetb0 or my_module:my_network; one name "
+        "serves all peers.",
+    )
     cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(
         "", "Default: dml for a cohort of two or more, else independent.", METHODS
@@ -153,7 +158,8 @@ class Config:
         0.0, "Decay of the averaged weights that are evaluated; 0: no averages.", low=0.0, high=1.0
     )
     augment: str = _setting(
-        "none", "Random flips; flips and reflect-padded crops; Inception's crops (ImageNet).",
+        "none", "Random flips; flips and reflect-padded crops; these and Keras's RandAugment; "
+        "Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
     image_size: int | tuple[int, int] = _setting(
@@ -235,7 +241,8 @@ class Config:
     @functools.cached_property
     def run_id(self) -> str:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
-        nets = "+".join(self.net).replace(":", "w")
+        widths = re.sub(r":(?=[0-9.])", "w", "+".join(self.net))
+        nets = widths.replace(":", ".")  # of a module and its function
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
         differing = self._differing()
         if not differing:
