@@ -117,7 +117,7 @@ REFUSED = {
     "truncated JPEG": lambda: encode(Image.fromarray(pixels(64, 64, 3)), "JPEG")[:900],
     "text": lambda: b"no picture at all",
     "a bomb": bomb,
-    "another format": lambda: encode(Image.fromarray(pixels(8, 8, 3)), "TIFF"),
+    "another format": lambda: encode(Image.fromarray(pixels(8, 8, 3)), "PDF"),
     "too many frames": lambda: gif(3).replace(struct.pack("<HH", 8, 8), b"\xff\xff\xff\xff", 1),
 }
 

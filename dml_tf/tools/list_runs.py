@@ -3,7 +3,6 @@
 import argparse
 import fcntl
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from dml_tf import home
 from dml_tf.data import TRAIN_IMAGES
+from dml_tf.data.arrays import read_npz
 from dml_tf.errors import DONE, FlagError, RecordMismatch, exit_status
 from dml_tf.paper.progress import duration
 from dml_tf.runs import records
@@ -78,9 +78,8 @@ def _finished(record: dict) -> Row:
 def _unfinished(file: Path) -> Row:
     run = RunFiles(file.parents[2], file.parent.name)
     try:
-        with np.load(file) as saved:
-            progress = json.loads(str(saved["state"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        progress = json.loads(str(read_npz(file, ("state",))["state"]))
+    except (OSError, ValueError, RecursionError):
         return Row(run.run_id, "checkpoint is damaged", "", "", "")
     done, epochs = progress["epoch"], _epochs(progress["config"])
     state = "training" if _is_held(run.lock()) else "interrupted"
