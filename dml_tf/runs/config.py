@@ -158,7 +158,8 @@ class Config:
         0.0, "Decay of the averaged weights that are evaluated; 0: no averages.", low=0.0, high=1.0
     )
     augment: str = _setting(
-        "none", "Random flips; flips and reflect-padded crops; Inception's crops (ImageNet).",
+        "none", "Random flips; flips and reflect-padded crops; these and Keras's RandAugment; "
+        "Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
     image_size: int | tuple[int, int] = _setting(
