@@ -6,7 +6,7 @@ import pytest
 
 from dml_tf import networks
 from dml_tf.errors import FlagError
-from dml_tf.networks import pretrained, trusted
+from dml_tf.networks import pretrained, size, trusted
 from dml_tf.runs import build, config, train
 
 SHAPE = (32, 32, 3)
@@ -38,6 +38,9 @@ def test_a_network_of_keras_applications_repeats_by_seed_and_has_weight_decay():
     assert all(map(np.array_equal, one.get_weights(), same.get_weights()))
     assert not np.array_equal(first_kernel(one), first_kernel(other))
     assert not one.losses
+    found = size.measure("mobilenetv3small", num_classes=3, input_shape=SHAPE)
+    assert found.parameters == one.count_params() and found.smallest_map == 1
+    assert found.activations > found.largest > 16 * 16 * 16
     kernels = [w for w in same.trainable_weights if w.path.endswith("kernel")]
     by_hand = sum(0.25 * np.sum(np.square(kernel)) for kernel in kernels)
     assert float(sum(same.losses)) == pytest.approx(float(by_hand), rel=1e-4)

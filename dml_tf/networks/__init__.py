@@ -198,6 +198,11 @@ def is_ours(label: str) -> bool:
     return False
 
 
+def is_outside(name: str) -> bool:
+    """Whether a network's layers are made by keras.applications or by a function of the user."""
+    return _is_function(name) or application(name) is not None
+
+
 def _is_function(name: str) -> bool:
     return own.is_function(name) and not is_ours(name.partition(":")[0])
 

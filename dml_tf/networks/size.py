@@ -60,6 +60,17 @@ class Size(Layers):
         self.activations += x.shape[-1] + num_classes
         return {}
 
+    def count(self, network: keras.Model):
+        """Counts a network from outside, whose layers must be made to know them."""
+        self.parameters += network.count_params()
+        for layer in network.layers:
+            for output in keras.tree.flatten(layer.output):
+                elements = math.prod(output.shape[1:])
+                self.activations += elements
+                self.largest = max(self.largest, elements)
+            if isinstance(layer, keras.layers.BatchNormalization) and len(layer.output.shape) == 4:
+                self.smallest_map = min(self.smallest_map, math.prod(layer.output.shape[1:3]))
+
     def _output(self, shape: Sequence[int], parameters: int) -> keras.KerasTensor:
         elements = math.prod(shape)
         self.parameters += parameters
@@ -96,6 +107,9 @@ def measure(
         75770
     """
     size = Size(most)
+    if networks.is_outside(name):
+        size.count(networks.build(name, num_classes=num_classes, input_shape=input_shape))
+        return size
     _, body = networks.parse(name)
     size.classify(body(keras.KerasTensor((None, *input_shape)), size), num_classes)
     return size

@@ -119,6 +119,8 @@ def _network_bytes(
             f"--net={name} does not fit into {_gigabytes(limit)} of memory: {error}. Give a "
             "smaller network or --image_size, or set --max_memory_gb if this is wrong."
         ) from None
+    except ValueError as error:  # of a network from outside, which is built to be measured
+        raise FlagError(f"--net: {error}") from error
     if found.smallest_map * config.batch_size == 1:
         raise FlagError(
             f"--batch_size=1: the last map of {name} is a single pixel for images of {shape[0]}x"
