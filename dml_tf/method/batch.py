@@ -67,9 +67,9 @@ def check_labels(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     else:
         is_right = (labels >= -1) & (labels < tf.shape(logits, out_type=tf.int64)[-1])
     are_right = tf.reduce_all(is_right)
-    tf.debugging.Assert(
-        are_right, [_REFUSED, tf.reduce_min(labels), tf.reduce_max(labels), tf.shape(logits)[-1]]
-    )
+    # `tf.debugging.Assert` would add a condition to the step, which an exported step must not have.
+    shown = tf.reduce_min(labels), tf.reduce_max(labels), tf.shape(logits)[-1]
+    tf.raw_ops.Assert(condition=are_right, data=[tf.constant(_REFUSED), *shown])
     return are_right
 
 
