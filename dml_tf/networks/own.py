@@ -61,6 +61,14 @@ def function(name: str) -> Callable[..., keras.Model]:
         sys.path.remove(os.getcwd())
 
 
+def modules(names: Sequence[str]) -> tuple[str, ...]:
+    """The user's modules among networks' names, imported, so that Keras knows their classes."""
+    chosen = [name for name in names if is_function(name)]
+    for name in chosen:
+        function(name)
+    return tuple(name.partition(":")[0] for name in chosen)
+
+
 def network(name: str, num_classes: int, input_shape: Sequence[int], layers: Layers) -> keras.Model:
     """The network that a function of the user makes, with outputs by name.
 

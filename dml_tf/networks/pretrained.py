@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from dml_tf import networks
-from dml_tf.networks import trusted
+from dml_tf.networks import own, trusted
 
 # Keras publishes ImageNet weights of the paper's networks for MobileNet only, at these widths.
 _IMAGENET_WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -48,7 +48,7 @@ def load(network: keras.Model, name: str, source: str) -> None:
             ".weights.h5 file."
         )
     if file.suffix == ".keras":
-        saved = trusted.load_model(file)
+        saved = trusted.load_model(file, own.modules([name]))
         _copy(saved.networks[0] if hasattr(saved, "networks") else saved, network, str(file))
     else:
         _load_weights(file, network)

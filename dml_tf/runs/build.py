@@ -15,7 +15,7 @@ from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained, trusted
+from dml_tf.networks import own, pretrained, trusted
 from dml_tf.runs import records
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import MOST_STEPS, Config
@@ -197,7 +197,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
     records.refuse_other_teacher(file, config, splits)
-    model = trusted.load_model(file)
+    model = trusted.load_model(file, own.modules(config.net))
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(

@@ -18,7 +18,7 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
-from dml_tf.networks import trusted
+from dml_tf.networks import own, trusted
 from dml_tf.runs import build, memory, records
 from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
@@ -298,7 +298,9 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
         return None
     records.refuse_other_data(record, config, files.record, splits)
     records.refuse_altered(files.model)
-    record["analysis"] = analysis.analyse(trusted.load_model(files.model), splits)
+    record["analysis"] = analysis.analyse(
+        trusted.load_model(files.model, own.modules(config.net)), splits
+    )
     records.write(record, files.record)
     return record
 
