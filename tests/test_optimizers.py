@@ -27,7 +27,7 @@ def test_imagenets_rate_is_a_staircase_of_0_16_every_20_epochs():
 
 
 def test_market_1501s_rate_is_constant():
-    settings = flags.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=a"])
+    settings = flags.parse(["--dataset=market1501", "--net=a"])
     assert build.learning_rate(settings, 10) == 2e-4
 
 
@@ -50,10 +50,25 @@ def test_rmsprop_may_start_its_mean_square_at_one_as_tensorflow_1_did():
     settings = flags.parse(["--dataset=imagenet", "--net=a"])
     square_1 = 0.9 * 1 + 0.1 * 0.25
     square_2 = 0.9 * square_1 + 0.1 * 0.25
-    by_hand = 1 - 0.1 * 0.5 / square_1**0.5 - 0.1 * 0.5 / square_2**0.5
-    assert two_steps(build.optimizer(settings, 1000)) == pytest.approx(by_hand, rel=1e-5)
+    velocity_1 = 0.1 * 0.5 / (square_1 + 1) ** 0.5  # epsilon stands inside the root
+    velocity_2 = 0.9 * velocity_1 + 0.1 * 0.5 / (square_2 + 1) ** 0.5
+    by_hand = 1 - velocity_1 - velocity_2
+    assert two_steps(build.optimizer(settings, 1000)) == pytest.approx(by_hand, rel=1e-6)
     kerass = settings.replace(mean_square_start=0.0)
-    assert two_steps(build.optimizer(kerass, 1000)) < by_hand - 0.2
+    assert two_steps(build.optimizer(kerass, 1000)) < by_hand - 0.02
+
+
+def test_one_small_gradient_moves_a_weight_little_with_inceptions_epsilon():
+    """With epsilon 1e-10 a weight moves by about the learning rate, whatever the gradient."""
+    settings = flags.parse(["--dataset=imagenet", "--net=a"])
+    moved = {}
+    for epsilon in (1.0, 1e-10):
+        asked = settings.replace(epsilon=epsilon, mean_square_start=0.0, momentum=0.0)
+        optimizer, weight = build.optimizer(asked, 1000), tf.Variable([0.0])
+        optimizer.apply([tf.constant([1e-3])], [weight])
+        moved[epsilon] = -float(weight[0])
+    assert moved[1.0] == pytest.approx(0.1 * 1e-3, rel=1e-4)
+    assert moved[1e-10] == pytest.approx(0.1 * 1e-3 / (0.1 * 1e-6 + 1e-10) ** 0.5, rel=1e-3)
 
 
 def test_rmsprop_survives_serialisation():
