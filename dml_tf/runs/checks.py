@@ -28,6 +28,7 @@ _USED_WITH = {
     "teacher": ("method", ("distill",)),
     "labelled_identities": _REID,
     "features_out": _REID,
+    "stored_size": _REID,
     "train_images": _CLASSIFICATION,
     "validation_fraction": _CLASSIFICATION,
     "watch_test": _CLASSIFICATION,
@@ -81,7 +82,8 @@ def refuse_without_effect(config, explicit: Iterable[str]):
 
 def refuse_contradictions(config):
     """Refuses settings that contradict each other."""
-    for is_wrong, message in (*_of_the_method(config), *_of_the_data(config), *_of_speed(config)):
+    groups = (_of_the_method, _of_averages, _of_the_data, _of_speed)
+    for is_wrong, message in (pair for group in groups for pair in group(config)):
         if is_wrong:
             raise FlagError(message)
 
@@ -100,6 +102,17 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         config.optimizer == "entropy_sgd" and config.langevin_rate * config.scope >= 1,
         f"--langevin_rate={config.langevin_rate:g} times --scope={config.scope:g} must be below 1, "
         "or the Langevin steps overshoot the weights: lower one of them.",
+    )
+
+
+def _of_averages(config) -> Iterator[tuple[bool, str]]:
+    yield (
+        config.ema_statistics and not config.ema,
+        "--ema_statistics has no effect without --ema: set --ema, the decay of the averages.",
+    )
+    yield (
+        not config.decay_depthwise and not config.weight_decay,
+        "--decay_depthwise=False has no effect without --weight_decay: set both, or neither.",
     )
 
 

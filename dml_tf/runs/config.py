@@ -10,12 +10,8 @@ import functools
 import hashlib
 import json
 import math
-import operator
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from dml_tf import home
 from dml_tf.data import (
@@ -25,7 +21,8 @@ from dml_tf.data import (
     steps_per_epoch,
 )
 from dml_tf.errors import FlagError
-from dml_tf.runs import checks, flag_files
+from dml_tf.runs import checks, flag_files, values
+from dml_tf.runs.values import Size
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
@@ -136,18 +133,33 @@ class Config:
     steps: int = _setting(0, "Training steps, in place of --epochs; 0: use --epochs.", low=0)
     batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
     weight_decay: float = _setting(0.0, "Coupled L2 on kernels: gradient w x theta.", low=0.0)
+    decay_depthwise: bool = _setting(True, "Whether depthwise kernels have weight decay, too.")
+    batch_norm_momentum: float = _setting(
+        0.0, "BatchNorm: decay of its averages; 0: the networks' own.", low=0.0, high=1.0
+    )
+    batch_norm_epsilon: float = _setting(
+        0.0, "BatchNorm: added to the variance; 0: each network's own.", low=0.0
+    )
     dropout: float = _setting(0.0, "Rate of dropout before the classifier.", low=0.0, high=0.99)
     label_smoothing: float = _setting(0.0, "Label mass for all classes.", low=0.0, high=0.99)
     ema: float = _setting(
         0.0, "Decay of the averaged weights that are evaluated; 0: no averages.", low=0.0, high=1.0
     )
+    ema_statistics: bool = _setting(
+        False, "With --ema: average BatchNorm's statistics likewise. Otherwise they settle at the "
+        "averaged weights, on 50 training batches.",
+    )  # fmt: skip
     augment: str = _setting(
         "none", "Random flips; flips and reflect-padded crops; Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
-    image_size: int | tuple[int, int] = _setting(
+    image_size: Size = _setting(
         0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
     )
+    stored_size: Size = _setting(
+        0, "Re-identification: size in memory, from which a batch is resized to --image_size; 0: "
+        "--image_size itself.",
+    )  # fmt: skip
     train_images: int = _setting(0, "Number of training images, chosen by seed; 0: all.", low=0)
     validation_fraction: float = _setting(
         0.0, "Fraction of the training images for validation.", low=0.0, high=0.9
@@ -320,77 +332,12 @@ def _comparable(settings: dict) -> dict:
 
 
 def to_flag(name: str, value) -> str:
-    """The command-line form of a setting: `--name=value`, sequences joined by commas."""
-    if isinstance(value, (tuple, list)):
-        value = ("x" if name == "image_size" else ",").join(map(str, value))
-    return f"--{name}={value}"
+    """The command-line form of a setting: `--name=value`."""
+    return values.to_flag(FIELDS[name], value)
 
 
 def _typed(settings: Mapping[str, object]) -> dict[str, object]:
     unknown = sorted(settings.keys() - FIELDS.keys())
     if unknown:
         raise FlagError(f"Unknown setting {unknown[0]!r}; there are {', '.join(FIELDS)}.")
-    return {name: _value(FIELDS[name], value) for name, value in settings.items()}
-
-
-def _value(field: dataclasses.Field, value):
-    """A value, or its text, in the type of its field."""
-    if field.name == "image_size":
-        return _size(value)
-    kind, convert = _KINDS.get(field.type, ("names of networks", _names))
-    try:
-        return convert(value)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise FlagError(f"{to_flag(field.name, value)} is not {kind}.") from None
-
-
-def _names(value) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else value
-    return tuple(name.strip() for name in names if name.strip())
-
-
-def _whole_number(value) -> int:
-    if isinstance(value, bool):
-        raise ValueError
-    return int(value) if isinstance(value, str) else operator.index(value)
-
-
-def _number(value) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _truth(value) -> bool:
-    if isinstance(value, np.bool_):
-        return bool(value)
-    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
-
-
-def _text(value) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise ValueError
-    return os.fspath(value)
-
-
-# Type of a field -> what its value is called in messages, and how it is read.
-_KINDS = {
-    int: ("a whole number", _whole_number),
-    float: ("a number", _number),
-    bool: ("true or false", _truth),
-    str: ("text", _text),
-}
-
-
-def _size(size: object) -> int | tuple[int, int]:
-    """Reads `32` or `160x64`."""
-    try:
-        parts = size if isinstance(size, (tuple, list)) else str(size).split("x")
-        numbers = tuple(int(part) for part in parts)
-    except (ValueError, TypeError):
-        numbers = ()
-    if len(numbers) == 1 and numbers[0] >= 0:
-        return numbers[0]
-    if len(numbers) == 2 and min(numbers) >= 1:
-        return numbers
-    raise FlagError(f"--image_size={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
+    return {name: values.read(FIELDS[name], value) for name, value in settings.items()}

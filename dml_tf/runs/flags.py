@@ -6,6 +6,7 @@ from absl import flags
 
 from dml_tf.errors import FlagError
 from dml_tf.runs.config import FIELDS, Config, load
+from dml_tf.runs.values import Size
 
 
 def parse(argv: Sequence[str]) -> Config:
@@ -51,7 +52,7 @@ def _define_flags() -> flags.FlagValues:
             flags.DEFINE_integer(name, field.default, text, flag_values=values)
         elif field.type is float:
             flags.DEFINE_float(name, field.default, text, flag_values=values)
-        elif field.type is str or name == "image_size":
+        elif field.type is str or field.type == Size:
             flags.DEFINE_string(name, str(field.default), text, flag_values=values)
         else:
             flags.DEFINE_list(name, list(field.default), text, flag_values=values)

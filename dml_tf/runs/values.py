@@ -1,0 +1,80 @@
+"""Values of settings: from text or Python to the type of their field, and back to flags."""
+
+import operator
+import os
+
+import numpy as np
+
+from dml_tf.errors import FlagError
+
+Size = int | tuple[int, int]  # a side, or height and width, in pixels
+
+
+def to_flag(field, value) -> str:
+    """The command-line form of a field's value: `--name=value`, sequences joined by commas."""
+    if isinstance(value, (tuple, list)):
+        value = ("x" if field.type == Size else ",").join(map(str, value))
+    return f"--{field.name}={value}"
+
+
+def read(field, value):
+    """A value, or its text, in the type of its field."""
+    if field.type == Size:
+        return _size(field.name, value)
+    kind, convert = _KINDS.get(field.type, ("names of networks", _names))
+    try:
+        return convert(value)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise FlagError(f"{to_flag(field, value)} is not {kind}.") from None
+
+
+def _names(value) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _whole_number(value) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    return int(value) if isinstance(value, str) else operator.index(value)
+
+
+def _number(value) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _truth(value) -> bool:
+    if isinstance(value, np.bool_):
+        return bool(value)
+    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+
+
+def _text(value) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError
+    return os.fspath(value)
+
+
+# Type of a field -> what its value is called in messages, and how it is read.
+_KINDS = {
+    int: ("a whole number", _whole_number),
+    float: ("a number", _number),
+    bool: ("true or false", _truth),
+    str: ("text", _text),
+}
+
+
+def _size(name: str, size: object) -> Size:
+    """Reads `32` or `160x64`."""
+    try:
+        parts = size if isinstance(size, (tuple, list)) else str(size).split("x")
+        numbers = tuple(int(part) for part in parts)
+    except (ValueError, TypeError):
+        numbers = ()
+    if len(numbers) == 1 and numbers[0] >= 0:
+        return numbers[0]
+    if len(numbers) == 2 and min(numbers) >= 1:
+        return numbers
+    raise FlagError(f"--{name}={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
