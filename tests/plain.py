@@ -7,7 +7,7 @@ import keras
 from dml_tf import networks
 
 
-def without_batch_norm(name, *, num_classes, input_shape, weight_decay, dropout, seed):
+def without_batch_norm(name, *, num_classes, input_shape, weight_decay, seed, **settings):
     decay = keras.regularizers.L2(weight_decay / 2)
     normal = keras.initializers.HeNormal(seed)
     images = keras.Input(input_shape)

@@ -176,7 +176,7 @@ def test_a_description_has_every_measured_number(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure6a"], 1)
     words = figures.describe(MINI, tmp_path, "figure6a")
     assert words.count("Independent 5") == 4 and words.count("DML-all 5") == 3
-    assert words.startswith("10%: Independent 50.")
+    assert words.startswith("10%: Independent 50, DML-labelled 52")
 
 
 def test_a_description_does_not_round_small_numbers_to_nothing(synthetic_records, tmp_path):

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import socket
 import threading
 
 import keras
@@ -15,7 +16,7 @@ from rounding import FACTOR, StartOneRoundingAway, assert_alike, one_rounding_aw
 
 from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
-from dml_tf.errors import FlagError
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.runs import build, config, train
@@ -116,13 +117,13 @@ def test_processes_with_different_settings_are_refused():
 
 def test_processes_with_different_data_are_refused():
     splits = build.load_data(settings())
-    ours = train._digests(splits)
+    ours = train._shared_data(splits)
     other = splits.train.images.copy()
     other[-1, 0, 0] += 1
     changed = dataclasses.replace(splits, train=data.Split(other, splits.train.labels))
     with pytest.raises(FlagError, match=r"different data \(train\)"):
-        Two(train._digests(changed)).refuse_differences("data", lambda: ours)
-    Two(ours).refuse_differences("data", train._digests, splits)
+        Two(train._shared_data(changed)).refuse_differences("data", lambda: ours)
+    Two(ours).refuse_differences("data", train._shared_data, splits)
 
 
 def test_pictures_on_disk_are_told_apart_by_their_names(tmp_path):
@@ -161,6 +162,15 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others():
     with cluster._interruptible():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_taken_port_is_named_before_tensorflow_starts():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(RunFailed, match=f"worker 0 the address {address}, and its port is not"):
+            cluster.Cluster((address, "127.0.0.1:1"), 0).connect()
 
 
 # Peers apart

@@ -99,7 +99,7 @@ def test_a_dry_run_lists_commands_and_trains_nothing(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == "18 runs, 18 to do"
     assert " left with --jobs=" in lines[-1]
-    command = "python train.py --dataset=cifar100 --net=resnet32 --method=independent"
+    command = "python train.py --dataset=cifar100 --net=resnet32,resnet32 --method=independent"
     (line,) = (line for line in lines if line.endswith(command))
     assert line.startswith("to do ") and " h " in line
     (settings,) = (line for line in lines if line.startswith("--dataset=cifar100 is "))

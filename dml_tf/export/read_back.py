@@ -44,6 +44,7 @@ def import_run(export: Export, config: Config) -> dict:
     record = train.make_record(config, splits, cohort, trained)
     record |= provenance(progress["trained_on"], record)
     train.save_model(cohort, files.model)
+    record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
     return record
 
@@ -54,5 +55,6 @@ def provenance(trained_on: list[dict], record: dict) -> dict:
     return {
         "machine": "; ".join(machines),
         "measured_on": record["machine"],
+        "repeatable": {"same_bits": False, "given": "not measured: JAX trained this run"},
         "trained_on": trained_on,
     }

@@ -7,6 +7,7 @@ each student's optimizer, first its count of steps; each student's learning rate
 total and count. `folder.CONVENTIONS` describes the rest.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -27,9 +28,10 @@ from dml_tf.export.folder import (
     PROGRAM,
     Export,
     describe,
+    with_digest,
 )
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, checkpoint, train
+from dml_tf.runs import build, checkpoint, memory, train
 from dml_tf.runs.config import Config
 from dml_tf.version import __version__
 
@@ -54,6 +56,7 @@ def export(config: Config, folder: Path) -> Export:
     """
     build.check_network_names(config)
     _check(config, folder)
+    memory.refuse_too_large(config)
     splits = build.load_data(config)
     build.check_features(config, splits)
     train.ensure_teacher(config)
@@ -193,5 +196,7 @@ def _write(exported: Export, program: str, images: Split, values: Sequence[np.nd
         with write_whole(folder / IMAGES) as part:
             np.savez(part, images=images.images, labels=images.labels)
         exported.save_state(start, values)
-        text = json.dumps(exported.manifest, indent=1, allow_nan=False)
+        sha256 = hashlib.sha256(program.encode()).hexdigest()
+        manifest = with_digest(exported.manifest | {"program_sha256": sha256})
+        text = json.dumps(manifest, indent=1, allow_nan=False)
         write_text(folder / MANIFEST, text + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from dml_tf.networks import trusted
 from dml_tf.networks.layers import BatchNormalization
 
 # Keras publishes ImageNet weights of the paper's networks for MobileNet only, at these widths.
@@ -28,8 +29,9 @@ def load(network: keras.Model, name: str, source: str) -> None:
         ValueError: There are no published weights for the network, or the weights do not fit; the
             message names the layers.
         FileNotFoundError: The file does not exist, or the weights cannot be downloaded.
+        FileRefused: The file is damaged, or contains more than networks and weights.
 
-    Example:
+    Examples:
         >>> from dml_tf import networks
         >>> net = networks.build("resnet8", num_classes=10, input_shape=(16, 16, 3))
         >>> load(net, "resnet8", "absent.keras")  # doctest: +ELLIPSIS
@@ -46,12 +48,10 @@ def load(network: keras.Model, name: str, source: str) -> None:
             ".weights.h5 file."
         )
     if file.suffix == ".keras":
-        saved = keras.saving.load_model(file, compile=False)
+        saved = trusted.load_model(file)
         _copy(saved.networks[0] if hasattr(saved, "networks") else saved, network, str(file))
-    elif file.name.endswith(".weights.h5"):
-        _load_weights(file, network)
     else:
-        raise ValueError(f"--pretrained={source}: give a .keras file or a .weights.h5 file.")
+        _load_weights(file, network)
 
 
 def _imagenet(name: str) -> keras.Model:
@@ -112,10 +112,7 @@ def _load_weights(file: Path, network: keras.Model) -> None:
     new = classifier.get_weights()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            network.load_weights(file, skip_mismatch=True)
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"--pretrained: {file} cannot be read ({error}).") from error
+        trusted.load_weights(network, file, skip_mismatch=True)
     classifier.set_weights(new)
     # Keras lists the layers it skipped in a warning: `[<Conv2D name=conv2d, built=True>, ...]`.
     text = " ".join(str(w.message).partition("List of objects")[2] for w in caught)

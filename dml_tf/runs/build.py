@@ -1,6 +1,8 @@
 """The data and the compiled cohort of a run, with its initial weights."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -8,17 +10,25 @@ import numpy as np
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.data.pictures import Pictures
+from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained
-from dml_tf.runs.config import Config
+from dml_tf.networks import pretrained, trusted
+from dml_tf.runs import records
+from dml_tf.runs.checks import refuse
+from dml_tf.runs.config import MOST_STEPS, Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
+from dml_tf.runs.values import nearest
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # of other methods: the flag's
 _COMPILED = {"auto": None, "true": True, "false": False}
+_EXAMPLES = (  # names that a mistyped one is compared with
+    "resnet8", "resnet20", "resnet32", "resnet110", "wrn-10-2", "wrn-28-10",
+    "mobilenet", "mobilenet_short", "inception_v1",
+)  # fmt: skip
 _ENTROPY_SGD = (
     "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
     "scope", "scope_growth",
@@ -27,11 +37,14 @@ _ENTROPY_SGD = (
 
 def check_network_names(config: Config):
     """Refuses a name in `--net` that is no network's."""
+    problems = []
     for name in config.net:
         try:
             networks.parse(name)
         except ValueError as error:
-            raise FlagError(f"--net: {error}") from None
+            near = nearest(name.partition(":")[0], _EXAMPLES).removeprefix(".").removesuffix(".")
+            problems.append(f"--net: {error}{near}")
+    refuse(problems)
 
 
 def load_data(config: Config) -> Splits:
@@ -48,11 +61,43 @@ def load_data(config: Config) -> Splits:
         RunFailed: They are refused or damaged, or a flag asks for what they do not have.
     """
     try:
-        splits = data.load(config)
+        with _notices(config):
+            splits = data.load(config)
+            if config.strict:
+                _look_at_pictures(splits)
         config.schedule(len(splits.train))
+        if config.patience and splits.validation is None:
+            raise ValueError(
+                f"--patience={config.patience} needs validation images: add "
+                "--validation_fraction=0.1."
+            )
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
+
+
+@contextlib.contextmanager
+def _notices(config: Config) -> Iterator[None]:
+    """Prints what was skipped or converted, once each; with `--strict` it is refused."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    notices = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
+    if notices and config.strict:
+        raise RunFailed("\n".join(["--strict refuses these data:", *notices]))
+    for notice in notices:
+        print(f"{config.dataset}: {notice}", file=sys.stderr, flush=True)
+    for other in caught:
+        if not issubclass(other.category, DataWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _look_at_pictures(splits: Splits):
+    """Warns of what is unusual in pictures on disk, which are decoded later."""
+    for name in ("train", "validation", "test"):
+        split = getattr(splits, name)
+        if split is not None and isinstance(split.images, Pictures):
+            split.images.notes(name).warn()
 
 
 def check_features(config: Config, splits: Splits):
@@ -72,7 +117,9 @@ def check_features(config: Config, splits: Splits):
         )
 
 
-def build_cohort(config: Config, splits: Splits, place: Placement | None = None) -> Cohort:
+def build_cohort(
+    config: Config, splits: Splits, place: Placement | None = None, images: int = 0
+) -> Cohort:
     """The compiled cohort of a run, with its initial weights.
 
     Peer k of seed s starts from the same weights in every method, so that runs of two methods
@@ -82,6 +129,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
         config: The run's settings.
         splits: The run's data.
         place: Where the peers are. Default: all in this process, on the default device.
+        images: Training images by which the schedule counts epochs; 0 for those of the data.
 
     Returns:
         The cohort, compiled with the run's optimizers.
@@ -106,7 +154,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
             frozen=range(config.cohort - 1) if config.method == "distill" else (),
             placement=place,
         )
-        chosen, per_epoch = [], config.schedule(len(splits.train)).steps_per_epoch
+        chosen, per_epoch = [], config.schedule(images or len(splits.train)).steps_per_epoch
         for k in cohort.trained:
             with place.on(k):
                 chosen.append(optimizer(config, per_epoch, k))
@@ -134,6 +182,8 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        FileRefused: It is damaged, or contains more than networks and weights.
+        RecordMismatch: It was trained on other data.
     """
     if config.teacher:
         file = RunFiles.of(config).weights(config.teacher)
@@ -144,7 +194,8 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
-    model = keras.saving.load_model(file)
+    records.refuse_other_teacher(file, config, splits)
+    model = trusted.load_model(file)
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(
@@ -177,7 +228,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             config.net[k],
             num_classes=splits.num_classes,
             input_shape=splits.train.images.shape[1:],
-            weight_decay=config.weight_decay,
+            weight_decay=0.0 if config.optimizer == "adamw" else config.weight_decay,
             decay_depthwise=config.decay_depthwise,
             batch_norm_momentum=config.batch_norm_momentum,
             batch_norm_epsilon=config.batch_norm_epsilon,
@@ -188,9 +239,10 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
         )
     if source := config.pretrained:
         if source != "imagenet":
-            source = str(RunFiles.of(config).weights(source))
+            source = RunFiles.of(config).weights(source)
+            records.refuse_altered(source)
         try:
-            pretrained.load(network, config.net[k], source)
+            pretrained.load(network, config.net[k], str(source))
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network
@@ -198,7 +250,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
 
 def learning_rate(config: Config, steps_per_epoch: int):
     """The run's schedule over training steps, or its constant learning rate."""
-    drop = config.decay_epochs * steps_per_epoch
+    drop = min(config.decay_epochs * steps_per_epoch, MOST_STEPS)
     return optimizers.staircase(config.learning_rate, config.decay_rate, drop)
 
 
@@ -216,6 +268,7 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
         rho=config.rho,
         epsilon=config.epsilon,
         mean_square_start=config.mean_square_start,
+        weight_decay=config.weight_decay,
         ema=config.ema,
         seed=_seed(config, peer),
         **own,

@@ -1,17 +1,19 @@
-"""Checkpoints of an unfinished run: at every moment there is one whole file on disk.
+"""Checkpoints of an unfinished run: at every moment there is one whole file on disk, mostly two.
 
 Keras's BackupAndRestore is not enough. It writes the weights and then the epoch's number, each in
 place, and leaves out the seed generators. A run killed between the two files repeats an epoch, one
 killed while the weights are written cannot resume, and dropout draws other masks.
 """
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
 
 import keras
 
-from dml_tf.errors import RecordMismatch
+from dml_tf.data import Splits
+from dml_tf.errors import RecordMismatch, uninterrupted
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import load_state, save_state
@@ -21,30 +23,48 @@ from dml_tf.runs.parallel.cluster import Cluster
 class Checkpoint(keras.callbacks.Callback):
     """Saves a cohort and its history after every epoch, and restores them.
 
-    One file holds weights, optimizers, seed generators, history and times.
+    One file holds weights, optimizers, seed generators, history and times. The one before it is
+    kept: it is used if the newest is damaged, or if another process does not have the newest.
 
     Args:
         folder: Folder of this run's checkpoint; it holds nothing else.
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
-            the last epoch that all have finished, so each keeps its last two.
+            the last epoch that all have finished.
+        splits: The run's data; a checkpoint of others is refused. Not compared if left out.
 
     Attributes:
         history: Metric name -> one value for each finished epoch.
         wall_clock_s: Seconds spent in training, interrupted runs included.
         cpu_s: CPU seconds of this process spent in training, likewise.
+        warnings: What was warned of -> the message.
     """
 
-    def __init__(self, folder: Path, config: Config, cluster: Cluster | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        cluster: Cluster | None = None,
+        splits: Splits | None = None,
+    ):
         super().__init__()
         self._file = folder / "state.npz"
         self._previous = folder / "previous.npz"
         self._cluster = cluster or Cluster()
-        self._config = config
+        self._config, self._splits = config, splits
         self._epoch = 0
+        self._data = {}
+        if splits:
+            self._data = {"identity": splits.identity, "digest": splits.digests}
         self.history: dict[str, list[float]] = {}
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
+        self.warnings: dict[str, str] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this run's checkpoint."""
+        return self._file.parent
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
@@ -55,7 +75,13 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
-        found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        try:
+            found = self._readable(model)
+        except RecordMismatch as error:
+            if not self._config.overwrite:
+                raise
+            print(f"{error}\nWith --overwrite this run starts from its first epoch.", flush=True)
+            found = []
         newest = found[0][0]["epoch"] if found else 0
         epoch = self._cluster.least(newest)
         if epoch < newest:
@@ -80,14 +106,36 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(array)
         self._epoch, self.history = progress["epoch"], progress["history"]
         self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
+        self.warnings = progress.get("warnings", {})
         return self._epoch
 
-    def _load(self, file: Path) -> tuple[dict, list]:
-        try:
-            progress, arrays = load_state(file)
-        except ValueError as error:
-            raise RecordMismatch(str(error)) from error
+    def _readable(self, model: keras.Model) -> list[tuple[dict, list]]:
+        """The checkpoints that are whole, the newest first; `RecordMismatch` if none of them is."""
+        found, damaged = [], []
+        for file in (self._file, self._previous):
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    found.append(self._load(file, model))
+                except (ValueError, KeyError) as error:
+                    damaged.append((file, str(error)))
+        if not damaged:
+            return found
+        file, reason = damaged[0]
+        if not found:
+            raise RecordMismatch(reason)
+        if file == self._file:
+            self._previous.replace(self._file)  # so that the next save does not lose it
+        print(f"{reason}\nThe checkpoint after epoch {found[0][0]['epoch']} is used.", flush=True)
+        return found
+
+    def _load(self, file: Path, model: keras.Model) -> tuple[dict, list]:
+        progress, arrays = load_state(file)
         records.refuse_mismatch(progress["config"], self._config, file)
+        if self._splits:
+            records.refuse_other_data(progress, self._config, file, self._splits)
+        expected = [tuple(variable.shape) for variable in variables(model)]
+        if [array.shape for array in arrays[: len(expected)]] != expected:
+            raise ValueError(f"{file} is of other networks, or of another version; move it away.")
         return progress, arrays
 
     def on_train_begin(self, logs=None):
@@ -102,7 +150,8 @@ class Checkpoint(keras.callbacks.Callback):
             self.history.setdefault(name, []).append(float(value))
         self.wall_clock_s = time.perf_counter() - self._started
         self.cpu_s = time.process_time() - self._cpu_started
-        self._save()
+        with uninterrupted():
+            self._save()
 
     def delete(self):
         """Removes the run's checkpoint."""
@@ -111,12 +160,14 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self):
         progress = {
             "config": self._config.comparable(),
+            **self._data,
             "epoch": self._epoch,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
+            "warnings": self.warnings,
         }
-        if self._cluster.size > 1 and self._file.exists():
+        with contextlib.suppress(FileNotFoundError):  # before the first one
             self._file.replace(self._previous)
         save_state(self._file, progress, [v.numpy() for v in variables(self.model)])
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dml_tf import home
@@ -22,7 +23,8 @@ from dml_tf.data import (
 )
 from dml_tf.errors import FlagError
 from dml_tf.runs import checks, flag_files, values
-from dml_tf.runs.values import Size
+from dml_tf.runs.checks import refuse
+from dml_tf.runs.values import Size, nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
@@ -31,11 +33,16 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution",
+    "jit_compile", "steps_per_execution", "max_memory_gb", "strict",
 )  # fmt: skip
 
 
-def _setting(default, help_text: str, choices: Sequence[str] = (), low=None, high=None):
+LARGEST = 1_000_000  # of numbers that have no limit of their own
+MOST_STEPS = 2**31 - 1  # TensorFlow counts them in 32 bits
+
+
+def _setting(default, help_text: str, choices: Sequence[str] = (), low=None, high=LARGEST):
+    """A field; a number's range is finite, so that NaN and infinity lie outside."""
     return dataclasses.field(
         default=default,
         metadata={"help": help_text, "choices": tuple(choices), "low": low, "high": high},
@@ -70,8 +77,11 @@ class Config:
     dataset: str = _setting("", "Data set; its flag file gives the other defaults.", DATASETS)
     scale: str = _setting("paper", "Scale of the experiment.", SCALES)
     data_dir: str = _setting("", "Folder or archive with the data. Generated data is made there.")
+    strict: bool = _setting(
+        False, "Refuse data of which anything would be skipped or converted (docs/reliability.md)."
+    )
     net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
-    cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0)
+    cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(
         "", "Default: dml for a cohort of two or more, else independent.", METHODS
     )
@@ -106,16 +116,16 @@ class Config:
     )
     optimizer: str = _setting(
         "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",
-        ("sgd", "adam", "rmsprop", "entropy_sgd"),
+        ("sgd", "adam", "adamw", "rmsprop", "entropy_sgd"),
     )  # fmt: skip
-    learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0)
+    learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0, high=1e30)
     decay_epochs: int = _setting(0, "Epochs between drops of the rate; 0: no drops.", low=0)
     decay_rate: float = _setting(0.1, "Factor of each drop.", low=0.0, high=1.0)
     momentum: float = _setting(0.0, "Momentum; Nesterov's, but in rmsprop.", low=0.0, high=1.0)
-    beta_1: float = _setting(0.9, "adam: decay of the first moment.", low=0.0, high=1.0)
-    beta_2: float = _setting(0.999, "adam: decay of the second moment.", low=0.0, high=1.0)
+    beta_1: float = _setting(0.9, "adam, adamw: decay of the first moment.", low=0.0, high=1.0)
+    beta_2: float = _setting(0.999, "adam, adamw: decay of the second moment.", low=0.0, high=1.0)
     rho: float = _setting(0.9, "rmsprop: decay of the mean square.", low=0.0, high=1.0)
-    epsilon: float = _setting(1e-7, "adam, rmsprop: added to the denominator.", low=0.0)
+    epsilon: float = _setting(1e-7, "adam, adamw, rmsprop: added to the denominator.", low=0.0)
     mean_square_start: float = _setting(
         0.0, "rmsprop: initial mean square; 1 is TensorFlow 1's start.", low=0.0
     )
@@ -130,9 +140,13 @@ class Config:
     scope: float = _setting(0.03, "entropy_sgd: initial pull towards the weights.", low=0.0)
     scope_growth: float = _setting(1e-3, "entropy_sgd: growth of the pull with each move.", low=0.0)
     epochs: int = _setting(0, "Passes over the training images.", low=0)
-    steps: int = _setting(0, "Training steps, in place of --epochs; 0: use --epochs.", low=0)
+    steps: int = _setting(
+        0, "Training steps, in place of --epochs; 0: use --epochs.", low=0, high=MOST_STEPS
+    )
     batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
-    weight_decay: float = _setting(0.0, "Coupled L2 on kernels: gradient w x theta.", low=0.0)
+    weight_decay: float = _setting(
+        0.0, "Coupled L2 on kernels: gradient w x theta; with adamw decoupled.", low=0.0
+    )
     decay_depthwise: bool = _setting(True, "Whether depthwise kernels have weight decay, too.")
     batch_norm_momentum: float = _setting(
         0.0, "BatchNorm: decay of its averages; 0: the networks' own.", low=0.0, high=1.0
@@ -160,10 +174,16 @@ class Config:
         0, "Re-identification: size in memory, from which a batch is resized to --image_size; 0: "
         "--image_size itself.",
     )  # fmt: skip
-    train_images: int = _setting(0, "Number of training images, chosen by seed; 0: all.", low=0)
+    train_images: int = _setting(
+        0, "Number of training images, chosen by seed; 0: all.", low=0, high=10**9
+    )
     validation_fraction: float = _setting(
         0.0, "Fraction of the training images for validation.", low=0.0, high=0.9
     )
+    patience: int = _setting(
+        0, "Stop after so many epochs without a better validation accuracy (mean of the peers), "
+        "and keep the best epoch's weights; 0: never.", low=0,
+    )  # fmt: skip
     watch_test: bool = _setting(
         False, "Also measure the test images after every epoch, for curves (Fig. 2a). Nothing is "
         "chosen by it.",
@@ -203,8 +223,17 @@ class Config:
     steps_per_execution: int = _setting(
         1, "Training steps in one call of TensorFlow; it divides the steps of an epoch.", low=1
     )
-    seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
-    results_dir: str = _setting("", "Folder for records and weights. Default: results/<scale>.")
+    seed: int = _setting(
+        0, "Seed of initial weights, subset, order and augmentation.", low=0, high=2**63 - 1
+    )
+    max_memory_gb: float = _setting(
+        0.0, "Refuse a run that needs more memory; 0: more than is free on this machine.", low=0.0
+    )
+    results_dir: str = _setting(
+        "",
+        "Folder for records and weights. Default: results/<scale>, or "
+        "results/<name of data_dir> for your own pictures.",
+    )
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
     analyse: bool = _setting(
         False, "Add weight noise, ranked posteriors and t-SNE to the record (Figs. 4 and 5)."
@@ -213,11 +242,10 @@ class Config:
 
     def __post_init__(self):
         checks.refuse_unknown_dataset(self.dataset)
-        checks.refuse_out_of_range(self)
-        self._fill_peers()
+        problems = [*checks.out_of_range(self), *self._fill_peers()]
         if not self.results_dir:
-            self._set("results_dir", str(home.HOME / "results" / self.scale))
-        checks.refuse_contradictions(self)
+            self._set("results_dir", str(home.HOME / "results" / self._results_name()))
+        refuse([*problems, *checks.contradictions(self)])
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -255,9 +283,11 @@ class Config:
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:
-        """How long the run trains on so many training images."""
+        """How long the run trains on so many training images; `FlagError` for too many steps."""
         per_epoch = steps_per_epoch(images, self.batch_size)
         steps = self.steps or self.epochs * per_epoch
+        if steps > MOST_STEPS:
+            raise FlagError(f"--epochs={self.epochs} are {steps:,} steps; give fewer.")
         return Schedule(steps, math.ceil(steps / per_epoch), per_epoch)
 
     def replace(self, **changes) -> "Config":
@@ -271,22 +301,31 @@ class Config:
         named = (*_IDENTITY, "scale")
         return {k: v for k, v in ours.items() if k not in named and v != base[k]}
 
+    def _results_name(self) -> str:
+        """Your own pictures have a results folder of their name, other data one of their scale."""
+        if self.dataset == "image_folder" and self.data_dir:
+            return Path(self.data_dir).expanduser().resolve().name or self.scale
+        return self.scale
+
     def _set(self, name: str, value):
         object.__setattr__(self, name, value)
 
-    def _fill_peers(self):
+    def _fill_peers(self) -> list[str]:
+        """Gives each peer its network; returns what is wrong."""
         if not self.net:
-            raise FlagError("--net is missing: name one network, or one for each peer.")
+            return ["--net is missing: name one network, or one for each peer."]
         size = self.cohort or len(self.net)
         if len(self.net) not in (1, size):
-            raise FlagError(
+            return [
                 f"--net names {len(self.net)} networks for --cohort={size}: name one for all "
                 "peers, or one for each."
-            )
-        self._set("net", tuple(self.net) * (size if len(self.net) == 1 else 1))
+            ]
+        if size <= FIELDS["cohort"].metadata["high"]:
+            self._set("net", tuple(self.net) * (size if len(self.net) == 1 else 1))
         self._set("cohort", size)
         if not self.method:
             self._set("method", "dml" if size > 1 else "independent")
+        return []
 
 
 FIELDS: Mapping[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
@@ -304,25 +343,40 @@ def load(**settings) -> Config:
     Raises:
         FlagError: For an unknown name, a value out of range or a contradiction.
 
-    Example:
+    Examples:
         >>> config = load(dataset="cifar10", net=("resnet32",), cohort=2)
         >>> config.method, config.batch_size, config.run_id
         ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')
     """
-    explicit = _typed(settings)
+    explicit, problems = _typed(settings)
+    try:
+        config = _checked(explicit)
+    except FlagError as error:
+        refuse([*problems, str(error)])
+    refuse(problems)
+    return config
+
+
+def _checked(explicit: Mapping[str, object]) -> Config:
     dataset = explicit.get("dataset", "")
     checks.refuse_unknown_dataset(dataset)
     config = Config(**_defaults(dataset, explicit.get("scale", "")) | explicit)
-    checks.refuse_without_effect(config, explicit)
+    refuse(checks.without_effect(config, explicit))
     return config
 
 
 def _defaults(dataset: str, scale: str = "") -> dict[str, object]:
     """Every setting as the flag files of a data set and a scale have it; not checked."""
     settings = {name: field.default for name, field in FIELDS.items()}
-    settings |= _typed(flag_files.settings_of(dataset))
+    settings |= _of_file(dataset)
     scale = scale or settings["scale"]
-    return settings | _typed(flag_files.settings_of(dataset, scale)) | {"scale": scale}
+    return settings | _of_file(dataset, scale) | {"scale": scale}
+
+
+def _of_file(dataset: str, scale: str = "") -> dict[str, object]:
+    typed, problems = _typed(flag_files.settings_of(dataset, scale))
+    refuse(problems)
+    return typed
 
 
 def _comparable(settings: dict) -> dict:
@@ -331,13 +385,15 @@ def _comparable(settings: dict) -> dict:
     return {key: settings[key] for key in settings if key not in _WITHOUT_EFFECT}
 
 
-def to_flag(name: str, value) -> str:
-    """The command-line form of a setting: `--name=value`."""
-    return values.to_flag(FIELDS[name], value)
-
-
-def _typed(settings: Mapping[str, object]) -> dict[str, object]:
-    unknown = sorted(settings.keys() - FIELDS.keys())
-    if unknown:
-        raise FlagError(f"Unknown setting {unknown[0]!r}; there are {', '.join(FIELDS)}.")
-    return {name: values.read(FIELDS[name], value) for name, value in settings.items()}
+def _typed(settings: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """The settings in the types of their fields, and what is wrong with the others."""
+    typed, problems = {}, []
+    for name, value in settings.items():
+        if name not in FIELDS:
+            problems.append(f"Unknown setting {name!r}{nearest(name, FIELDS)}")
+            continue
+        try:
+            typed[name] = values.read(FIELDS[name], value)
+        except FlagError as error:
+            problems.append(str(error))
+    return typed, problems

@@ -5,11 +5,12 @@ NumPy only, so that a machine without TensorFlow can resume a run and hand it ba
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import hashlib
 import io
 import json
-import zipfile
-import zlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,10 @@ from typing import BinaryIO
 import numpy as np
 
 from dml_tf.atomic import write_whole
+from dml_tf.data.arrays import read_npz
+
+_SUM = "variables_sha256"  # in a state
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,11 @@ class RunFiles:
     def model(self) -> Path:
         """The trained cohort: `models/<run_id>.keras`."""
         return self.weights(self.run_id)
+
+    @property
+    def rehearsal(self) -> Path:
+        """What a rehearsal measured: `rehearsals/<run_id>.json`."""
+        return self.folder / "rehearsals" / f"{self.run_id}.json"
 
     @property
     def tensorboard(self) -> Path:
@@ -81,6 +91,11 @@ def needed_weights(config) -> list[Path]:
     return needed
 
 
+def record_beside(weights: Path) -> Path:
+    """The record of the run that left these weights, if they lie in a results folder."""
+    return weights.parent.parent / "runs" / f"{weights.stem}.json"
+
+
 def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
     """Writes the state of an unfinished run.
 
@@ -89,7 +104,7 @@ def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
         progress: How far the run came; JSON's types.
         arrays: Values of the run's variables, in their fixed order.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.npz"
         >>> save_state(file, {"epoch": 3}, [np.zeros(2)])
@@ -109,8 +124,7 @@ def state_to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
 
 def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
     """Progress and variables from what `state_to_bytes` made."""
-    with np.load(io.BytesIO(data)) as saved:
-        return _parts(dict(saved))
+    return _parts(read_npz(io.BytesIO(data)))
 
 
 def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
@@ -118,16 +132,17 @@ def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
     saved = read_arrays(file)
     try:
         return _parts(saved)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Name -> array of a `.npz` file; ValueError if it is damaged."""
     try:
-        with file.open("rb") as stream, np.load(stream) as saved:
-            return dict(saved)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        return read_npz(file)
+    except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # it cannot be read; a place outside the file is EINVAL
         raise ValueError(
             f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
             "away and start again."
@@ -135,27 +150,62 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def hold(file: Path, busy: Exception) -> Iterator[None]:
+def hold(file: Path, busy: Exception | None) -> Iterator[None]:
     """Context that holds a lock; the system releases the lock of a dead process.
+
+    Where the disk has no locks, or cannot be written, there is none. Two processes may then do
+    the same work, and each file is that of one of them, whole.
 
     Args:
         file: Lock file; it and its folder are made.
-        busy: What to raise while another process holds it.
+        busy: What to raise while another process holds it; None waits.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
+    with contextlib.ExitStack() as opened:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = opened.enter_context(file.open("w"))
+            fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise busy from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
 
 
+def refuse_read_only(folder: Path):
+    """Raises `OSError` if nothing can be written into a folder, before hours are spent on it."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise OSError(errno.EROFS, "It cannot be written", str(folder))
+
+
 def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
+    arrays = [np.asarray(array) for array in arrays]
     named = {f"variable{i}": array for i, array in enumerate(arrays)}
-    np.savez(stream, state=json.dumps(progress), **named)
+    np.savez(stream, state=json.dumps({**progress, _SUM: _checksum(arrays)}), **named)
 
 
 def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
     progress = json.loads(str(saved["state"]))
-    return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    if not isinstance(progress, dict):
+        raise ValueError("its progress is no dictionary")
+    arrays = [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    kept = progress.pop(_SUM, None)  # an old file has none
+    if kept not in (None, _checksum(arrays)):
+        raise ValueError("its variables do not have the checksum that stands in it")
+    return progress, arrays
+
+
+def _checksum(arrays: Sequence[np.ndarray]) -> str:
+    """A hash of the values; each variable of a zip file has one of its own, their number has none.
+
+    Bytes that are lost from its list of variables would go unnoticed.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -18,13 +18,15 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, records
-from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
+from dml_tf.networks import trusted
+from dml_tf.runs import build, memory, records
+from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.stopping import StopEarly, best_epoch
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -50,7 +52,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         FlagError: A network's name is wrong, the placement is not possible, or the processes of
             the run have different settings.
         FileNotFoundError: Data or the teacher are missing.
-        RecordMismatch: The results folder holds this run with other settings.
+        RecordMismatch: The results folder holds this run with other settings or data.
         RunFailed: Data are refused, the loss is not a number, or another process trains this run.
         ProcessLost: Another of the run's processes has ended.
     """
@@ -63,6 +65,8 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        refuse_read_only(files.folder)
+        memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
         build.check_features(config, splits)
@@ -71,20 +75,32 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         ensure_teacher(config)
         cohort = build.build_cohort(config, splits, place)
         placed = place.describe(cohort, config, splits)
-        checkpoint = Checkpoint(files.checkpoint(place.process_name), config, cluster)
-        with _unreadable_refused():
+        folder = files.checkpoint(place.process_name)
+        checkpoint = Checkpoint(folder, config, cluster, splits)
+        with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
 
 def ensure_teacher(config: Config):
-    """Trains the default teacher of a distillation, unless its weights exist."""
-    if config.method == "distill" and not config.teacher:
-        alone = config.default_teacher
-        if not RunFiles.of(alone).model.exists():
-            run(alone.replace(overwrite=True))
+    """Trains the default teacher of a distillation, unless its weights exist.
+
+    Raises:
+        RecordMismatch: They are of other data or settings, and `overwrite` is not set.
+    """
+    if config.method != "distill" or config.teacher:
+        return
+    alone = config.default_teacher
+    if RunFiles.of(alone).model.exists():
+        try:
+            records.reusable(alone)
+            return
+        except RecordMismatch:
+            if not config.overwrite:
+                raise
+    run(alone.replace(overwrite=True))
 
 
 def fit(
@@ -123,15 +139,18 @@ def fit(
     if first and verbose:
         done = f"{first} of {schedule.epochs} epochs are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
             "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
             "verbose": verbose,
-            "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
+            "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
-        watched = _validation_batches(config, splits)
+        if early:
+            options["callbacks"].insert(0, early)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             batches = data.train_batches(splits, config, initial_epoch=first)
             cohort.fit(batches, validation_data=watched, shuffle=False, **options)
@@ -139,16 +158,22 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
 def _callbacks(
-    config: Config, schedule: Schedule, checkpoint: Checkpoint, place: Placement
+    config: Config, splits: Splits, checkpoint: Checkpoint, place: Placement
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of every run, in the order in which Keras calls them."""
-    chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
+    schedule = config.schedule(len(splits.train))
+    stop = StopAfter(schedule.steps, schedule.steps_per_epoch)
+    chosen = [StopAtNaN(), stop, Warn(config, splits.train, checkpoint), checkpoint]
     if place.cluster.is_chief:
         folder = RunFiles.of(config).tensorboard
         chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
@@ -189,7 +214,16 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
 
     Returns:
         The record, of JSON's types; fractions, nats and seconds.
+
+    Raises:
+        RunFailed: A weight, a posterior or a measure is not finite.
     """
+    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
+        refuse_not_finite(
+            network.variables,
+            f"A weight of peer {name} is not finite after training: it is not measured. Try a "
+            "smaller --learning_rate.",
+        )
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
         part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
@@ -207,6 +241,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "command": config.command,
         "config": config.comparable(),
         "data": splits.name,
+        "identity": splits.identity,
         "images": images,
         "input": {
             "shape": list(splits.train.images.shape[1:]),
@@ -214,11 +249,15 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
             "std": splits.std.tolist(),
         },
         "classes": list(map(str, splits.class_names)),
-        "digest": _digests(splits),
+        "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
+        "repeatable": records.repeatable(),
+        "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
@@ -246,18 +285,12 @@ def _shared_settings(config: Config) -> dict:
 
 def _shared_data(splits: Splits) -> dict:
     """What the processes of a run must have in common of their data."""
-    return {"classes": list(map(str, splits.class_names)), **_digests(splits)}
-
-
-def _digests(splits: Splits) -> dict[str, str]:
-    """What distinguishes one run's images and labels from another's."""
-    parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
-    return {part: split.digest if split else "" for part, split in parts.items()}
+    return {"classes": list(map(str, splits.class_names)), **splits.digests}
 
 
 def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
     """The record of the finished run, if it is done."""
-    record = None if config.overwrite else records.find(config)
+    record = None if config.overwrite else records.reusable(config)
     if record and place.kind == "data" and record["placement"]["devices"] != place.replicas:
         raise RecordMismatch(
             f"{files.record} is of batches split over {record['placement']['devices']} devices, "
@@ -271,12 +304,14 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not files.model.exists():
         return None
-    record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
+    records.refuse_other_data(record, config, files.record, splits)
+    records.refuse_altered(files.model)
+    record["analysis"] = analysis.analyse(trusted.load_model(files.model), splits)
     records.write(record, files.record)
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -284,13 +319,15 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
+    record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
@@ -310,7 +347,7 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
             )
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place.
 
     BatchNorm's statistics follow: their own averages, or new ones of these weights.
@@ -333,12 +370,21 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
 
 
 @contextlib.contextmanager
-def _unreadable_refused() -> Iterator[None]:
-    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+def _in_words() -> Iterator[None]:
+    """Turns TensorFlow's report of too little memory, or of a damaged picture, into the reason."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunFailed(
+            "There is too little memory, or the disk is full. Give a smaller --batch_size, network "
+            f"or data set, or make room. TensorFlow's message: {error.message.splitlines()[0]}"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")

@@ -1,31 +1,35 @@
-"""Values of settings: from text or Python to the type of their field, and back to flags."""
+"""Values of settings as flags and Python give them: text, or a value of the field's type."""
 
+import dataclasses
+import difflib
 import operator
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
 from dml_tf.errors import FlagError
 
+LARGEST_SIDE = 65_535  # pixels
 Size = int | tuple[int, int]  # a side, or height and width, in pixels
 
 
-def to_flag(field, value) -> str:
-    """The command-line form of a field's value: `--name=value`, sequences joined by commas."""
+def to_flag(name: str, value) -> str:
+    """The command-line form of a setting: `--name=value`, sequences joined by commas."""
     if isinstance(value, (tuple, list)):
-        value = ("x" if field.type == Size else ",").join(map(str, value))
-    return f"--{field.name}={value}"
+        value = ("x" if name.endswith("_size") else ",").join(map(str, value))
+    return f"--{name}={value}"
 
 
-def read(field, value):
-    """A value, or its text, in the type of its field."""
+def read(field: dataclasses.Field, value):
+    """A value, or its text, in the type of its field; `FlagError` if it has another."""
     if field.type == Size:
         return _size(field.name, value)
     kind, convert = _KINDS.get(field.type, ("names of networks", _names))
     try:
         return convert(value)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise FlagError(f"{to_flag(field, value)} is not {kind}.") from None
+        raise FlagError(f"{to_flag(field.name, value)} is not {kind}.") from None
 
 
 def _names(value) -> tuple[str, ...]:
@@ -73,8 +77,23 @@ def _size(name: str, size: object) -> Size:
         numbers = tuple(int(part) for part in parts)
     except (ValueError, TypeError):
         numbers = ()
+    if max(numbers, default=0) > LARGEST_SIDE:
+        raise FlagError(f"--{name}={size} is out of range: sides have up to {LARGEST_SIDE}.")
     if len(numbers) == 1 and numbers[0] >= 0:
         return numbers[0]
     if len(numbers) == 2 and min(numbers) >= 1:
         return numbers
     raise FlagError(f"--{name}={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence: `. Did you mean ...?`, or a full stop if no known name is near.
+
+    Examples:
+        >>> nearest("lr", ["momentum", "learning_rate"])
+        '. Did you mean learning_rate?'
+    """
+    known = list(known)
+    by_initials = [each for each in known if "".join(w[0] for w in each.split("_")) == name]
+    found = by_initials or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f". Did you mean {found[0]}?" if found else "."
