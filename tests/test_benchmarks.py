@@ -10,6 +10,7 @@ from rounding import largest_difference, one_rounding_away, tolerance
 from benchmarks import (
     harness,
     input_pipeline,
+    market1501_memory,
     memory,
     placement,
     pytorch_step,
@@ -18,6 +19,8 @@ from benchmarks import (
     throughput,
 )
 from dml_tf import Cohort, networks
+from dml_tf.data.sources.market1501 import load_market1501
+from dml_tf.measures import evaluate
 from dml_tf.runs import build, config, quiet
 
 TINY = ["--batch_size=4", "--image_size=8", "--repeats=2"]
@@ -197,6 +200,22 @@ def test_the_tolerance_of_a_step_is_far_below_the_step():
     start, ours = step_in_keras(images, labels)
     _, twin = step_in_keras(images, labels, change=lambda value: one_rounding_away(value, rng))
     assert 0 < tolerance(ours, [twin]) < 1e-3 * largest_difference(ours, start)
+
+
+def test_the_memory_of_market_1501_is_that_of_files_like_the_real_ones(tmp_path):
+    counts = {"bounding_box_train": 16, "query": 9, "bounding_box_test": 12, "gt_bbox": 10}
+    market1501_memory.write(tmp_path, counts)
+    loaded = load_market1501(
+        tmp_path, image_size=(224, 224), stored_size=(160, 64), published=counts
+    )
+    assert loaded.train.images.shape == (16, 224, 224, 3)
+    assert loaded.train.pixels.nbytes == 16 * 160 * 64 * 3
+    assert [len(getattr(loaded, part)) for part in evaluate.PARTS] == [9, 12, 9]
+    args = market1501_memory.parse(["--net=resnet8:4", "--cohort=1", "--steps=1", "--batches=1"])
+    with pytest.warns(UserWarning, match="not Market-1501 as it was published"):
+        rows = market1501_memory.measure(args, str(tmp_path))
+    peaks = [row["peak_gb"] for row in rows]
+    assert len(peaks) == 5 and peaks == sorted(peaks) and peaks[0] > 0.05
 
 
 @needs_torch

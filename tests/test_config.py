@@ -19,12 +19,25 @@ def test_flag_files_hold_the_settings_of_section_4_1():
     assert (sgd.optimizer, sgd.learning_rate, sgd.momentum) == ("sgd", 0.1, 0.9)
     assert (sgd.batch_size, sgd.epochs, sgd.decay_epochs, sgd.decay_rate) == (64, 200, 60, 0.1)
     assert (sgd.augment, sgd.weight_decay) == ("crop_flip", 5e-4)
-    adam = flags.parse(["--flagfile=flags/market1501.flags", "--dataset=digits", "--net=mobilenet"])
+    adam = flags.parse(["--dataset=market1501", "--net=mobilenet"])
     assert (adam.optimizer, adam.learning_rate, adam.batch_size) == ("adam", 2e-4, 16)
     assert (adam.beta_1, adam.beta_2) == (0.5, 0.999)
+    assert (adam.stored_size, adam.image_size) == ((160, 64), (224, 224))
     rms = flags.parse(["--dataset=imagenet", "--net=mobilenet"])
     assert (rms.optimizer, rms.rho, rms.learning_rate, rms.batch_size) == ("rmsprop", 0.9, 0.1, 64)
     assert (rms.decay_epochs, rms.decay_rate) == (20, 0.16)
+    assert (rms.momentum, rms.epsilon, rms.mean_square_start) == (0.9, 1.0, 1.0)
+
+
+def test_the_release_adds_what_the_paper_does_not_print():
+    paper = flags.parse(["--dataset=market1501", "--net=mobilenet"])
+    release = flags.parse(["--flagfile=flags/market1501_release.flags", "--net=mobilenet"])
+    added = {
+        "label_smoothing": 0.1, "dropout": 0.001, "weight_decay": 4e-5, "decay_depthwise": False,
+        "batch_norm_momentum": 0.9997, "batch_norm_epsilon": 0.001, "ema": 0.9999,
+        "ema_statistics": True,
+    }  # fmt: skip
+    assert release == paper.replace(**added)
 
 
 def test_cifar_10_and_cifar_100_have_the_same_settings():
@@ -99,6 +112,10 @@ def test_the_command_of_a_config_makes_the_same_config():
             "--langevin_rate=0.1 times --scope=10 must be below 1",
         ),
         (["--dataset=digits", "--net=a", "--unlabelled=drop"], "has no effect while"),
+        (["--dataset=digits", "--net=a", "--stored_size=8"], "no effect with --dataset=digits"),
+        (["--dataset=market1501", "--net=a", "--stored_size=8x"], "--stored_size=8x is neither"),
+        (["--dataset=digits", "--net=a", "--ema_statistics"], "no effect without --ema"),
+        (["--dataset=pedestrians", "--net=a", "--nodecay_depthwise"], "without --weight_decay"),
         (["--dataset=digits", "--net=a", "--labelled_fraction=0"], "must be above 0"),
         (
             ["--dataset=digits", "--net=a", "--watch_test", "--validation_fraction=0.2"],
@@ -148,6 +165,7 @@ def test_choices_of_flags_are_those_of_the_cohort():
         ({"epochs": np.int64(3)}, {"epochs": 3}),
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
         ({"image_size": "16"}, {"image_size": 16}),
+        ({"dataset": "pedestrians", "stored_size": "32x16"}, {"stored_size": (32, 16)}),
     ],
 )
 def test_values_get_the_type_of_their_field(given, kept):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dml_tf.data import DATASETS, load
+from dml_tf import data
+from dml_tf.data import DATASETS, Splits, epoch_draws, load
 from dml_tf.data.load import pixel_statistics
-from dml_tf.data.pictures import resize
+from dml_tf.data.pictures import StoredImages, resize
 from dml_tf.data.splits import Source, Split, choose, class_ranks
 
 
@@ -194,3 +195,44 @@ def test_draws_need_no_tensorflow_and_nothing_is_imported_early():
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def stored(*pixels, size):
+    """One-channel images of one row, stored smaller than they are, normalised to [0, 1]."""
+    images = np.array(pixels, np.uint8)[:, np.newaxis, :, np.newaxis]
+    split = Split(StoredImages(images, size), np.arange(len(images)))
+    zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+    return Splits("stored", split, None, split, len(images), ("a", "b"), zero, one)
+
+
+def test_stored_images_are_resized_bilinearly_and_not_rounded():
+    splits = stored([0, 102], [255, 0], size=(2, 4))
+    assert splits.train.images.shape == (2, 2, 4, 1)
+    ((images, labels),) = data.eval_batches(splits.test, splits, 2)
+    row = np.array([0, 25.5, 76.5, 102]) / 255
+    rows = np.stack([row, [1, 0.75, 0.25, 0]])
+    np.testing.assert_allclose(images[..., 0], np.stack([rows, rows], axis=1), atol=1e-6)
+    assert labels.numpy().tolist() == [0, 1]
+
+
+def test_stored_images_are_flipped_as_drawn():
+    splits = stored([0, 102], [255, 0], size=(1, 4))
+    asked = SimpleNamespace(batch_size=2, augment="flip", seed=0)
+    batches = data.train_batches(splits, asked).take(8)
+    draws = [epoch_draws(0, e, images=2, batch_size=2, augment="flip", pad=0) for e in range(8)]
+    assert len({bool(flip) for draw in draws for flip in draw.flip[0]}) == 2
+    plain = np.array([[0, 0.1, 0.3, 0.4], [1, 0.75, 0.25, 0]])
+    for (images, labels), draw in zip(batches, draws, strict=True):
+        rows = plain[draw.index[0]]
+        expected = np.where(draw.flip[0][:, np.newaxis], rows[:, ::-1], rows)
+        np.testing.assert_allclose(images[:, 0, :, 0], expected, atol=1e-6)
+        assert labels.numpy().tolist() == draw.index[0].tolist()
+
+
+def test_stored_images_are_chosen_and_hashed_by_their_pixels():
+    train = stored([0, 102], [255, 0], size=(2, 4)).train
+    second = train.take(np.array([1]))
+    assert second.images.shape == (1, 2, 4, 1)
+    assert second.pixels.ravel().tolist() == [255, 0]
+    plain = Split(np.array([[[[255], [0]]]], np.uint8), np.array([1]))
+    assert second.digest == plain.digest

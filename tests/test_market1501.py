@@ -173,6 +173,15 @@ def test_a_picture_of_the_right_size_is_not_touched(root):
     np.testing.assert_array_equal(data.train.images[0], np.asarray(Image.open(path)))
 
 
+def test_pictures_may_be_stored_at_another_size(root):
+    data = load(root, image_size=(224, 224), stored_size=(16, 8))
+    whole = load(root)
+    assert data.train.images.shape == (5, 224, 224, 3)
+    assert data.gallery.images.shape == (4, 224, 224, 3)
+    np.testing.assert_array_equal(data.train.pixels, whole.train.images)
+    np.testing.assert_array_equal(data.query.images.pixels, whole.query.images)
+
+
 def test_many_chunks_give_what_one_gives(root, monkeypatch):
     whole = load(root)
     monkeypatch.setattr(market1501, "_DECODED_AT_ONCE", 2)

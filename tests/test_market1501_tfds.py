@@ -101,7 +101,7 @@ def prepared(official, tmp_path_factory):
 def settings(data_dir):
     return SimpleNamespace(
         dataset="market1501", data_dir=str(data_dir), image_size=(48, 24), seed=0,
-        labelled_identities=2, unlabelled="use",
+        labelled_identities=2, unlabelled="use", stored_size=0,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from rounding import FACTOR, largest_difference, one_rounding_away
 
-from dml_tf.networks import build, parse
+from dml_tf.networks import batch_norms, build, parse
 from dml_tf.networks.layers import BatchNormalization, Layers
 
 CIFAR100 = {"num_classes": 100, "input_shape": (32, 32, 3)}
@@ -503,3 +503,51 @@ def test_a_frozen_batch_norm_uses_its_averages():
     maps = tf.fill((2, 2, 2, 1), 3.0)
     np.testing.assert_allclose(norm(maps, training=True), 3.0, rtol=1e-3)
     np.testing.assert_array_equal(norm.moving_mean, [0.0])
+
+
+def test_averages_of_statistics_follow_the_training_steps_only():
+    norm = BatchNormalization(momentum=0.5, ema=0.75)
+    ones = tf.ones((1, 1, 1, 2))  # mean 1, variance 0
+    norm(ones, training=True)  # mean 0, then 1/2; variance 1, then 1/2
+    with keras.StatelessScope():
+        norm(ones, training=True)
+    norm(ones, training=False)
+    norm(ones, training=True)  # mean 3/4; variance 1/4
+    np.testing.assert_allclose(norm.moving_mean, [0.75, 0.75])
+    np.testing.assert_allclose(norm.moving_variance, [0.25, 0.25])
+    norm.use_averages()
+    mean = 0.75 * (0.25 * 0.5) + 0.25 * 0.75
+    variance = 0.75 * (0.75 * 1 + 0.25 * 0.5) + 0.25 * 0.25
+    np.testing.assert_allclose(norm.moving_mean, [mean, mean])
+    np.testing.assert_allclose(norm.moving_variance, [variance, variance])
+
+
+def test_without_averages_the_statistics_stay():
+    norm = BatchNormalization(momentum=0.5)
+    norm(tf.ones((1, 1, 1, 2)), training=True)
+    norm.use_averages()
+    assert len(norm.weights) == 4 and norm.moving_mean.numpy().tolist() == [0.5, 0.5]
+
+
+def test_batch_norms_numbers_are_the_networks_own_unless_given():
+    def numbers(name, **options):
+        found = batch_norms(build(name, **TINY, **options))
+        return {(norm.momentum, norm.epsilon, norm.ema) for norm in found}
+
+    assert numbers("resnet8:4") == {(0.9, 1e-5, 0.0)}
+    assert numbers("mobilenet_short:0.25") == {(0.9, 1e-3, 0.0)}
+    given = {"batch_norm_momentum": 0.9997, "batch_norm_epsilon": 0.01, "batch_norm_ema": 0.99}
+    assert numbers("resnet8:4", **given) == {(0.9997, 0.01, 0.99)}
+
+
+@pytest.mark.parametrize("decayed", [True, False])
+def test_depthwise_kernels_may_have_no_weight_decay(decayed):
+    net = build("mobilenet_short:0.25", **TINY, weight_decay=0.02, decay_depthwise=decayed)
+    squares = {True: 0.0, False: 0.0}
+    for layer in net.layers:
+        is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        if is_depthwise or isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            squares[is_depthwise] += float(tf.reduce_sum(layer.kernel**2))
+    assert min(squares.values()) > 0
+    expected = 0.01 * (squares[False] + decayed * squares[True])
+    assert float(sum(net.losses)) == pytest.approx(expected, rel=1e-5)

@@ -82,3 +82,16 @@ def test_the_mobilenet_that_keras_publishes_fits_ours(monkeypatch):
     ours.set_weights([one_rounding_away(weight, rng) for weight in ours.get_weights()])
     tolerance = FACTOR * np.max(np.abs(ours(images)["features"].numpy() - found))
     assert np.max(np.abs(found - pooled)) <= tolerance < 1e-3 * np.max(pooled)
+
+
+@pytest.mark.parametrize("kind", [".keras", ".weights.h5"])
+def test_averages_of_statistics_start_from_the_trained_ones(kind, tmp_path):
+    trained = build(seed=1)
+    trained(np.ones((2, *SHAPE), "float32"), training=True)
+    options = {"num_classes": 5, "input_shape": SHAPE, "batch_norm_ema": 0.5}
+    new = networks.build("mobilenet_short:0.25", **options, seed=2)
+    pretrained.load(new, "mobilenet_short:0.25", save(trained, kind, tmp_path))
+    for norm, its in zip(networks.batch_norms(new), networks.batch_norms(trained), strict=True):
+        norm.use_averages()
+        np.testing.assert_array_equal(norm.moving_mean, its.moving_mean)
+        np.testing.assert_array_equal(norm.moving_variance, its.moving_variance)

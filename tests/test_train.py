@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dml_tf import Cohort
+from dml_tf import Cohort, data
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import evaluate
 from dml_tf.runs import build, config, records, train
@@ -204,11 +204,58 @@ def test_a_teacher_that_does_not_fit_or_is_not_there_is_refused(tmp_path):
         train.run(settings(tmp_path, cohort=2, method="distill", teacher="absent"), verbose=0)
 
 
-def test_averaged_weights_are_what_is_saved_and_measured(tmp_path):
-    averaged = train.run(settings(tmp_path, ema=0.9, steps=10), verbose=0)
-    plain = train.run(settings(tmp_path, steps=10), verbose=0)
+class States(keras.callbacks.Callback):
+    """Keeps the first peer's trainable and other variables after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.trainable, self.others = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        network = self.model.networks[0]
+        self.trainable.append([v.numpy() for v in network.trainable_variables])
+        self.others.append([v.numpy() for v in network.non_trainable_variables])
+
+
+def averages(steps, start):
+    """The average with decay 1/2 of each variable over the steps."""
+    for values in steps:
+        start = [(old + new) / 2 for old, new in zip(start, values, strict=True)]
+    return start
+
+
+def test_averages_of_weights_and_statistics_are_what_is_saved_and_measured(tmp_path):
+    states, asked = States(), settings(tmp_path, ema=0.5, ema_statistics=True)
+    averaged = train.run(asked, verbose=0, callbacks=[states])
+    plain = train.run(settings(tmp_path), verbose=0)
     assert averaged["history"] == plain["history"]
     assert averaged["test"] != plain["test"]
+    network = keras.saving.load_model(RunFiles.of(asked).model).networks[0]
+    first, *later = states.trainable  # Keras starts from the weights of the first step
+    expected = averages(later, first)
+    for variable, value in zip(network.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-6)
+    # Of each BatchNorm: mean, variance and their averages.
+    of_steps = [[step[i] for i in range(len(step)) if i % 4 < 2] for step in states.others]
+    expected = averages(of_steps, [np.float32(i % 2) for i in range(len(of_steps[0]))])
+    saved = [v.numpy() for i, v in enumerate(network.non_trainable_variables) if i % 4 < 2]
+    for variable, value in zip(saved, expected, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_settle_at_averaged_weights_unless_they_are_averaged(tmp_path):
+    states, asked = States(), settings(tmp_path, ema=0.5)
+    train.run(asked, verbose=0, callbacks=[states])
+    cohort = keras.saving.load_model(RunFiles.of(asked).model)
+    network = cohort.networks[0]
+    settled = [v.numpy() for v in network.non_trainable_variables]
+    for variable, last in zip(network.non_trainable_variables, states.others[-1], strict=True):
+        variable.assign(last)
+    later = data.train_batches(build.load_data(asked), asked, initial_epoch=1)
+    train.settle_statistics(cohort, later)
+    for variable, value in zip(network.non_trainable_variables, settled, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(settled[0], states.others[-1][0], rtol=1e-3)
 
 
 def test_entropy_sgd_is_measured_at_its_weights_and_batch_norm_settles_there(tmp_path):
@@ -234,9 +281,10 @@ def test_entropy_sgd_is_measured_at_its_weights_and_batch_norm_settles_there(tmp
         assert not np.array_equal(variable.numpy(), average)
 
 
-def test_batch_norm_settles_at_the_statistics_of_the_batches():
+@pytest.mark.parametrize("momentum", [0.9, 0.9997])
+def test_batch_norm_settles_at_the_statistics_of_the_batches(momentum):
     networks = [
-        keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(momentum=0.9)])
+        keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(momentum=momentum)])
         for _ in range(2)
     ]
     cohort = Cohort(networks, names=["teacher", "student"], frozen=(0,))
@@ -248,6 +296,7 @@ def test_batch_norm_settles_at_the_statistics_of_the_batches():
     np.testing.assert_allclose(variance, (1 - left) * np.array([1, 4]) + left, rtol=1e-5)
     assert gamma.tolist() == [1, 1] and beta.tolist() == [0, 0]
     assert networks[0].get_weights()[2].tolist() == [0, 0]
+    assert networks[1].layers[0].momentum == momentum
 
 
 def test_a_record_says_how_to_prepare_a_new_picture(tmp_path):

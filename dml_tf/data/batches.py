@@ -15,7 +15,7 @@ from dml_tf.data.draws import (
     epoch_order,
     steps_per_epoch,
 )
-from dml_tf.data.pictures import Pictures
+from dml_tf.data.pictures import Pictures, StoredImages
 from dml_tf.data.splits import Split, Splits
 
 
@@ -26,7 +26,8 @@ def train_batches(
 
     Each epoch is a new permutation, cut into `steps_per_epoch` full batches. Images in memory are
     padded by reflection and cropped: 4 pixels at a size of 32 (Sec. 4.1), in proportion at other
-    sizes (ours). Pictures on disk are cropped to Inception's random windows, or to the middle.
+    sizes (ours). Images that are stored at another size are resized after that, bilinearly.
+    Pictures on disk are cropped to Inception's random windows, or to the middle.
     Flips are left to right. A stream that starts at epoch `e` gives exactly the batches that a
     longer one gives from epoch `e` on.
 
@@ -75,7 +76,7 @@ def _from_memory(
     epochs: tf.data.Dataset, splits: Splits, config: Any, shape: tuple[int, int], columns: slice
 ) -> tf.data.Dataset:
     """The columns of each epoch's `shape` (steps, batch), from images in memory."""
-    pad = crop_pad(splits.train.images.shape[1])
+    pad = crop_pad(splits.train.pixels.shape[1])
 
     def draw(epoch):
         return epoch_draws(
@@ -96,11 +97,11 @@ def _from_memory(
         return parts.enumerate(start=epoch * shape[0])
 
     images, labels = _on_host(splits.train)
-    normalise = _normaliser(splits)
+    resize, normalise = _resizer(splits.train), _normaliser(splits)
     changes = _changes(splits, config)
 
     def batch(step, draws):
-        pixels, classes = crop(images, draws, pad), tf.gather(labels, draws.index)
+        pixels, classes = resize(crop(images, draws, pad)), tf.gather(labels, draws.index)
         for change in changes:
             pixels, classes = change(pixels, classes, step)
         return normalise(pixels), classes
@@ -186,11 +187,11 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
         decoded = _decode(places, split.images.central, split)
         return _batched(decoded, splits, batch_size, only_whole=False).prefetch(2)
     images, labels = _on_host(split)
-    normalise = _normaliser(splits)
+    resize, normalise = _resizer(split), _normaliser(splits)
 
     def batch(start):
         part = slice(start, start + batch_size)
-        return normalise(images[part]), labels[part]
+        return normalise(resize(images[part])), labels[part]
 
     starts = tf.data.Dataset.range(0, len(split), batch_size)
     return starts.map(batch).with_options(_options()).prefetch(2)
@@ -236,12 +237,20 @@ def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _on_host(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
-    return _constant(split.images), _constant(split.labels)
+    return _constant(split.pixels), _constant(split.labels)
 
 
 def _constant(array: np.ndarray) -> tf.Tensor:
     with tf.device("CPU:0"):  # tf.data works there, also beside a GPU
         return tf.constant(array)
+
+
+def _resizer(split: Split) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from pixels at their stored size to pixels, not rounded, of the images' size."""
+    images = split.images
+    if not isinstance(images, StoredImages):
+        return lambda pixels: pixels
+    return lambda pixels: tf.image.resize(pixels, images.size, antialias=True)
 
 
 def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:

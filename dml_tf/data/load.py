@@ -55,7 +55,8 @@ def load(config: Any) -> Splits:
             224 for ImageNet and 160 by 64 for re-identification), `seed` and `unlabelled` (`use`
             or `drop`). Classification also needs `train_images` (0 for all),
             `validation_fraction` and `labelled_fraction`; re-identification needs
-            `labelled_identities` (0 for all).
+            `labelled_identities` (0 for all) and `stored_size` (pixels in memory; 0 for
+            `image_size`).
 
     Returns:
         The training, validation and test images with the statistics that normalise them.
@@ -199,13 +200,18 @@ def _resized(split: Split, size: int) -> Split:
 
 
 def _reid_options(config: Any) -> dict[str, Any]:
-    size = config.image_size or (160, 64)
+    size = config.image_size or config.stored_size or (160, 64)
     return {
-        "image_size": (size, size) if isinstance(size, int) else tuple(size),
+        "image_size": _height_and_width(size),
+        "stored_size": _height_and_width(config.stored_size or size),
         "labelled_identities": config.labelled_identities,
         "unlabelled": config.unlabelled,
         "seed": config.seed,
     }
+
+
+def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _all_of(reid: Market1501) -> Splits:

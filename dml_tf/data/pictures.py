@@ -1,4 +1,7 @@
-"""Pictures that stay on disk, for data sets larger than memory; `resize` for those in memory."""
+"""Images that are no plain array: pictures that stay on disk, and images stored at another size.
+
+`resize` is for plain arrays.
+"""
 
 import dataclasses
 import functools
@@ -224,6 +227,31 @@ def readable_suffixes() -> frozenset[str]:
     """Endings of the names of files, in lower case, that may be pictures."""
     formats = Image.registered_extensions()
     return frozenset(suffix for suffix, name in formats.items() if name in FORMATS)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredImages:
+    """Pixels in memory at one size, which become images of another size batch by batch.
+
+    A `Split` may hold them in place of pixels: they have the shape of the images, and an index
+    selects some of them.
+
+    Attributes:
+        pixels: Shape `(images, stored height, stored width, channels)`, uint8.
+        size: Height and width of the images, in pixels.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the images: `(images, height, width, channels)`."""
+        return len(self.pixels), *self.size, self.pixels.shape[-1]
+
+    def __getitem__(self, index: np.ndarray | slice) -> "StoredImages":
+        """The images at `index`."""
+        return dataclasses.replace(self, pixels=self.pixels[index])
 
 
 def central_window(height: int, width: int) -> Window:

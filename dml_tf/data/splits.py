@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
-from dml_tf.data.pictures import Pictures
+from dml_tf.data.pictures import Pictures, StoredImages
 
 UNLABELLED = -1
 
@@ -17,11 +17,12 @@ class Split:
     """Images and their labels.
 
     Attributes:
-        images: Pixels, shape `(images, height, width, channels)`, uint8; or pictures on disk.
+        images: Pixels, shape `(images, height, width, channels)`, uint8; or pictures on disk, or
+            images that are stored at another size.
         labels: Class of each image, shape `(images,)`, int64; -1 where it is not given.
     """
 
-    images: np.ndarray | Pictures
+    images: np.ndarray | Pictures | StoredImages
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -39,8 +40,13 @@ class Split:
         if isinstance(self.images, Pictures):
             digest.update(self.images.listing())
         else:
-            digest.update(np.ascontiguousarray(self.images))
+            digest.update(np.ascontiguousarray(self.pixels))
         return digest.hexdigest()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The pixels in memory, at the size at which they are stored."""
+        return self.images.pixels if isinstance(self.images, StoredImages) else self.images
 
     @property
     def labelled(self) -> "Split":
@@ -75,13 +81,14 @@ class ReidImages:
     """Pictures of people.
 
     Attributes:
-        images: Pixels, shape `(images, height, width, 3)`, uint8.
+        images: Pixels, shape `(images, height, width, 3)`, uint8; or images that are stored at
+            another size.
         pids: Identities, shape `(images,)`, int64; 0 is a distractor, -1 junk.
         camids: Cameras, shape `(images,)`, int64.
         names: File names.
     """
 
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     pids: np.ndarray
     camids: np.ndarray
     names: tuple[str, ...]

@@ -85,6 +85,11 @@ def _check(config: Config, folder: Path):
             "--augment=randaugment, --mixup and --patience are not for an exported step: leave "
             "them out."
         )
+    if config.stored_size not in (0, config.image_size):
+        raise FlagError(
+            f"--stored_size={config.stored_size}: an exported step takes its images as large as "
+            "they are in memory; add --stored_size=0 to store them at --image_size."
+        )
     for name in ("placement", "precision", "steps_per_execution", "jit_compile"):
         value, default = getattr(config, name), getattr(Config, name)
         if value != default:

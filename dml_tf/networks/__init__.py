@@ -64,6 +64,10 @@ def build(
     input_shape: Sequence[int],
     width: float | None = None,
     weight_decay: float = 0.0,
+    decay_depthwise: bool = True,
+    batch_norm_momentum: float = 0.0,
+    batch_norm_epsilon: float = 0.0,
+    batch_norm_ema: float = 0.0,
     dropout: float = 0.0,
     init: str = "goyal",
     seed: int | None = None,
@@ -87,6 +91,11 @@ def build(
         weight_decay: Coupled decay: `weight_decay * theta` is added to the gradient of each
             convolution, depthwise and dense kernel, through `model.losses`. BatchNorm and biases
             have none (Sec. 4.1 follows the Torch code of [28]).
+        decay_depthwise: Whether depthwise kernels have it, too.
+        batch_norm_momentum: Decay of BatchNorm's averages in a training step; 0 for ours, 0.9.
+        batch_norm_epsilon: What BatchNorm adds to the variance; 0 for the network's own.
+        batch_norm_ema: Decay of the averages of BatchNorm's statistics over the training steps,
+            which `use_averages` puts in their place; 0 for none.
         dropout: Fraction of the features dropped before the classifier.
         init: First weights. `goyal`: He's for convolutions, a small classifier, and residual blocks
             that begin as the identity (Goyal et al. 2017, Sec. 5.1). `he`: He's for convolutions,
@@ -119,7 +128,17 @@ def build(
             f"Input shape {tuple(input_shape)} is not (height, width, channels): "
             "give three positive integers, as in (32, 32, 3)."
         )
-    layers = Layers(weight_decay=weight_decay, init=init, seed=seed, mean=mean, std=std)
+    layers = Layers(
+        weight_decay=weight_decay,
+        decay_depthwise=decay_depthwise,
+        batch_norm_momentum=batch_norm_momentum,
+        batch_norm_epsilon=batch_norm_epsilon,
+        batch_norm_ema=batch_norm_ema,
+        init=init,
+        seed=seed,
+        mean=mean,
+        std=std,
+    )
     if _is_function(name):
         return own.network(name, num_classes, input_shape, layers)
     images = keras.Input(tuple(input_shape), name="images")
@@ -131,6 +150,18 @@ def build(
         ) from error
     network = keras.Model(images, layers.classify(maps, num_classes, dropout), name=label)
     return layers.settled(network) if body.func is own.application_maps else network
+
+
+def batch_norms(network: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """The BatchNorm layers of a network, from the first to the last.
+
+    Args:
+        network: A built network.
+
+    Returns:
+        Its layers; those that `build` made also have `use_averages`.
+    """
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def count_parameters(network: keras.Model) -> int:

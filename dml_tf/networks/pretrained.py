@@ -2,14 +2,16 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from dml_tf import networks
 from dml_tf.networks import own, trusted
+from dml_tf.networks.layers import BatchNormalization
 
 # Keras publishes ImageNet weights of the paper's networks for MobileNet only, at these widths.
 _IMAGENET_WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -95,17 +97,23 @@ def _copy(source: keras.Model, target: keras.Model, origin: str) -> None:
         )
     pairs = list(zip(given, ours, strict=True))
     differing = [
-        f"{layer.name} has {_shapes(layer)}, not {_shapes(other)}"
+        f"{layer.name} has {_shapes(layer.weights)}, not {_shapes(other.weights)}"
         for other, layer in pairs
-        if _shapes(other) != _shapes(layer)
+        if _shapes(_weights_for(layer, other)) != _shapes(layer.weights)
     ]
     _refuse_mismatch(differing, origin, target)
     for other, layer in pairs:
-        layer.set_weights(other.get_weights())
+        layer.set_weights(_weights_for(layer, other))
 
 
-def _shapes(layer: keras.Layer) -> list[tuple]:
-    return [tuple(weight.shape) for weight in layer.weights]
+def _weights_for(layer: keras.Layer, other: keras.Layer) -> list[np.ndarray]:
+    """Another layer's weights, in the form of this one's."""
+    weights = other.get_weights()
+    return layer.complete(weights) if isinstance(layer, BatchNormalization) else weights
+
+
+def _shapes(weights: Sequence) -> list[tuple]:
+    return [tuple(weight.shape) for weight in weights]
 
 
 def _load_weights(file: Path, network: keras.Model) -> None:

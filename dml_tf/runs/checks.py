@@ -30,6 +30,7 @@ _USED_WITH = {
     "teacher": ("method", ("distill",)),
     "labelled_identities": _REID,
     "features_out": _REID,
+    "stored_size": _REID,
     "train_images": _CLASSIFICATION,
     "validation_fraction": _CLASSIFICATION,
     "watch_test": _CLASSIFICATION,
@@ -97,6 +98,7 @@ def contradictions(config) -> Iterator[str]:
     """What is wrong with settings that contradict each other."""
     for is_wrong, message in (
         *_of_the_method(config),
+        *_of_averages(config),
         *_of_the_data(config),
         *_of_mixing(config),
         *_of_stopping(config),
@@ -120,6 +122,17 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         config.optimizer == "entropy_sgd" and config.langevin_rate * config.scope >= 1,
         f"--langevin_rate={config.langevin_rate:g} times --scope={config.scope:g} must be below 1, "
         "or the Langevin steps overshoot the weights: lower one of them.",
+    )
+
+
+def _of_averages(config) -> Iterator[tuple[bool, str]]:
+    yield (
+        config.ema_statistics and not config.ema,
+        "--ema_statistics has no effect without --ema: set --ema, the decay of the averages.",
+    )
+    yield (
+        not config.decay_depthwise and (not config.weight_decay or config.optimizer == "adamw"),
+        "--decay_depthwise=False has no effect without --weight_decay, or with --optimizer=adamw.",
     )
 
 

@@ -25,7 +25,7 @@ from dml_tf.data import (
 from dml_tf.errors import FlagError
 from dml_tf.runs import checks, flag_files, values
 from dml_tf.runs.checks import refuse
-from dml_tf.runs.values import nearest, to_flag
+from dml_tf.runs.values import Size, nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
@@ -152,11 +152,22 @@ class Config:
     weight_decay: float = _setting(
         0.0, "Coupled L2 on kernels: gradient w x theta; with adamw decoupled.", low=0.0
     )
+    decay_depthwise: bool = _setting(True, "Whether depthwise kernels have weight decay, too.")
+    batch_norm_momentum: float = _setting(
+        0.0, "BatchNorm: decay of its averages; 0: the networks' own.", low=0.0, high=1.0
+    )
+    batch_norm_epsilon: float = _setting(
+        0.0, "BatchNorm: added to the variance; 0: each network's own.", low=0.0
+    )
     dropout: float = _setting(0.0, "Rate of dropout before the classifier.", low=0.0, high=0.99)
     label_smoothing: float = _setting(0.0, "Label mass for all classes.", low=0.0, high=0.99)
     ema: float = _setting(
         0.0, "Decay of the averaged weights that are evaluated; 0: no averages.", low=0.0, high=1.0
     )
+    ema_statistics: bool = _setting(
+        False, "With --ema: average BatchNorm's statistics likewise. Otherwise they settle at the "
+        "averaged weights, on 50 training batches.",
+    )  # fmt: skip
     augment: str = _setting(
         "none", "Random flips; flips and reflect-padded crops; these and Keras's RandAugment; "
         "Inception's crops (ImageNet).",
@@ -166,9 +177,13 @@ class Config:
         0.0, "Mix images and labels in pairs, by Keras's MixUp with this alpha; 0: no.",
         low=0.0, high=1.0,
     )  # fmt: skip
-    image_size: int | tuple[int, int] = _setting(
+    image_size: Size = _setting(
         0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
     )
+    stored_size: Size = _setting(
+        0, "Re-identification: size in memory, from which a batch is resized to --image_size; 0: "
+        "--image_size itself.",
+    )  # fmt: skip
     train_images: int = _setting(
         0, "Number of training images, chosen by seed; 0: all.", low=0, high=10**9
     )

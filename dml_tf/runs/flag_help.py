@@ -8,8 +8,7 @@ from collections.abc import Mapping
 GROUPS = {
     "Data": (
         "dataset", "data_dir", "image_size", "validation_fraction", "augment", "mixup",
-        "train_images",
-        "labelled_fraction", "unlabelled", "labelled_identities",
+        "train_images", "labelled_fraction", "unlabelled", "labelled_identities", "stored_size",
     ),
     "Networks": ("net", "cohort", "pretrained", "dropout", "init", "precision"),
     "Method": (
@@ -21,7 +20,8 @@ GROUPS = {
         "epochs", "steps", "patience", "batch_size", "learning_rate", "optimizer", "momentum",
         "weight_decay", "decay_epochs", "decay_rate", "ema", "beta_1", "beta_2", "epsilon", "rho",
         "mean_square_start", "langevin_steps", "langevin_rate", "langevin_noise",
-        "langevin_average", "scope", "scope_growth",
+        "langevin_average", "scope", "scope_growth", "ema_statistics", "decay_depthwise",
+        "batch_norm_momentum", "batch_norm_epsilon",
     ),
     "Run": (
         "seed", "results_dir", "overwrite", "scale", "watch_test", "analyse", "features_out",

@@ -8,7 +8,7 @@ from dml_tf.errors import FlagError
 from dml_tf.runs import flag_help as help_on
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import FIELDS, Config, load
-from dml_tf.runs.values import nearest
+from dml_tf.runs.values import Size, nearest
 
 _ABSL = ("flagfile", "undefok", "help")
 
@@ -105,7 +105,7 @@ def _define_flags(as_text: bool = False) -> flags.FlagValues:
             flags.DEFINE_integer(name, field.default, text, flag_values=values)
         elif field.type is float:
             flags.DEFINE_float(name, field.default, text, flag_values=values)
-        elif field.type is str or name == "image_size":
+        elif field.type is str or field.type == Size:
             flags.DEFINE_string(name, str(field.default), text, flag_values=values)
         else:
             flags.DEFINE_list(name, list(field.default), text, flag_values=values)

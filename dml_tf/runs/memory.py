@@ -17,6 +17,7 @@ from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
+from dml_tf.runs.values import Size
 
 GIGABYTE = 1e9
 EVALUATED_AT_ONCE = 256  # images in a batch of evaluation
@@ -89,10 +90,8 @@ def _limits() -> Iterator[float]:
 def _shape(config: Config) -> tuple[tuple[int, int, int], int]:
     """Shape of an image as the networks see it, and the number of classes."""
     _, height, width, channels, classes = _SHAPES[config.dataset]
-    if isinstance(config.image_size, tuple):
-        height, width = config.image_size
-    elif config.image_size:
-        height = width = config.image_size
+    if config.image_size:
+        height, width = _sides(config.image_size)
     return (height, width, channels), classes
 
 
@@ -104,7 +103,13 @@ def _image_bytes(config: Config, shape: tuple[int, int, int]) -> int:
         count = sum(part["files"] for part in parts.values())
     elif config.train_images:
         count = min(count, config.train_images + _TESTED.get(config.dataset, _IMAGES_OF_A_TEST))
-    return count * math.prod(shape)
+    return count * math.prod(
+        (*_sides(config.stored_size), shape[2]) if config.stored_size else shape
+    )
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def _network_bytes(

@@ -183,16 +183,24 @@ def _callbacks(
 def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:
     """Moves BatchNorm's averages to the present weights, as Entropy-SGD's authors do.
 
-    During training they average over the Langevin samples around those weights.
+    During training they average over the weights of the steps, which averaged weights, and those
+    of Entropy-SGD, are not.
 
     Args:
         cohort: Trained peers; only the averages, and the seeds of dropout, change.
         batches: Training batches.
-        count: Batches to use; with a momentum of 0.9 the old averages count 0.9^count.
+        count: Batches to use. The averages' momentum is at most 0.9 meanwhile, so that the old ones
+            count 0.9^count.
     """
+    norms = [norm for k in cohort.students for norm in networks.batch_norms(cohort.networks[k])]
+    own = [norm.momentum for norm in norms]
+    for norm, momentum in zip(norms, own, strict=True):
+        norm.momentum = min(momentum, 0.9)
     for images, _ in batches.take(count):
         for k in cohort.students:
             cohort.networks[k](images, training=True)
+    for norm, momentum in zip(norms, own, strict=True):
+        norm.momentum = momentum
 
 
 def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Checkpoint) -> dict:
@@ -342,11 +350,16 @@ def _check_steps_per_execution(at_once: int, schedule: Schedule):
 
 
 def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
-    """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
+    """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place.
+
+    BatchNorm's statistics follow: their own averages, or new ones of these weights.
+    """
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
         optimizer.finalize_variable_values(cohort.networks[k].trainable_variables)
-    if config.optimizer == "entropy_sgd":
+        for norm in networks.batch_norms(cohort.networks[k]) if config.ema_statistics else ():
+            norm.use_averages()
+    if not config.ema_statistics and (config.ema or config.optimizer == "entropy_sgd"):
         settle_statistics(cohort, data.train_batches(splits, config, initial_epoch=epochs))
 
 

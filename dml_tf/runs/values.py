@@ -11,19 +11,20 @@ import numpy as np
 from dml_tf.errors import FlagError
 
 LARGEST_SIDE = 65_535  # pixels
+Size = int | tuple[int, int]  # a side, or height and width, in pixels
 
 
 def to_flag(name: str, value) -> str:
     """The command-line form of a setting: `--name=value`, sequences joined by commas."""
     if isinstance(value, (tuple, list)):
-        value = ("x" if name == "image_size" else ",").join(map(str, value))
+        value = ("x" if name.endswith("_size") else ",").join(map(str, value))
     return f"--{name}={value}"
 
 
 def read(field: dataclasses.Field, value):
     """A value, or its text, in the type of its field; `FlagError` if it has another."""
-    if field.name == "image_size":
-        return _size(value)
+    if field.type == Size:
+        return _size(field.name, value)
     kind, convert = _KINDS.get(field.type, ("names of networks", _names))
     try:
         return convert(value)
@@ -69,7 +70,7 @@ _KINDS = {
 }
 
 
-def _size(size: object) -> int | tuple[int, int]:
+def _size(name: str, size: object) -> Size:
     """Reads `32` or `160x64`."""
     try:
         parts = size if isinstance(size, (tuple, list)) else str(size).split("x")
@@ -77,12 +78,12 @@ def _size(size: object) -> int | tuple[int, int]:
     except (ValueError, TypeError):
         numbers = ()
     if max(numbers, default=0) > LARGEST_SIDE:
-        raise FlagError(f"--image_size={size} is out of range: sides have up to {LARGEST_SIDE}.")
+        raise FlagError(f"--{name}={size} is out of range: sides have up to {LARGEST_SIDE}.")
     if len(numbers) == 1 and numbers[0] >= 0:
         return numbers[0]
     if len(numbers) == 2 and min(numbers) >= 1:
         return numbers
-    raise FlagError(f"--image_size={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
+    raise FlagError(f"--{name}={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

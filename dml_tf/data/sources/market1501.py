@@ -1,9 +1,10 @@
 """Market-1501 (Zheng et al., ICCV 2015): the authors' folders, their .zip, or TensorFlow Datasets.
 
 Training images, queries and gallery are detected boxes, named by identity and camera. `gt_bbox`
-contains hand-drawn boxes; multi-query takes the further images of each query from it. Pictures
-are 160 by 64 by default, as in the authors' code. A number of training identities (Sec. 4.10),
-drawn by seed, may keep their labels; a larger number keeps those of a smaller one.
+contains hand-drawn boxes; multi-query takes the further images of each query from it. The authors'
+code stores pictures of 160 by 64 and resizes them again to 224 by 224, as its networks take them:
+here, too, memory holds the smaller ones. A number of training identities (Sec. 4.10), drawn by
+seed, may keep their labels; a larger number keeps those of a smaller one.
 """
 
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
-from dml_tf.data.pictures import Notes, counted
+from dml_tf.data.pictures import Notes, StoredImages, counted
 from dml_tf.data.sources.market1501_tree import (
     FOLDER,
     FOLDERS,
@@ -39,17 +40,22 @@ def load_market1501(
     data_dir: str | Path,
     *,
     image_size: tuple[int, int] = (160, 64),
+    stored_size: tuple[int, int] | None = None,
     labelled_identities: int = 0,
     unlabelled: str = "use",
     seed: int = 0,
     published: Mapping[str, int] | None = PUBLISHED_IMAGES,
     name: str = "Market-1501",
 ) -> Market1501:
-    """Load all images into memory, in the order of their names, identities relabelled 0..M-1."""
+    """Load all images into memory, in the order of their names, identities relabelled 0..M-1.
+
+    They are stored at `stored_size`, by default at the size that they are to have.
+    """
     if unlabelled not in ("use", "drop"):
         raise ValueError(f"--unlabelled={unlabelled}: give use or drop.")
     if min(image_size) < 1:
         raise ValueError(f"image_size={image_size}: give a height and a width of at least 1 pixel.")
+    sizes = stored_size or image_size, image_size
     folders = _find(data_dir)
     _compare_counts(folders, published)
     _check_identities(folders)
@@ -68,11 +74,11 @@ def load_market1501(
         )
     return Market1501(
         name=name,
-        train=Split(decode(files, image_size), labels),
+        train=Split(_decode_stored(files, *sizes), labels),
         class_pids=class_pids,
-        query=_decode_named(query, image_size),
-        gallery=_decode_named(folders[GALLERY].pictures, image_size),
-        multi_query=_decode_named(more, image_size),
+        query=_decode_named(query, *sizes),
+        gallery=_decode_named(folders[GALLERY].pictures, *sizes),
+        multi_query=_decode_named(more, *sizes),
     )
 
 
@@ -160,14 +166,23 @@ def _labelled(pids: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _decode_named(
-    pictures: list[tuple[PictureFile, ImageName]], image_size: tuple[int, int]
+    pictures: list[tuple[PictureFile, ImageName]],
+    stored_size: tuple[int, int],
+    image_size: tuple[int, int],
 ) -> ReidImages:
     return ReidImages(
-        images=decode([file for file, _ in pictures], image_size),
+        images=_decode_stored([file for file, _ in pictures], stored_size, image_size),
         pids=np.array([picture.pid for _, picture in pictures], np.int64),
         camids=np.array([picture.camid for _, picture in pictures], np.int64),
         names=tuple(file.name for file, _ in pictures),
     )
+
+
+def _decode_stored(
+    files: Sequence[PictureFile], stored_size: tuple[int, int], image_size: tuple[int, int]
+) -> np.ndarray | StoredImages:
+    pixels = decode(files, stored_size)
+    return pixels if stored_size == image_size else StoredImages(pixels, image_size)
 
 
 def decode(files: Sequence[PictureFile], image_size: tuple[int, int]) -> np.ndarray:
