@@ -76,15 +76,18 @@ def test_the_command_of_a_config_makes_the_same_config():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--net=resnet8"], "--dataset is missing: give one of cifar10"),
-        (["--dataset=mnist", "--net=resnet8"], "dataset=mnist: value should be one of"),
+        (["--net=resnet8"], "--dataset is missing. Give one of cifar10"),
+        (
+            ["--dataset=mnist", "--net=resnet8"],
+            "not a data set. Did you mean fashion_mnist",
+        ),
         (["--dataset=digits"], "--net is missing"),
-        (["--dataset=digits", "--nett=resnet8"], "Did you mean: net"),
+        (["--dataset=digits", "--nett=resnet8"], "There is no flag --nett. Did you mean net"),
         (["--dataset=digits", "--net=a,b", "--cohort=3"], "names 2 networks for --cohort=3"),
         (["--dataset=digits", "--net=a", "--method=dml"], "needs two peers or more"),
         (["--dataset=digits", "--net=a", "--seed=one"], "seed"),
         (["--dataset=digits", "--net=a", "--seed=-1"], "--seed=-1 is out of range"),
-        (["--dataset=digits", "--net=a", "--batch_size=0"], "numbers at least 1"),
+        (["--dataset=digits", "--net=a", "--batch_size=0"], "numbers from 1 to 1,000,000"),
         (["--dataset=digits", "--net=a", "--dropout=1.5"], "numbers from 0 to 0.99"),
         (["--dataset=digits", "--net=a", "--learning_rate=nan"], "--learning_rate=nan is out"),
         (["--dataset=digits", "--net=a", "--epochs=0"], "Set --epochs or --steps"),

@@ -116,13 +116,13 @@ def test_processes_with_different_settings_are_refused():
 
 def test_processes_with_different_data_are_refused():
     splits = build.load_data(settings())
-    ours = train._digests(splits)
+    ours = train._shared_data(splits)
     other = splits.train.images.copy()
     other[-1, 0, 0] += 1
     changed = dataclasses.replace(splits, train=data.Split(other, splits.train.labels))
     with pytest.raises(FlagError, match=r"different data \(train\)"):
-        Two(train._digests(changed)).refuse_differences("data", lambda: ours)
-    Two(ours).refuse_differences("data", train._digests, splits)
+        Two(train._shared_data(changed)).refuse_differences("data", lambda: ours)
+    Two(ours).refuse_differences("data", train._shared_data, splits)
 
 
 def test_pictures_on_disk_are_told_apart_by_their_names(tmp_path):

@@ -59,6 +59,9 @@ def test_a_run_leaves_the_record_that_tables_need(tmp_path):
         for measured in (*record[part]["peers"].values(), record[part]["ensemble"]):
             assert 0 <= measured["accuracy"] <= 1
     assert len(record["history"]["val_resnet8_1_accuracy"]) == 2
+    assert record["warnings"] == []
+    assert record["repeatable"]["same_bits"] is True
+    assert min(record["repeatable"]["threads"].values()) >= 1
     assert record["wall_clock_s"] > 0 and record["cpu_s"] > 0 and record["images_per_s"] > 0
 
 

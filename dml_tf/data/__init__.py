@@ -1,7 +1,8 @@
 """Data sets: `load` one, then draw `train_batches` and `eval_batches` from it.
 
 Importing this room imports no TensorFlow, TensorFlow Datasets or scikit-learn. Its modules import
-in one direction: draws <- pictures <- splits <- {batches, sources <- generated} <- load.
+in one direction: draws <- pictures <- splits <- {batches, sources <- generated} <- load, which also
+uses identity.
 """
 
 from dml_tf.data.draws import (
@@ -11,12 +12,14 @@ from dml_tf.data.draws import (
     epoch_draws,
     steps_per_epoch,
 )
+from dml_tf.data.identity import differences
 from dml_tf.data.load import (
     DATASETS,
     GENERATED_DATASETS,
     REID_DATASETS,
     STREAMED_DATASETS,
     TRAIN_IMAGES,
+    identify,
     load,
 )
 from dml_tf.data.splits import Market1501, Source, Split, Splits
@@ -34,8 +37,10 @@ __all__ = [
     "Source",
     "Split",
     "Splits",
+    "differences",
     "epoch_draws",
     "eval_batches",
+    "identify",
     "load",
     "steps_per_epoch",
     "train_batches",

@@ -6,20 +6,30 @@ Give it a name in `_SOURCES` below; `--dataset=NAME` then finds it. Its flags go
 `flags/NAME.flags`. Import what is slow to import, or optional, inside the function.
 """
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dml_tf.data import identity
 from dml_tf.data.generated import imagenet_mini, pedestrians
 from dml_tf.data.generated.shapes100 import load_shapes100
 from dml_tf.data.pictures import resize
 from dml_tf.data.sources import imagenet
-from dml_tf.data.sources.cifar import load_cifar10, load_cifar100
+from dml_tf.data.sources.cifar import (
+    cifar10_files,
+    cifar100_files,
+    load_cifar10,
+    load_cifar100,
+)
 from dml_tf.data.sources.digits import load_digits
-from dml_tf.data.sources.fashion_mnist import load_fashion_mnist
-from dml_tf.data.sources.image_folder import load_image_folder
+from dml_tf.data.sources.fashion_mnist import fashion_mnist_files, load_fashion_mnist
+from dml_tf.data.sources.image_folder import image_folder_files, load_image_folder
 from dml_tf.data.sources.market1501 import load_market1501
+from dml_tf.data.sources.market1501_tree import tree_files
+from dml_tf.data.sources.tfds import prepared_version
 from dml_tf.data.splits import Market1501, Source, Split, Splits, choose
 from dml_tf.home import HOME
 
@@ -64,11 +74,59 @@ def load(config: Any) -> Splits:
         >>> splits.train.images.shape, len(splits.test), splits.num_classes
         ((200, 16, 16, 1), 1000, 10)
     """
+    if config.dataset not in DATASETS:
+        raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
+    found = identify(config)
     if config.dataset in _SOURCES:
-        return _chosen(_SOURCES[config.dataset](config), config)
-    if config.dataset in _REID:
-        return _all_of(_REID[config.dataset](config))
-    raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
+        splits = _chosen(_SOURCES[config.dataset](config), config)
+    else:
+        splits = _all_of(_REID[config.dataset](config))
+    if "parts" not in found:
+        found = identify(config)  # by now it is generated or prepared
+    return dataclasses.replace(splits, identity=found)
+
+
+def identify(config: Any) -> dict:
+    """Which data a config asks for; no picture is decoded.
+
+    Args:
+        config: Object with the fields `dataset` and `data_dir`.
+
+    Returns:
+        `parts`, as `identity.of_files` returns it, for files that a user can change; `version`
+        for what is generated, or given by a library.
+
+    Raises:
+        FileNotFoundError: `data_dir` is missing or empty, or has not the data.
+        ValueError: It has another layout.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> identify(SimpleNamespace(dataset="digits", data_dir=""))
+        {'version': 'digits 1'}
+    """
+    dataset, data_dir = config.dataset, config.data_dir
+    is_made_here = dataset in _VERSIONS
+    if data_dir and not is_made_here:
+        _refuse_gone(Path(data_dir).expanduser())
+    # What is generated in our own folder is not for editing.
+    files = {} if is_made_here and not data_dir else _FILES.get(dataset, _none)(data_dir)
+    found = {"parts": identity.of_files(files)} if files else {}
+    if is_made_here:
+        found["version"] = f"{dataset} {_VERSIONS[dataset]}"
+    elif not files:
+        found["version"] = prepared_version(_BUILDERS.get(dataset, dataset), data_dir)
+    return found
+
+
+def _refuse_gone(place: Path):
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        state = "is empty" if place.exists() else "does not exist"
+        raise FileNotFoundError(f"--data_dir: {place} {state}. Give the place of the data.")
+
+
+def _none(data_dir: str) -> dict:
+    return {}
 
 
 def _imagenet_mini(config: Any) -> Source:
@@ -100,6 +158,19 @@ _SOURCES: dict[str, Callable[[Any], Source]] = {
 _REID: dict[str, Callable[[Any], Market1501]] = {
     "market1501": _market1501,
     "pedestrians": _pedestrians,
+}
+# Of what we make ourselves, or a library brings: a number to raise when its pictures change.
+_VERSIONS = {"digits": 1, "shapes100": 1, "imagenet_mini": 1, "pedestrians": 1}
+_BUILDERS = {"imagenet": "imagenet2012"}
+_FILES: dict[str, Callable[[str], dict[str, list[Path]]]] = {
+    "cifar10": cifar10_files,
+    "cifar100": cifar100_files,
+    "fashion_mnist": fashion_mnist_files,
+    "image_folder": image_folder_files,
+    "imagenet": imagenet.imagenet_files,
+    "imagenet_mini": imagenet.imagenet_files,
+    "market1501": tree_files,
+    "pedestrians": tree_files,
 }
 DATASETS = (*_SOURCES, *_REID)
 REID_DATASETS = tuple(_REID)

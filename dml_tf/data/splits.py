@@ -90,6 +90,14 @@ class ReidImages:
         """Number of images."""
         return len(self.pids)
 
+    @property
+    def digest(self) -> str:
+        """A hexadecimal hash of images, identities and cameras."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.pids))
+        digest.update(np.ascontiguousarray(self.camids))
+        digest.update(np.ascontiguousarray(self.images))
+        return digest.hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class Market1501:
@@ -126,6 +134,7 @@ class Splits:
         mean: Mean of the training pixels scaled to [0, 1], shape `(channels,)`, float32.
         std: Their standard deviation, likewise.
         reid: Queries and gallery, for re-identification.
+        identity: Which data these are, as `identify` returns it; {} if that is not known.
     """
 
     name: str
@@ -137,6 +146,17 @@ class Splits:
     mean: np.ndarray
     std: np.ndarray
     reid: Market1501 | None = None
+    identity: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hashes of the chosen images and labels, by part."""
+        parts = {part: getattr(self, part) for part in ("train", "validation", "test")}
+        if self.reid:
+            parts |= {
+                part: getattr(self.reid, part) for part in ("query", "gallery", "multi_query")
+            }
+        return {part: split.digest if split else "" for part, split in parts.items()}
 
 
 def choose(source: Source, config: Any) -> tuple[Split, Split | None]:

@@ -54,5 +54,6 @@ def provenance(trained_on: list[dict], record: dict) -> dict:
     return {
         "machine": "; ".join(machines),
         "measured_on": record["machine"],
+        "repeatable": {"same_bits": False, "given": "not measured: JAX trained this run"},
         "trained_on": trained_on,
     }

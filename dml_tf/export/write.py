@@ -29,7 +29,7 @@ from dml_tf.export.folder import (
     describe,
 )
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, checkpoint, train
+from dml_tf.runs import build, checkpoint, memory, train
 from dml_tf.runs.config import Config
 from dml_tf.version import __version__
 
@@ -54,6 +54,7 @@ def export(config: Config, folder: Path) -> Export:
     """
     build.check_network_names(config)
     _check(config, folder)
+    memory.refuse_too_large(config)
     splits = build.load_data(config)
     build.check_features(config, splits)
     train.ensure_teacher(config)

@@ -1,11 +1,13 @@
 """Measures of a trained cohort: accuracy, entropy, and Market-1501's protocol."""
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dml_tf import data, reid
+from dml_tf.errors import RunFailed
 from dml_tf.measures import posteriors
 
 if TYPE_CHECKING:
@@ -116,9 +118,22 @@ def predict(
     Returns:
         Of a cohort: peer -> posteriors, shape `(images, classes)`, and the same of `ensemble`. Of
         an extractor: features, shape `(images, dim)`.
+
+    Raises:
+        RunFailed: An output is not finite.
     """
     batches = data.eval_batches(split, splits, batch_size).map(_images)
-    return model.predict(batches, verbose=verbose)
+    outputs = model.predict(batches, verbose=verbose)
+    named = outputs if isinstance(outputs, dict) else {model.name: outputs}
+    for name, values in named.items():
+        wrong = len(values) - int(np.isfinite(values).all(axis=1).sum())
+        if wrong:
+            raise RunFailed(
+                f"The outputs of {name} are not finite for {wrong} of {len(values)} images that "
+                "are evaluated: its weights or BatchNorm's statistics are too large. Try a smaller "
+                "--learning_rate, or larger batches."
+            )
+    return outputs
 
 
 def _images(images, labels):
@@ -233,9 +248,10 @@ def labelled_features(
 
     Returns:
         `<part>_features`, `<part>_pids`, `<part>_camids` and `<part>_names` of each part. The
-        features are the ensemble's; those of one peer alone have length 1.
+        features are the ensemble's; those of one peer alone have length 1. `identity` says of
+        which data they are, in JSON.
     """
-    arrays = {}
+    arrays = {"identity": np.array(json.dumps(splits.identity))}
     for part, joined in ensemble_features(features).items():
         images = getattr(splits.reid, part)
         arrays[f"{part}_features"] = joined

@@ -7,6 +7,7 @@ protocol. Above each image stand its camera and its identity.
 
 import argparse
 import io
+import json
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from dml_tf import reid
 from dml_tf.atomic import write_whole
-from dml_tf.data.sources.market1501_tree import GALLERY, QUERY, find_tree
+from dml_tf.data import identity
+from dml_tf.data.sources.market1501_tree import GALLERY, QUERY, find_tree, tree_files
 from dml_tf.errors import exit_status
 
 _PROGRAM = "python -m dml_tf.measures.rankings"
@@ -40,7 +42,8 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
         file: Its path, ending in `.npz`.
 
     Returns:
-        `query_features`, `query_pids`, `query_camids`, `query_names`, and the same of `gallery`.
+        `query_features`, `query_pids`, `query_camids`, `query_names`, and the same of `gallery`;
+        `identity` of the data, if the file has it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -51,7 +54,8 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
             missing = [name for name in _ARRAYS if name not in arrays]
             if missing:
                 raise ValueError(f"without {', '.join(missing)}")
-            return {name: arrays[name] for name in _ARRAYS}
+            more = [name for name in ("identity",) if name in arrays]
+            return {name: arrays[name] for name in (*_ARRAYS, *more)}
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{file} does not exist. Write it with `python train.py ... --features_out={file}`."
@@ -105,7 +109,8 @@ def draw_rankings(
         The figure.
 
     Raises:
-        ValueError: There is no such query, or a picture cannot be read.
+        ValueError: There is no such query, a picture cannot be read, or the features are of other
+            data.
         FileNotFoundError: The data set, or a picture of it, is missing.
     """
     last = len(arrays["query_pids"]) - 1
@@ -115,6 +120,7 @@ def draw_rankings(
                 f"--queries: there is no query {query}. Give numbers from 0 to {last}."
             )
     root = find_tree(data_dir)
+    _refuse_other_pictures(arrays, data_dir)
     figure = Figure(figsize=(0.75 * (top + 1.3), 1.75 * len(queries)), layout="constrained")
     widths = [1, 0.3] + [1] * top  # a gap after the query
     grid = figure.subplots(len(queries), top + 2, squeeze=False, width_ratios=widths)
@@ -127,6 +133,18 @@ def draw_rankings(
             colour = _GREEN if arrays["gallery_pids"][image] == pid else _RED
             _show(axis, root / GALLERY, arrays, "gallery", image, colour)
     return figure
+
+
+def _refuse_other_pictures(arrays: dict[str, np.ndarray], data_dir: str | Path):
+    kept = json.loads(str(arrays.get("identity", "{}")))
+    if "parts" not in kept:
+        return  # an old file, or generated data
+    now = {"parts": identity.of_files(tree_files(data_dir))}
+    if differing := identity.differences(kept, now):
+        raise ValueError(
+            f"The features are not those of the pictures in {data_dir}: {'; '.join(differing)}. "
+            "Give the --data_dir with which they were made, or make them anew."
+        )
 
 
 def _show(axis, folder, arrays, side: str, index: int, colour: str, number: str = ""):

@@ -20,7 +20,7 @@ from dml_tf.paper.progress import Clock, duration, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
 from dml_tf.runs import files, flag_files, records
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import RunFiles, needed_weights
+from dml_tf.runs.files import RunFiles, needed_weights, record_beside
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +41,8 @@ def _run_all(options: argparse.Namespace) -> int:
         scale, options.only, results_dir=str(folder), data_dir=data_dir, seeds=options.seeds
     )
     index, count = options.shard
-    found = [(run, records.find(run)) for run in runs[index::count]]
+    find = records.find if options.dry_run else records.reusable
+    found = [(run, find(run)) for run in runs[index::count]]
     todo = [run for run, record in found if record is None]
     estimate = Estimate([(run, record) for run, record in found if record])
     if options.dry_run:
@@ -120,7 +121,9 @@ def _waves(folder: Path, todo: Sequence[Config], items: Sequence[str]) -> list[l
 def _task(run: Config) -> Task:
     run_files = RunFiles.of(run)
     own = (run_files.record, run_files.model)
-    reads = (*needed_weights(run), *own)  # its own too: perhaps only the analysis is missing
+    weights = needed_weights(run)
+    # A record says on which data a teacher was trained. Its own: perhaps only an analysis lacks.
+    reads = (*weights, *map(record_beside, weights), *own)
     return Task(run.run_id, train_one, (run,), run_files.log, reads, own)
 
 

@@ -13,12 +13,19 @@ from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import pretrained
-from dml_tf.runs.config import Config
+from dml_tf.runs import records
+from dml_tf.runs.checks import refuse
+from dml_tf.runs.config import MOST_STEPS, Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
+from dml_tf.runs.values import nearest
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # of other methods: the flag's
 _COMPILED = {"auto": None, "true": True, "false": False}
+_EXAMPLES = (  # names that a mistyped one is compared with
+    "resnet8", "resnet20", "resnet32", "resnet110", "wrn-10-2", "wrn-28-10",
+    "mobilenet", "mobilenet_short", "inception_v1",
+)  # fmt: skip
 _ENTROPY_SGD = (
     "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
     "scope", "scope_growth",
@@ -27,11 +34,14 @@ _ENTROPY_SGD = (
 
 def check_network_names(config: Config):
     """Refuses a name in `--net` that is no network's."""
+    problems = []
     for name in config.net:
         try:
             networks.parse(name)
         except ValueError as error:
-            raise FlagError(f"--net: {error}") from None
+            near = nearest(name.partition(":")[0], _EXAMPLES).removeprefix(".").removesuffix(".")
+            problems.append(f"--net: {error}{near}")
+    refuse(problems)
 
 
 def load_data(config: Config) -> Splits:
@@ -134,6 +144,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        RecordMismatch: It was trained on other data.
     """
     if config.teacher:
         file = RunFiles.of(config).weights(config.teacher)
@@ -144,6 +155,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
+    records.refuse_other_teacher(file, config, splits)
     model = keras.saving.load_model(file)
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
@@ -194,7 +206,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
 
 def learning_rate(config: Config, steps_per_epoch: int):
     """The run's schedule over training steps, or its constant learning rate."""
-    drop = config.decay_epochs * steps_per_epoch
+    drop = min(config.decay_epochs * steps_per_epoch, MOST_STEPS)
     return optimizers.staircase(config.learning_rate, config.decay_rate, drop)
 
 

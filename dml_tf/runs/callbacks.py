@@ -1,25 +1,125 @@
 """Keras callbacks of a run."""
 
 import math
+import warnings
 
 import keras
+import numpy as np
 
+from dml_tf.data import Split
 from dml_tf.errors import RunFailed
+from dml_tf.runs.checkpoint import Checkpoint, peer_variables
+from dml_tf.runs.config import Config
+
+_LOSSES = {"_supervised_loss": "loss", "_mimicry_loss": "mimicry loss"}
+_KEPT = "The weights of the last finished epoch are kept. Try a smaller --learning_rate."
+EPOCHS_AT_CHANCE = 10  # after so many a peer is named
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends a run whose loss is not a finite number, before its weights are saved."""
+    """Ends a run with a loss or weight that is not a finite number, before weights are saved."""
 
     def on_train_batch_end(self, batch, logs=None):
         """Raises `RunFailed` if a peer's loss is not finite."""
-        for name, value in logs.items():
-            peer, is_loss, _ = name.partition("_supervised_loss")
-            if is_loss and not math.isfinite(value):
-                step = int(self.model.optimizers[0].iterations.numpy())
-                raise RunFailed(
-                    f"The loss of peer {peer} is {value} at step {step}. The weights of the last "
-                    "finished epoch are kept. Try a smaller --learning_rate."
+        self._refuse(logs, "")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Raises `RunFailed` if a weight, or a measure of the held-out images, is not finite."""
+        for k in self.model.trained:
+            refuse_not_finite(
+                peer_variables(self.model, k),
+                f"A weight of peer {self.model.peer_names[k]} is not finite at step {self._step}. "
+                f"{_KEPT}",
+            )
+        self._refuse(logs, "val_")
+
+    @property
+    def _step(self) -> int:
+        return int(self.model.optimizers[0].iterations.numpy())
+
+    def _refuse(self, logs: dict, prefix: str):
+        images = " on the images measured after an epoch" if prefix else ""
+        for peer in self.model.peer_names:
+            for suffix, loss in _LOSSES.items():
+                value = logs.get(f"{prefix}{peer}{suffix}", 0.0)
+                if not math.isfinite(value):
+                    at = f"at step {self._step}{images}"
+                    raise RunFailed(f"The {loss} of peer {peer} is {value} {at}. {_KEPT}")
+
+
+def refuse_not_finite(variables: list, message: str):
+    """Raises `RunFailed` with the message if one of the variables holds a NaN or an infinity."""
+    for variable in variables:
+        if "float" in str(variable.dtype) and not np.isfinite(variable.numpy()).all():
+            raise RunFailed(message)
+
+
+class Warn(keras.callbacks.Callback):
+    """Warns, once, of a run that trains but does not learn. The record keeps the warnings.
+
+    Args:
+        config: The run's settings.
+        train: Its training images.
+        checkpoint: Keeps the warnings; it must follow in the list of callbacks.
+    """
+
+    def __init__(self, config: Config, train: Split, checkpoint: Checkpoint):
+        super().__init__()
+        self._rate, self._checkpoint = config.learning_rate, checkpoint
+        self._chance = accuracy_at_chance(train.labels)
+        self._before: dict[int, np.ndarray] = {}
+
+    def on_train_begin(self, logs=None):
+        """Warns of a learning rate of 0, and notes the weights."""
+        if self._rate == 0:
+            self._say("learning rate", "--learning_rate=0: no weight will move.")
+        self._before = {k: self._weights(k) for k in self.model.trained}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Warns of a peer that did not move, or has been at chance for ten epochs."""
+        for k in self.model.trained:
+            name, before = self.model.peer_names[k], self._before[k]
+            self._before[k] = self._weights(k)
+            if self._rate and _is_rounding(self._before[k] - before, before):
+                self._say(
+                    f"{name} stands still",
+                    f"Peer {name}: the optimizer moved no weight by more than rounding in "
+                    f"epoch {epoch + 1}. Its learning rate or its gradient is too small.",
                 )
+            if self._is_at_chance(name, logs):
+                self._say(
+                    f"{name} at chance",
+                    f"Peer {name} has been at chance for {EPOCHS_AT_CHANCE} epochs, to epoch "
+                    f"{epoch + 1}: its accuracy on the training images never passed "
+                    f"{100 * self._chance:.1f}%. Try another --learning_rate.",
+                )
+
+    def _is_at_chance(self, name: str, logs: dict) -> bool:
+        metric = f"{name}_accuracy"
+        values = [*self._checkpoint.history.get(metric, []), logs.get(metric, math.inf)]
+        last = values[-EPOCHS_AT_CHANCE:]
+        return len(last) == EPOCHS_AT_CHANCE and max(last) <= self._chance
+
+    def _weights(self, k: int) -> np.ndarray:
+        weights = self.model.networks[k].trainable_variables
+        return np.concatenate([variable.numpy().ravel() for variable in weights])
+
+    def _say(self, key: str, message: str):
+        if key not in self._checkpoint.warnings:
+            self._checkpoint.warnings[key] = message
+            warnings.warn(message, stacklevel=2)
+
+
+def _is_rounding(moved: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether all movements are smaller than the rounding of the largest weight."""
+    return bool(np.abs(moved).max() <= np.finfo(np.float32).eps * np.abs(weights).max())
+
+
+def accuracy_at_chance(labels: np.ndarray) -> float:
+    """The highest accuracy that naming the largest class gives, with two deviations of an epoch."""
+    labelled = labels[labels >= 0]
+    share = np.bincount(labelled).max() / len(labelled)
+    return float(share + 2 * math.sqrt(share * (1 - share) / len(labelled)))
 
 
 class StopAfter(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from dml_tf.data import Splits
 from dml_tf.errors import RecordMismatch
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
@@ -28,23 +29,35 @@ class Checkpoint(keras.callbacks.Callback):
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
             the last epoch that all have finished, so each keeps its last two.
+        splits: The run's data; a checkpoint of others is refused. Not compared if left out.
 
     Attributes:
         history: Metric name -> one value for each finished epoch.
         wall_clock_s: Seconds spent in training, interrupted runs included.
         cpu_s: CPU seconds of this process spent in training, likewise.
+        warnings: What was warned of -> the message.
     """
 
-    def __init__(self, folder: Path, config: Config, cluster: Cluster | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        cluster: Cluster | None = None,
+        splits: Splits | None = None,
+    ):
         super().__init__()
         self._file = folder / "state.npz"
         self._previous = folder / "previous.npz"
         self._cluster = cluster or Cluster()
-        self._config = config
+        self._config, self._splits = config, splits
         self._epoch = 0
+        self._data = {}
+        if splits:
+            self._data = {"identity": splits.identity, "digest": splits.digests}
         self.history: dict[str, list[float]] = {}
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
+        self.warnings: dict[str, str] = {}
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
@@ -55,7 +68,13 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
-        found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        try:
+            found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+        except RecordMismatch as error:
+            if not self._config.overwrite:
+                raise
+            print(f"{error}\nWith --overwrite this run starts from its first epoch.", flush=True)
+            found = []
         newest = found[0][0]["epoch"] if found else 0
         epoch = self._cluster.least(newest)
         if epoch < newest:
@@ -80,6 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(array)
         self._epoch, self.history = progress["epoch"], progress["history"]
         self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
+        self.warnings = progress.get("warnings", {})
         return self._epoch
 
     def _load(self, file: Path) -> tuple[dict, list]:
@@ -88,6 +108,8 @@ class Checkpoint(keras.callbacks.Callback):
         except ValueError as error:
             raise RecordMismatch(str(error)) from error
         records.refuse_mismatch(progress["config"], self._config, file)
+        if self._splits:
+            records.refuse_other_data(progress, self._config, file, self._splits)
         return progress, arrays
 
     def on_train_begin(self, logs=None):
@@ -111,10 +133,12 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self):
         progress = {
             "config": self._config.comparable(),
+            **self._data,
             "epoch": self._epoch,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
+            "warnings": self.warnings,
         }
         if self._cluster.size > 1 and self._file.exists():
             self._file.replace(self._previous)

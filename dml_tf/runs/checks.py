@@ -10,7 +10,9 @@ from dml_tf.data import (
     STREAMED_AUGMENTATIONS,
     STREAMED_DATASETS,
 )
+from dml_tf.data.draws import crop_pad
 from dml_tf.errors import FlagError
+from dml_tf.runs.values import nearest
 
 _MUTUAL = ("method", ("dml", "dml_e", "distill"))
 _REID = ("dataset", REID_DATASETS)
@@ -47,43 +49,54 @@ _USED_WITH = {
 }
 
 
+def refuse(problems: Iterable[str]):
+    """Raises `FlagError` with all problems, each on a line of its own."""
+    if found := list(dict.fromkeys(problems)):
+        raise FlagError("\n  ".join(found))
+
+
 def refuse_unknown_dataset(dataset: str):
     """Refuses a name that is no data set's."""
     if dataset not in DATASETS:
-        named = f"--dataset={dataset} is not a data set" if dataset else "--dataset is missing"
-        raise FlagError(f"{named}: give one of {' | '.join(DATASETS)}.")
+        accepted = f"Give one of {' | '.join(DATASETS)}."
+        if not dataset:
+            raise FlagError(f"--dataset is missing. {accepted}")
+        raise FlagError(
+            f"--dataset={dataset} is not a data set{nearest(dataset, DATASETS)} {accepted}"
+        )
 
 
-def refuse_out_of_range(config):
-    """Refuses a value that is not among its field's choices, or outside its limits."""
+def out_of_range(config) -> Iterator[str]:
+    """Values that are not among their field's choices, or outside its limits."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
         if choices and value not in choices and value != field.default:
-            raise FlagError(f"--{field.name}={value} is not among {' | '.join(choices)}.")
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-            raise FlagError(f"--{field.name}={value} is out of range: it takes numbers {limits}.")
+            near = nearest(str(value), choices)
+            yield f"--{field.name}={value} is not among {' | '.join(choices)}{near}"
+        if low is not None and not low <= value <= high:
+            limits = f"{low:g} to {high:,}" if isinstance(high, int) else f"{low:g} to {high:g}"
+            yield f"--{field.name}={value} is out of range: it takes numbers from {limits}."
 
 
-def refuse_without_effect(config, explicit: Iterable[str]):
-    """Refuses an explicit setting that the chosen method, optimizer or data set would ignore."""
+def without_effect(config, explicit: Iterable[str]) -> Iterator[str]:
+    """Explicit settings that the chosen method, optimizer or data set would ignore."""
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for name in explicit:
         value = getattr(config, name)
         owner, users = _USED_WITH.get(name, ("", ()))
         if owner and value != defaults[name] and getattr(config, owner) not in users:
-            raise FlagError(
+            yield (
                 f"--{name}={value} has no effect with --{owner}={getattr(config, owner)}: it is "
                 f"for --{owner}={' | '.join(users)}."
             )
 
 
-def refuse_contradictions(config):
-    """Refuses settings that contradict each other."""
+def contradictions(config) -> Iterator[str]:
+    """What is wrong with settings that contradict each other."""
     for is_wrong, message in (*_of_the_method(config), *_of_the_data(config), *_of_speed(config)):
         if is_wrong:
-            raise FlagError(message)
+            yield message
 
 
 def _of_the_method(config) -> Iterator[tuple[bool, str]]:
@@ -110,6 +123,13 @@ def _of_the_data(config) -> Iterator[tuple[bool, str]]:
         config.augment not in augmentations,
         f"--augment={config.augment} is not for --dataset={config.dataset}, which takes "
         f"{' | '.join(augmentations)}.",
+    )
+    sides = config.image_size if isinstance(config.image_size, tuple) else (config.image_size,)
+    yield (
+        config.augment == "crop_flip" and 0 < min(sides) <= crop_pad(sides[0]),
+        f"--image_size={config.image_size} with --augment=crop_flip: a crop reflects "
+        f"{crop_pad(sides[0])} pixels at the border, which the images lack. Use larger images, or "
+        "--augment=flip.",
     )
     yield (
         config.watch_test and config.validation_fraction > 0,

@@ -10,12 +10,8 @@ import functools
 import hashlib
 import json
 import math
-import operator
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from dml_tf import home
 from dml_tf.data import (
@@ -25,7 +21,9 @@ from dml_tf.data import (
     steps_per_epoch,
 )
 from dml_tf.errors import FlagError
-from dml_tf.runs import checks, flag_files
+from dml_tf.runs import checks, flag_files, values
+from dml_tf.runs.checks import refuse
+from dml_tf.runs.values import nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
 METHODS = ("independent", "dml", "dml_e", "distill")
@@ -34,11 +32,16 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution",
+    "jit_compile", "steps_per_execution", "max_memory_gb",
 )  # fmt: skip
 
 
-def _setting(default, help_text: str, choices: Sequence[str] = (), low=None, high=None):
+LARGEST = 1_000_000  # of numbers that have no limit of their own
+MOST_STEPS = 2**31 - 1  # TensorFlow counts them in 32 bits
+
+
+def _setting(default, help_text: str, choices: Sequence[str] = (), low=None, high=LARGEST):
+    """A field; a number's range is finite, so that NaN and infinity lie outside."""
     return dataclasses.field(
         default=default,
         metadata={"help": help_text, "choices": tuple(choices), "low": low, "high": high},
@@ -74,7 +77,7 @@ class Config:
     scale: str = _setting("paper", "Scale of the experiment.", SCALES)
     data_dir: str = _setting("", "Folder or archive with the data. Generated data is made there.")
     net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
-    cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0)
+    cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(
         "", "Default: dml for a cohort of two or more, else independent.", METHODS
     )
@@ -111,7 +114,7 @@ class Config:
         "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",
         ("sgd", "adam", "rmsprop", "entropy_sgd"),
     )  # fmt: skip
-    learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0)
+    learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0, high=1e30)
     decay_epochs: int = _setting(0, "Epochs between drops of the rate; 0: no drops.", low=0)
     decay_rate: float = _setting(0.1, "Factor of each drop.", low=0.0, high=1.0)
     momentum: float = _setting(0.0, "Momentum; Nesterov's, but in rmsprop.", low=0.0, high=1.0)
@@ -133,7 +136,9 @@ class Config:
     scope: float = _setting(0.03, "entropy_sgd: initial pull towards the weights.", low=0.0)
     scope_growth: float = _setting(1e-3, "entropy_sgd: growth of the pull with each move.", low=0.0)
     epochs: int = _setting(0, "Passes over the training images.", low=0)
-    steps: int = _setting(0, "Training steps, in place of --epochs; 0: use --epochs.", low=0)
+    steps: int = _setting(
+        0, "Training steps, in place of --epochs; 0: use --epochs.", low=0, high=MOST_STEPS
+    )
     batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
     weight_decay: float = _setting(0.0, "Coupled L2 on kernels: gradient w x theta.", low=0.0)
     dropout: float = _setting(0.0, "Rate of dropout before the classifier.", low=0.0, high=0.99)
@@ -148,7 +153,9 @@ class Config:
     image_size: int | tuple[int, int] = _setting(
         0, "Side of the images in pixels, or HEIGHTxWIDTH for re-identification; 0: the data's own."
     )
-    train_images: int = _setting(0, "Number of training images, chosen by seed; 0: all.", low=0)
+    train_images: int = _setting(
+        0, "Number of training images, chosen by seed; 0: all.", low=0, high=10**9
+    )
     validation_fraction: float = _setting(
         0.0, "Fraction of the training images for validation.", low=0.0, high=0.9
     )
@@ -191,7 +198,12 @@ class Config:
     steps_per_execution: int = _setting(
         1, "Training steps in one call of TensorFlow; it divides the steps of an epoch.", low=1
     )
-    seed: int = _setting(0, "Seed of initial weights, subset, order and augmentation.", low=0)
+    seed: int = _setting(
+        0, "Seed of initial weights, subset, order and augmentation.", low=0, high=2**63 - 1
+    )
+    max_memory_gb: float = _setting(
+        0.0, "Refuse a run that needs more memory; 0: more than is free on this machine.", low=0.0
+    )
     results_dir: str = _setting("", "Folder for records and weights. Default: results/<scale>.")
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
     analyse: bool = _setting(
@@ -201,11 +213,10 @@ class Config:
 
     def __post_init__(self):
         checks.refuse_unknown_dataset(self.dataset)
-        checks.refuse_out_of_range(self)
-        self._fill_peers()
+        problems = [*checks.out_of_range(self), *self._fill_peers()]
         if not self.results_dir:
             self._set("results_dir", str(home.HOME / "results" / self.scale))
-        checks.refuse_contradictions(self)
+        refuse([*problems, *checks.contradictions(self)])
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -243,9 +254,11 @@ class Config:
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:
-        """How long the run trains on so many training images."""
+        """How long the run trains on so many training images; `FlagError` for too many steps."""
         per_epoch = steps_per_epoch(images, self.batch_size)
         steps = self.steps or self.epochs * per_epoch
+        if steps > MOST_STEPS:
+            raise FlagError(f"--epochs={self.epochs} are {steps:,} steps; give fewer.")
         return Schedule(steps, math.ceil(steps / per_epoch), per_epoch)
 
     def replace(self, **changes) -> "Config":
@@ -262,19 +275,22 @@ class Config:
     def _set(self, name: str, value):
         object.__setattr__(self, name, value)
 
-    def _fill_peers(self):
+    def _fill_peers(self) -> list[str]:
+        """Gives each peer its network; returns what is wrong."""
         if not self.net:
-            raise FlagError("--net is missing: name one network, or one for each peer.")
+            return ["--net is missing: name one network, or one for each peer."]
         size = self.cohort or len(self.net)
         if len(self.net) not in (1, size):
-            raise FlagError(
+            return [
                 f"--net names {len(self.net)} networks for --cohort={size}: name one for all "
                 "peers, or one for each."
-            )
-        self._set("net", tuple(self.net) * (size if len(self.net) == 1 else 1))
+            ]
+        if size <= FIELDS["cohort"].metadata["high"]:
+            self._set("net", tuple(self.net) * (size if len(self.net) == 1 else 1))
         self._set("cohort", size)
         if not self.method:
             self._set("method", "dml" if size > 1 else "independent")
+        return []
 
 
 FIELDS: Mapping[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
@@ -297,20 +313,35 @@ def load(**settings) -> Config:
         >>> config.method, config.batch_size, config.run_id
         ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')
     """
-    explicit = _typed(settings)
+    explicit, problems = _typed(settings)
+    try:
+        config = _checked(explicit)
+    except FlagError as error:
+        refuse([*problems, str(error)])
+    refuse(problems)
+    return config
+
+
+def _checked(explicit: Mapping[str, object]) -> Config:
     dataset = explicit.get("dataset", "")
     checks.refuse_unknown_dataset(dataset)
     config = Config(**_defaults(dataset, explicit.get("scale", "")) | explicit)
-    checks.refuse_without_effect(config, explicit)
+    refuse(checks.without_effect(config, explicit))
     return config
 
 
 def _defaults(dataset: str, scale: str = "") -> dict[str, object]:
     """Every setting as the flag files of a data set and a scale have it; not checked."""
     settings = {name: field.default for name, field in FIELDS.items()}
-    settings |= _typed(flag_files.settings_of(dataset))
+    settings |= _of_file(dataset)
     scale = scale or settings["scale"]
-    return settings | _typed(flag_files.settings_of(dataset, scale)) | {"scale": scale}
+    return settings | _of_file(dataset, scale) | {"scale": scale}
+
+
+def _of_file(dataset: str, scale: str = "") -> dict[str, object]:
+    typed, problems = _typed(flag_files.settings_of(dataset, scale))
+    refuse(problems)
+    return typed
 
 
 def _comparable(settings: dict) -> dict:
@@ -319,78 +350,15 @@ def _comparable(settings: dict) -> dict:
     return {key: settings[key] for key in settings if key not in _WITHOUT_EFFECT}
 
 
-def to_flag(name: str, value) -> str:
-    """The command-line form of a setting: `--name=value`, sequences joined by commas."""
-    if isinstance(value, (tuple, list)):
-        value = ("x" if name == "image_size" else ",").join(map(str, value))
-    return f"--{name}={value}"
-
-
-def _typed(settings: Mapping[str, object]) -> dict[str, object]:
-    unknown = sorted(settings.keys() - FIELDS.keys())
-    if unknown:
-        raise FlagError(f"Unknown setting {unknown[0]!r}; there are {', '.join(FIELDS)}.")
-    return {name: _value(FIELDS[name], value) for name, value in settings.items()}
-
-
-def _value(field: dataclasses.Field, value):
-    """A value, or its text, in the type of its field."""
-    if field.name == "image_size":
-        return _size(value)
-    kind, convert = _KINDS.get(field.type, ("names of networks", _names))
-    try:
-        return convert(value)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise FlagError(f"{to_flag(field.name, value)} is not {kind}.") from None
-
-
-def _names(value) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else value
-    return tuple(name.strip() for name in names if name.strip())
-
-
-def _whole_number(value) -> int:
-    if isinstance(value, bool):
-        raise ValueError
-    return int(value) if isinstance(value, str) else operator.index(value)
-
-
-def _number(value) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _truth(value) -> bool:
-    if isinstance(value, np.bool_):
-        return bool(value)
-    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
-
-
-def _text(value) -> str:
-    if not isinstance(value, (str, os.PathLike)):
-        raise ValueError
-    return os.fspath(value)
-
-
-# Type of a field -> what its value is called in messages, and how it is read.
-_KINDS = {
-    int: ("a whole number", _whole_number),
-    float: ("a number", _number),
-    bool: ("true or false", _truth),
-    str: ("text", _text),
-}
-
-
-def _size(size: object) -> int | tuple[int, int]:
-    """Reads `32` or `160x64`."""
-    try:
-        parts = size if isinstance(size, (tuple, list)) else str(size).split("x")
-        numbers = tuple(int(part) for part in parts)
-    except (ValueError, TypeError):
-        numbers = ()
-    if len(numbers) == 1 and numbers[0] >= 0:
-        return numbers[0]
-    if len(numbers) == 2 and min(numbers) >= 1:
-        return numbers
-    raise FlagError(f"--image_size={size} is neither a side as in 32, nor HEIGHTxWIDTH.")
+def _typed(settings: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """The settings in the types of their fields, and what is wrong with the others."""
+    typed, problems = {}, []
+    for name, value in settings.items():
+        if name not in FIELDS:
+            problems.append(f"Unknown setting {name!r}{nearest(name, FIELDS)}")
+            continue
+        try:
+            typed[name] = values.read(FIELDS[name], value)
+        except FlagError as error:
+            problems.append(str(error))
+    return typed, problems

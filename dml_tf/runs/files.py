@@ -81,6 +81,11 @@ def needed_weights(config) -> list[Path]:
     return needed
 
 
+def record_beside(weights: Path) -> Path:
+    """The record of the run that left these weights, if they lie in a results folder."""
+    return weights.parent.parent / "runs" / f"{weights.stem}.json"
+
+
 def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
     """Writes the state of an unfinished run.
 

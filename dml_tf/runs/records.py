@@ -3,14 +3,18 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import platform
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from dml_tf import data
 from dml_tf.atomic import write_text
-from dml_tf.errors import RecordMismatch
+from dml_tf.data import Splits
+from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, record_beside
 from dml_tf.version import __version__
 
 
@@ -23,15 +27,95 @@ def find(config: Config) -> dict | None:
     file = RunFiles.of(config).record
     if not file.exists():
         return None
-    try:
-        record = read(file)
-        recorded = record["config"]
-    except (ValueError, KeyError, TypeError):
-        raise RecordMismatch(
-            f"{file} is not a run's record. Move it away, or train again with --overwrite."
-        ) from None
-    refuse_mismatch(recorded, config, file)
+    record = read_whole(file)
+    refuse_mismatch(record["config"], config, file)
     return None if config.analyse and "analysis" not in record else record
+
+
+def reusable(config: Config) -> dict | None:
+    """As `find`, but a record of other data than the config's is refused, too.
+
+    Raises:
+        RecordMismatch: The file was made with other settings or data, or is no record.
+        FileNotFoundError: The config's data are missing.
+        RunFailed: They are refused.
+    """
+    record = find(config)
+    if record is not None:
+        refuse_other_data(record, config, RunFiles.of(config).record)
+    return record
+
+
+def refuse_other_data(kept: dict, config: Config, file: Path, splits: Splits | None = None):
+    """Raises `RecordMismatch` if a file was made with other data than the config's.
+
+    Data are the same if their files are, or if they give the same images: the same pictures may
+    be packed or unpacked. What is not known of an old file is not compared.
+
+    Args:
+        kept: What the file keeps, with `identity` and `digest`, or without them.
+        config: The settings, which name the data.
+        file: Where it is kept, for the message.
+        splits: The data, if they are loaded already.
+    """
+    now = splits.identity if splits else identify(config)
+    differing = data.differences(kept.get("identity"), now)
+    can_compare_images = "digest" in kept and "parts" in now and not _is_streamed(config)
+    if can_compare_images and (differing or not kept.get("identity")):
+        differing = _other_images(kept, splits or _load(config)) and (
+            differing or ["its images, labels or classes are others"]
+        )
+    if differing:
+        raise RecordMismatch(
+            f"{file} was made with other data: of {config.dataset}, {'; '.join(differing)}. Give "
+            "the same --data_dir and its files as they were, use another --results_dir, or train "
+            "again with --overwrite."
+        )
+
+
+def _is_streamed(config: Config) -> bool:
+    return config.dataset in data.STREAMED_DATASETS
+
+
+def _other_images(kept: dict, splits: Splits) -> bool:
+    now, classes = splits.digests, list(map(str, splits.class_names))
+    # A record from before re-identification's parts had digests lacks them.
+    images_differ = any(now.get(part) != digest for part, digest in kept["digest"].items())
+    return images_differ or kept.get("classes", classes) != classes
+
+
+def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
+    """Raises `RecordMismatch` if the run that left these weights had other data than the config's.
+
+    Weights without a record beside them are not compared.
+    """
+    file = record_beside(weights)
+    if not file.exists():
+        return
+    record = read_whole(file)
+    theirs = record["config"]["dataset"]
+    if theirs != config.dataset:
+        raise RecordMismatch(
+            f"{weights} was trained on {theirs}, this run is on {config.dataset}: give a --teacher "
+            "that was trained on the same data."
+        )
+    refuse_other_data(record, config, file, splits)
+
+
+def identify(config: Config) -> dict:
+    """Which data a config asks for, as `data.identify`; `RunFailed` if they are refused."""
+    return _or_failed(data.identify, config)
+
+
+def _load(config: Config) -> Splits:
+    return _or_failed(data.load, config)
+
+
+def _or_failed(function: Callable, config: Config):
+    try:
+        return function(config)
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
 
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):
@@ -50,14 +134,46 @@ def refuse_mismatch(recorded: dict, config: Config, file: Path):
         )
 
 
+def read_whole(file: Path) -> dict:
+    """Reads a run's record; `RecordMismatch` if the file is none."""
+    try:
+        record = read(file)
+        dataset = record["config"]["dataset"]
+    except (ValueError, KeyError, TypeError):
+        dataset = None
+    if dataset is None:
+        raise RecordMismatch(
+            f"{file} is not a run's record. Move it away, or train again with --overwrite."
+        )
+    return record
+
+
 def read(file: Path) -> dict:
     """Reads a record."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def write(record: dict, file: Path):
-    """Writes a record, or anything of JSON's types, whole."""
+    """Writes a record, or anything of JSON's types, whole; `RunFailed` for a NaN or an infinity."""
+    for place, value in _numbers(record):
+        if not math.isfinite(value):
+            raise RunFailed(
+                f"{file.stem}: {place} is {value}, so no record is written. A peer's outputs are "
+                "too large for its measures: try a smaller --learning_rate."
+            )
     write_text(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Each fraction in a record, with the names that lead to it."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _numbers(inner, place)
 
 
 def summary(record: dict) -> str:
@@ -94,6 +210,32 @@ def machine() -> str:
         for gpu in tf.config.list_physical_devices("GPU")
     ]
     return ", ".join([*gpus, f"{name}, {os.cpu_count()} cores", platform.system()])
+
+
+def repeatable() -> dict:
+    """Whether the same command gives the same bits again here, and what that depends on.
+
+    Measured: on a CPU two runs agree in every bit with one number of threads, and differ with
+    another. On a GPU TensorFlow may add in any order, unless TF_DETERMINISTIC_OPS is set.
+    """
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    threads = {
+        "intra_op": (threading.get_intra_op_parallelism_threads, "TF_NUM_INTRAOP_THREADS"),
+        "inter_op": (threading.get_inter_op_parallelism_threads, "TF_NUM_INTEROP_THREADS"),
+    }
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    ordered = os.environ.get("TF_DETERMINISTIC_OPS", "").lower() in ("1", "true")
+    return {
+        "same_bits": ordered or not on_gpu,
+        "given": "the same processor, versions and threads"
+        + (" and TF_DETERMINISTIC_OPS=1" if on_gpu else ""),
+        "threads": {
+            name: chosen() or int(os.environ.get(variable, 0)) or os.cpu_count()
+            for name, (chosen, variable) in threads.items()
+        },
+    }
 
 
 def versions() -> dict[str, str]:

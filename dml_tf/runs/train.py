@@ -18,8 +18,8 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, records
-from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN
+from dml_tf.runs import build, memory, records
+from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles
@@ -50,7 +50,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         FlagError: A network's name is wrong, the placement is not possible, or the processes of
             the run have different settings.
         FileNotFoundError: Data or the teacher are missing.
-        RecordMismatch: The results folder holds this run with other settings.
+        RecordMismatch: The results folder holds this run with other settings or data.
         RunFailed: Data are refused, the loss is not a number, or another process trains this run.
         ProcessLost: Another of the run's processes has ended.
     """
@@ -63,6 +63,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
         build.check_features(config, splits)
@@ -71,7 +72,8 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         ensure_teacher(config)
         cohort = build.build_cohort(config, splits, place)
         placed = place.describe(cohort, config, splits)
-        checkpoint = Checkpoint(files.checkpoint(place.process_name), config, cluster)
+        folder = files.checkpoint(place.process_name)
+        checkpoint = Checkpoint(folder, config, cluster, splits)
         with _unreadable_refused():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
             record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
@@ -80,11 +82,22 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
 
 
 def ensure_teacher(config: Config):
-    """Trains the default teacher of a distillation, unless its weights exist."""
-    if config.method == "distill" and not config.teacher:
-        alone = config.default_teacher
-        if not RunFiles.of(alone).model.exists():
-            run(alone.replace(overwrite=True))
+    """Trains the default teacher of a distillation, unless its weights exist.
+
+    Raises:
+        RecordMismatch: They are of other data or settings, and `overwrite` is not set.
+    """
+    if config.method != "distill" or config.teacher:
+        return
+    alone = config.default_teacher
+    if RunFiles.of(alone).model.exists():
+        try:
+            records.reusable(alone)
+            return
+        except RecordMismatch:
+            if not config.overwrite:
+                raise
+    run(alone.replace(overwrite=True))
 
 
 def fit(
@@ -129,7 +142,7 @@ def fit(
             "epochs": schedule.epochs,
             "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
             "verbose": verbose,
-            "callbacks": [*_callbacks(config, schedule, checkpoint, place), *callbacks],
+            "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
         }
         watched = _validation_batches(config, splits)
         if place.is_whole:
@@ -145,10 +158,12 @@ def fit(
 
 
 def _callbacks(
-    config: Config, schedule: Schedule, checkpoint: Checkpoint, place: Placement
+    config: Config, splits: Splits, checkpoint: Checkpoint, place: Placement
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of every run, in the order in which Keras calls them."""
-    chosen = [StopAtNaN(), StopAfter(schedule.steps, schedule.steps_per_epoch), checkpoint]
+    schedule = config.schedule(len(splits.train))
+    stop = StopAfter(schedule.steps, schedule.steps_per_epoch)
+    chosen = [StopAtNaN(), stop, Warn(config, splits.train, checkpoint), checkpoint]
     if place.cluster.is_chief:
         folder = RunFiles.of(config).tensorboard
         chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
@@ -181,7 +196,16 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
 
     Returns:
         The record, of JSON's types; fractions, nats and seconds.
+
+    Raises:
+        RunFailed: A weight, a posterior or a measure is not finite.
     """
+    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
+        refuse_not_finite(
+            network.variables,
+            f"A weight of peer {name} is not finite after training: it is not measured. Try a "
+            "smaller --learning_rate.",
+        )
     steps = int(cohort.optimizers[0].iterations.numpy())
     measured = {
         part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
@@ -199,6 +223,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "command": config.command,
         "config": config.comparable(),
         "data": splits.name,
+        "identity": splits.identity,
         "images": images,
         "input": {
             "shape": list(splits.train.images.shape[1:]),
@@ -206,9 +231,11 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
             "std": splits.std.tolist(),
         },
         "classes": list(map(str, splits.class_names)),
-        "digest": _digests(splits),
+        "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "repeatable": records.repeatable(),
+        "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": steps,
         "parameters": {
@@ -238,18 +265,12 @@ def _shared_settings(config: Config) -> dict:
 
 def _shared_data(splits: Splits) -> dict:
     """What the processes of a run must have in common of their data."""
-    return {"classes": list(map(str, splits.class_names)), **_digests(splits)}
-
-
-def _digests(splits: Splits) -> dict[str, str]:
-    """What distinguishes one run's images and labels from another's."""
-    parts = {part: getattr(splits, part) for part in ("train", "validation", "test")}
-    return {part: split.digest if split else "" for part, split in parts.items()}
+    return {"classes": list(map(str, splits.class_names)), **splits.digests}
 
 
 def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
     """The record of the finished run, if it is done."""
-    record = None if config.overwrite else records.find(config)
+    record = None if config.overwrite else records.reusable(config)
     if record and place.kind == "data" and record["placement"]["devices"] != place.replicas:
         raise RecordMismatch(
             f"{files.record} is of batches split over {record['placement']['devices']} devices, "
@@ -263,6 +284,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     record = None if config.overwrite else records.find(config.replace(analyse=False))
     if not record or not files.model.exists():
         return None
+    records.refuse_other_data(record, config, files.record, splits)
     record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
     records.write(record, files.record)
     return record

@@ -53,6 +53,13 @@ def unpickle_arrays(data: bytes, path: str) -> dict:
     return {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in content.items()}
 
 
+def find_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Paths of the files that exist, each plain or as `.gz`."""
+    both = ((folder / name, folder / f"{name}.gz") for name in names)
+    found = (next((path for path in each if path.is_file()), None) for each in both)
+    return [path for path in found if path]
+
+
 def read_folder(folder: Path, names: Sequence[str]) -> Mapping[str, bytes] | None:
     """Content by name of the files that exist, each plain or as `.gz`; None if there is none."""
     content = {}

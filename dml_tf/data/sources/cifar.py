@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_tf.data.sources.archives import read_folder, read_tar, unpickle_arrays
+from dml_tf.data.sources.archives import find_files, read_folder, read_tar, unpickle_arrays
 from dml_tf.data.sources.tfds import load_tfds
 from dml_tf.data.splits import Source, Split
 
@@ -89,6 +89,29 @@ def load_cifar10(config: Any) -> Source:
 def load_cifar100(config: Any) -> Source:
     """Load CIFAR-100 with its fine labels: 50,000 and 10,000 photographs, 100 classes."""
     return _load(config.data_dir, "cifar100", "CIFAR-100", 100, _CIFAR100)
+
+
+def cifar10_files(data_dir: str) -> dict[str, list[Path]]:
+    """The files that are read, by part; none if TensorFlow Datasets gives the data."""
+    return _files(Path(data_dir).expanduser(), _CIFAR10) if data_dir else {}
+
+
+def cifar100_files(data_dir: str) -> dict[str, list[Path]]:
+    """The files that are read, by part; none if TensorFlow Datasets gives the data."""
+    return _files(Path(data_dir).expanduser(), _CIFAR100) if data_dir else {}
+
+
+def _files(root: Path, layouts) -> dict[str, list[Path]]:
+    for layout in layouts:
+        parts = {"train": layout.train, "test": (layout.test,), "class names": (layout.names,)}
+        for folder in (root, root / layout.folder):
+            found = {part: find_files(folder, names) for part, names in parts.items()}
+            if any(found.values()):
+                return {part: files for part, files in found.items() if files}
+        archive = root if root.is_file() else root / layout.archive
+        if archive.is_file():
+            return {"archive": [archive]}
+    return {}
 
 
 def _load(data_dir: str, dataset: str, name: str, classes: int, layouts) -> Source:

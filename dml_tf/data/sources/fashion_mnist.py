@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_tf.data.sources.archives import read_folder
+from dml_tf.data.sources.archives import find_files, read_folder
 from dml_tf.data.sources.tfds import load_tfds
 from dml_tf.data.splits import Source, Split
 
@@ -44,6 +44,15 @@ def load_fashion_mnist(config: Any) -> Source:
             return _source(place, files)
     wanted = "the four files " + ", ".join(f"{name}.gz" for name in _FILES)
     return load_tfds("fashion_mnist", "Fashion-MNIST", config.data_dir, places, wanted)
+
+
+def fashion_mnist_files(data_dir: str) -> dict[str, list[Path]]:
+    """The files that are read; none if TensorFlow Datasets gives the data."""
+    root = Path(data_dir).expanduser()
+    for folder in _FOLDERS if data_dir else ():
+        if found := find_files(root / folder, _FILES):
+            return {"files": found}
+    return {}
 
 
 def _source(place: Path, files: dict[str, bytes]) -> Source:

@@ -18,18 +18,22 @@ DEFAULT_SIZE = 64
 
 def load_image_folder(config: Any) -> Source:
     """Load the pictures into memory; the data set has the name of its folder."""
-    if not config.data_dir:
-        raise ValueError(
-            "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
-            "FOLDER/test/CLASS/*.jpg."
-        )
-    root, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
+    root, size = _root(config.data_dir), config.image_size or DEFAULT_SIZE
     class_names = find_classes(root / "train")
     train = _read(root / "train", class_names, size)
     test = _read(root / "test", class_names, size)
     own = root / "validation"
     validation = _read(own, class_names, size) if own.is_dir() else None
     return Source(f"{root.resolve().name} (image folder)", train, test, class_names, validation)
+
+
+def image_folder_files(data_dir: str) -> dict[str, list[Path]]:
+    """The pictures of each part."""
+    root = _root(data_dir)
+    class_names = find_classes(root / "train")
+    own = ["validation"] if (root / "validation").is_dir() else []
+    parts = ("train", "test", *own)
+    return {part: list_pictures(root / part, class_names)[0] for part in parts}
 
 
 def find_classes(folder: Path) -> tuple[str, ...]:
@@ -65,6 +69,15 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path
         paths += found
         labels += [label] * len(found)
     return paths, np.array(labels, np.int64)
+
+
+def _root(data_dir: str) -> Path:
+    if not data_dir:
+        raise ValueError(
+            "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
+            "FOLDER/test/CLASS/*.jpg."
+        )
+    return Path(data_dir).expanduser()
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

@@ -36,6 +36,16 @@ def load_imagenet(config: Any) -> Source:
     return _named(Source("ImageNet", train, test, class_names, to_unit_range=True))
 
 
+def imagenet_files(data_dir: str) -> dict[str, list[Path]]:
+    """The pictures of each part; none if TensorFlow Datasets has prepared them."""
+    root = Path(data_dir).expanduser()
+    if not data_dir or not (root / "train").is_dir():
+        return {}
+    class_names = find_classes(root / "train")
+    parts = ["train", *[part for part in TEST_FOLDERS if (root / part).is_dir()][:1]]
+    return {part: list_pictures(root / part, class_names)[0] for part in parts}
+
+
 def load_folders(root: Path, name: str, size: int) -> Source:
     """Find pictures in class folders, to be decoded to `size` pixels; classes are in name order."""
     parts = [root / part for part in TEST_FOLDERS if (root / part).is_dir()]

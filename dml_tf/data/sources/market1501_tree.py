@@ -66,6 +66,21 @@ def find_tree(data_dir: str | Path) -> AnyPath:
     )
 
 
+def tree_files(data_dir: str | Path) -> dict[str, list[Path]]:
+    """The pictures of each of the four folders, or the archive; none if there is no such tree."""
+    try:
+        root = find_tree(data_dir)
+    except FileNotFoundError:
+        return {}
+    if isinstance(root, zipfile.Path):
+        return {"archive": [Path(root.root.filename)]}
+    found = {name: sorted((root / name).iterdir()) for name in FOLDERS if (root / name).is_dir()}
+    named = {
+        name: [path for path in paths if parse_name(path.name)] for name, paths in found.items()
+    }
+    return {name: paths for name, paths in named.items() if paths}
+
+
 def list_pictures(folder: AnyPath) -> Folder:
     """Lists the pictures of one folder, and warns of other files in it."""
     if not folder.is_dir():

@@ -1,5 +1,6 @@
 """Data sets that TensorFlow Datasets has prepared, or downloads for runs that give no files."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def find_builder(dataset: str, data_dir: str):
     if data_dir and (Path(data_dir).expanduser() / "dataset_info.json").exists():
         return tfds.builder_from_directory(data_dir)
     return tfds.builder(dataset, data_dir=data_dir or None)
+
+
+def prepared_version(dataset: str, data_dir: str) -> str:
+    """Name and version of what is prepared; the name alone while nothing is."""
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    own = root if (root / "dataset_info.json").exists() else root / dataset
+    inside = sorted(path.name for path in own.glob("*.*.*") if path.is_dir())
+    version = root.name if own == root else "".join(inside[-1:])
+    return f"TensorFlow Datasets {dataset} {version}".strip()
 
 
 def load_tfds(

@@ -86,11 +86,14 @@ def collect(
     cluster, arrays = place.cluster, []
     if cluster.is_chief or place.peer_a_process:
         arrays = [v.numpy() for k in cohort.trained for v in peer_variables(cohort, k)]
-    states = cluster.share(files.state_to_bytes({"cpu_s": checkpoint.cpu_s}, arrays))
+    progress = {"cpu_s": checkpoint.cpu_s, "warnings": checkpoint.warnings}
+    states = cluster.share(files.state_to_bytes(progress, arrays))
     if not cluster.is_chief:
         return None
     parts = [files.state_from_bytes(state) for state in states]
     checkpoint.cpu_s = sum(progress["cpu_s"] for progress, _ in parts)
+    for progress, _ in parts:
+        checkpoint.warnings |= progress["warnings"]
     whole = build.build_cohort(config, splits)
     variables = [v for k in whole.trained for v in peer_variables(whole, k)]
     values = [array for _, arrays in parts for array in arrays]

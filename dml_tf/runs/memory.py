@@ -1,0 +1,124 @@
+"""The memory that a run needs, estimated before anything is loaded or built, and what there is.
+
+The estimate counts what a run must hold at once: images, weights with gradients and optimizer
+variables, and the outputs of convolutions and norms for one batch. It is a lower bound, so that no
+run is refused that would fit.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from dml_tf.errors import FlagError
+from dml_tf.networks import size
+from dml_tf.runs import records
+from dml_tf.runs.config import Config
+
+GIGABYTE = 1e9
+EVALUATED_AT_ONCE = 256  # images in a batch of evaluation
+# Data set -> images, height, width, channels, classes, as published; no images: they stay on disk.
+_SHAPES = {
+    "cifar10": (60_000, 32, 32, 3, 10),
+    "cifar100": (60_000, 32, 32, 3, 100),
+    "fashion_mnist": (70_000, 28, 28, 1, 10),
+    "digits": (1_797, 8, 8, 1, 10),
+    "shapes100": (12_000, 32, 32, 3, 100),
+    "image_folder": (0, 64, 64, 3, 2),
+    "imagenet": (0, 224, 224, 3, 1000),
+    "imagenet_mini": (0, 224, 224, 3, 20),
+    "market1501": (36_036, 160, 64, 3, 751),
+    "pedestrians": (1_000, 160, 64, 3, 100),
+}
+_IMAGES_OF_A_TEST = 10_000  # at the least, of the data sets that --train_images makes smaller
+_TESTED = {"digits": 1_000, "shapes100": 2_000}
+_SLOTS = {"sgd": 0, "adam": 2, "rmsprop": 1, "entropy_sgd": 2}  # as large as the weights
+
+
+def refuse_too_large(config: Config):
+    """Raises `FlagError` if a run needs more memory than there is, or than `--max_memory_gb`."""
+    limit = config.max_memory_gb * GIGABYTE or free_memory()
+    shape, classes = _shape(config)
+    needed = {"the images": _image_bytes(config, shape)}
+    if not tf.config.list_physical_devices("GPU"):  # which has memory of its own
+        for name in dict.fromkeys(config.net):
+            peers, one = config.net.count(name), _network_bytes(config, name, shape, classes, limit)
+            needed[f"{peers} x {name}"] = peers * one
+    total = sum(needed.values())
+    if total > limit:
+        listed = ", ".join(f"{what} {_gigabytes(n)}" for what, n in needed.items())
+        raise FlagError(
+            f"The run needs at least {_gigabytes(total)} of memory ({listed}), and there are "
+            f"{_gigabytes(limit)}: give a smaller --batch_size, --image_size, --cohort or width, "
+            "or set --max_memory_gb if this is wrong."
+        )
+
+
+def free_memory() -> float:
+    """Bytes that this process may still use, by the system and by its control group."""
+    return min(_limits(), default=math.inf)
+
+
+def _limits() -> Iterator[float]:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield 1024.0 * int(line.split()[1])
+    for folder, limit, used in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # 'max' is no number: there is no limit
+            yield float(int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text()))
+
+
+def _shape(config: Config) -> tuple[tuple[int, int, int], int]:
+    """Shape of an image as the networks see it, and the number of classes."""
+    _, height, width, channels, classes = _SHAPES[config.dataset]
+    if isinstance(config.image_size, tuple):
+        height, width = config.image_size
+    elif config.image_size:
+        height = width = config.image_size
+    return (height, width, channels), classes
+
+
+def _image_bytes(config: Config, shape: tuple[int, int, int]) -> int:
+    """Bytes of the images in memory, of one byte a value."""
+    count = _SHAPES[config.dataset][0]
+    if config.dataset == "image_folder":
+        parts = records.identify(config).get("parts", {})
+        count = sum(part["files"] for part in parts.values())
+    elif config.train_images:
+        count = min(count, config.train_images + _TESTED.get(config.dataset, _IMAGES_OF_A_TEST))
+    return count * math.prod(shape)
+
+
+def _network_bytes(
+    config: Config, name: str, shape: tuple[int, int, int], classes: int, limit: float
+) -> float:
+    """Bytes of one peer in training, or in evaluation if that is more."""
+    bytes_each = 4 if config.precision == "float32" else 2
+    try:
+        found = size.measure(name, num_classes=classes, input_shape=shape, most=limit / bytes_each)
+    except size.TooLarge as error:
+        raise FlagError(
+            f"--net={name} does not fit into {_gigabytes(limit)} of memory: {error}. Give a "
+            "smaller network or --image_size, or set --max_memory_gb if this is wrong."
+        ) from None
+    if found.smallest_map * config.batch_size == 1:
+        raise FlagError(
+            f"--batch_size=1: the last map of {name} is a single pixel for images of {shape[0]}x"
+            f"{shape[1]}, and BatchNorm needs more than one value. Use larger batches or images."
+        )
+    copies = (
+        2 + _SLOTS[config.optimizer] + sum(1 for decay in (config.momentum, config.ema) if decay)
+    )
+    training = config.batch_size * found.activations * bytes_each
+    evaluation = EVALUATED_AT_ONCE * found.largest * bytes_each
+    return 4 * copies * found.parameters + max(training, evaluation)
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / GIGABYTE:,.3g} GB"
