@@ -5,7 +5,8 @@ Example, from the root of the repository:
 
 Each run is a pair at mini or cpu scale. `dml_tf.runs.train.run` trains it in this process, as in a
 worker of `run_all.sh`. Stopwatches stand around the parts of a run. A second counts for the
-innermost part only, so that the parts add up to the whole.
+innermost part only, so that the parts add up to the whole. The first call of a function, which
+traces it, counts as tracing.
 """
 
 import argparse
@@ -21,7 +22,18 @@ import keras
 
 from benchmarks import harness
 from dml_tf.measures import analysis, evaluate
-from dml_tf.runs import build, callbacks, checkpoint, config, quiet, records, train
+from dml_tf.runs import (
+    build,
+    callbacks,
+    checkpoint,
+    config,
+    memory,
+    progress,
+    quiet,
+    records,
+    summaries,
+    train,
+)
 
 RUNS = {
     "digits": {"scale": "mini", "net": ("resnet8:16",)},
@@ -29,15 +41,34 @@ RUNS = {
     "pedestrians": {"scale": "mini", "net": ("mobilenet_short:0.5",)},
 }
 WANTED = ("steps", "tracing", "evaluation")
-PARTS = (*WANTED, "building", "data", "checkpoints", "summaries", "messages", "results", "rest")
+PARTS = (
+    *WANTED, "building", "data", "checkpoints", "summaries", "messages", "checks", "results", "rest",
+)  # fmt: skip
+    *WANTED,
+    "building",
+    "data",
+    "checkpoints",
+    "summaries",
+    "messages",
+    "checks",
+    "results",
+    "rest",
+)
+COLUMNS = (
+    "run", "steps", "CPU, s", *PARTS, "steps, tracing and evaluation", "the same, wall-clock",
+)  # fmt: skip
 CALLBACKS = {
     checkpoint.Checkpoint: "checkpoints",
-    keras.callbacks.TensorBoard: "summaries",
-    callbacks.Progress: "messages",
+    summaries.Summaries: "summaries",
+    progress.Progress: "messages",
+    callbacks.StopAtNaN: "checks",
+    callbacks.Warn: "checks",
 }
 FUNCTIONS = {
     (build, "load_data"): "data",
     (build, "build_cohort"): "building",
+    (memory, "refuse_too_large"): "checks",
+    (records, "reusable"): "checks",
     (evaluate, "measure"): "evaluation",
     (evaluate, "measure_reid"): "evaluation",
     (evaluate, "extract_features"): "evaluation",
@@ -48,12 +79,17 @@ FUNCTIONS = {
 
 
 class Stopwatch:
-    """Seconds of each part; while an inner part runs, the clock of the outer one stands still."""
+    """CPU time and wall-clock of each part; while an inner part runs, the outer one's stand still.
+
+    Attributes:
+        cpu: Seconds of all threads, by part.
+        wall: Seconds of wall-clock, by part.
+    """
 
     def __init__(self):
-        self.seconds = Counter()
+        self.cpu, self.wall = Counter(), Counter()
         self._running: list[str] = []
-        self._since = time.perf_counter()
+        self._since = _now()
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -87,32 +123,38 @@ class Stopwatch:
         return timed
 
     def _note(self):
-        now = time.perf_counter()
+        now = _now()
         if self._running:
-            self.seconds[self._running[-1]] += now - self._since
+            self.cpu[self._running[-1]] += now[0] - self._since[0]
+            self.wall[self._running[-1]] += now[1] - self._since[1]
         self._since = now
+
+
+def _now() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
 
 
 def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
     quiet.import_tensorflow(args.threads)
-    rows = [measure(name, args) for name in args.datasets for _ in range(args.repeats)]
-    rows = [_middle([row for row in rows if row["dataset"] == name]) for name in args.datasets]
+    rows = [_middle([measure(name, args) for _ in range(args.repeats)]) for name in args.datasets]
     record = harness.record("run_time", argv, args, rows=rows)
-    columns = ("run", "steps", "seconds", *(f"{part}, %" for part in PARTS), "wanted, %")
-    tables = [harness.table(columns, map(_cells, rows))]
-    harness.finish(record, "Where the time of a run goes", tables, args.out)
+    tables = [harness.table(COLUMNS, map(_cells, rows))]
+    harness.finish(record, "Where the CPU time of a run goes, in percent", tables, args.out)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
-    parser = harness.parser("run_time", __doc__, repeats=1, setting=False)
+    parser = harness.parser("run_time", __doc__, repeats=1, has_batches=False)
     parser.add_argument("--datasets", type=harness.names, default=list(RUNS), help=", ".join(RUNS))
-    parser.add_argument("--data_dir", default="", help="folder with CIFAR-10")
+    parser.add_argument("--data_dir", default="", help="folder with CIFAR-10 and generated data")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: the whole run")
     parser.add_argument("--threads", type=harness.positive, default=1, help="of TensorFlow")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if unknown := set(args.datasets) - set(RUNS):
+        parser.error(f"--datasets: no run of {', '.join(sorted(unknown))}")
+    return args
 
 
 def measure(dataset: str, args: argparse.Namespace) -> dict:
@@ -123,17 +165,20 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
         if args.steps:
             flags |= {"steps": args.steps, "epochs": 0}
         asked = config.load(dataset=dataset, **flags)
+        build.load_data(asked)  # generated pictures are made once for all runs
         with _watched(watch), watch.part("rest"):
             record = train.run(asked, verbose=2)
     keras.backend.clear_session()
-    seconds = {part: watch.seconds[part] for part in PARTS}
-    total = sum(watch.seconds.values())
-    wanted = sum(seconds[part] for part in WANTED) / total
-    run = f"{dataset}, {asked.scale}, {' + '.join(asked.net)}"
+    whole = {"cpu": sum(watch.cpu.values()), "wall": sum(watch.wall.values())}
     return {
-        "dataset": dataset, "run": run, "steps": record["steps"], "total_s": total,
-        "seconds": seconds, "wanted": wanted,
-    }  # fmt: skip
+        "dataset": dataset,
+        "run": f"{dataset}, {asked.scale}: {' + '.join(asked.net)}",
+        "steps": record["steps"],
+        "cpu_s": {part: watch.cpu[part] for part in PARTS},
+        "wall_s": {part: watch.wall[part] for part in PARTS},
+        "wanted": sum(watch.cpu[part] for part in WANTED) / whole["cpu"],
+        "wanted_wall": sum(watch.wall[part] for part in WANTED) / whole["wall"],
+    }
 
 
 @contextlib.contextmanager
@@ -145,7 +190,11 @@ def _watched(watch: Stopwatch) -> Iterator[None]:
         for kind, part in CALLBACKS.items():
             for name in [name for name in vars(kind) if name.startswith("on_")]:
                 stack.enter_context(_replaced(kind, name, functools.partial(watch.around, part)))
-        for function, part in (("train", "steps"), ("test", "evaluation"), ("predict", "evaluation")):
+        for function, part in (
+            ("train", "steps"),
+            ("test", "evaluation"),
+            ("predict", "evaluation"),
+        ):
             stack.enter_context(_replaced_function(watch, function, part))
         yield
 
@@ -177,16 +226,15 @@ def _replaced_function(watch: Stopwatch, name: str, part: str):
 
 
 def _middle(rows: Sequence[dict]) -> dict:
-    """The run of the median time."""
-    return sorted(rows, key=lambda row: row["total_s"])[len(rows) // 2]
+    """The run of the median CPU time."""
+    return sorted(rows, key=lambda row: sum(row["cpu_s"].values()))[len(rows) // 2]
 
 
 def _cells(row: dict) -> list[str]:
-    shares = [f"{100 * row['seconds'][part] / row['total_s']:.1f}" for part in PARTS]
-    return [
-        row["run"], f"{row['steps']:,}", f"{row['total_s']:.1f}", *shares,
-        f"{100 * row['wanted']:.1f}",
-    ]  # fmt: skip
+    total = sum(row["cpu_s"].values())
+    shares = [f"{100 * row['cpu_s'][part] / total:.1f}" for part in PARTS]
+    wanted = [f"{100 * row[name]:.1f}" for name in ("wanted", "wanted_wall")]
+    return [row["run"], f"{row['steps']:,}", f"{total:.1f}", *shares, *wanted]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dml_tf.data.pictures import Pictures
 from dml_tf.errors import FlagError
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.runs import build, config, train
+from dml_tf.runs import build, config, steps, train
 from dml_tf.runs.config import Schedule
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel import cluster, placement
@@ -52,7 +52,7 @@ def test_a_split_batch_is_another_run_and_peers_elsewhere_are_not():
         ),
         ({"placement": "data", "precision": "mixed_float16"}, "use mixed_bfloat16"),
         ({"placement": "everywhere"}, "placement=everywhere"),
-        ({"steps_per_execution": 0}, "out of range"),
+        ({"steps_per_execution": -1}, "out of range"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(changes, message):
@@ -302,4 +302,4 @@ def test_calls_that_would_run_past_an_epoch_are_refused(tmp_path):
     asked = settings(steps=6, steps_per_execution=4, results_dir=str(tmp_path))
     with pytest.raises(FlagError, match="divide the run's 6 steps; 3 is the next lower"):
         train.run(asked, verbose=0)
-    train._check_steps_per_execution(5, Schedule(steps=5, epochs=1, steps_per_epoch=12))
+    steps.refuse_misfit(5, Schedule(steps=5, epochs=1, steps_per_epoch=12))

@@ -8,6 +8,7 @@ from functools import partial
 from tqdm import tqdm
 
 from dml_tf.paper.workers import Event, Task
+from dml_tf.runs.words import duration
 
 
 def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
@@ -74,12 +75,3 @@ class Clock:
             return count
         slower = sum(self._took.values()) / done if done else 1.0
         return f"{count}, {duration(slower * (self.total - done) / self._jobs)} left"
-
-
-def duration(seconds: float) -> str:
-    """Some time in words: `40 s`, `5 min`, `3.5 h`, `12 days`."""
-    for size, unit, least in ((86400, "days", 3), (3600, "h", 2), (60, "min", 2), (1, "s", 0)):
-        if seconds >= least * size:
-            digits = 1 if unit == "h" and seconds < 10 * size else 0
-            return f"{seconds / size:.{digits}f} {unit}"
-    return "0 s"

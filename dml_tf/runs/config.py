@@ -32,7 +32,7 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution", "max_memory_gb",
+    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb",
 )  # fmt: skip
 
 
@@ -196,8 +196,13 @@ class Config:
         ("auto", "true", "false"),
     )
     steps_per_execution: int = _setting(
-        1, "Training steps in one call of TensorFlow; it divides the steps of an epoch.", low=1
-    )
+        0, "Training steps in one call of TensorFlow; it divides the steps of an epoch. 0: as many "
+        "as take well under a second.", low=0,
+    )  # fmt: skip
+    save_minutes: float = _setting(
+        5.0, "Minutes between checkpoints within an epoch; epochs that end are saved more often.",
+        low=0.0,
+    )  # fmt: skip
     seed: int = _setting(
         0, "Seed of initial weights, subset, order and augmentation.", low=0, high=2**63 - 1
     )
