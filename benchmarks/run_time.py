@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 
 from benchmarks import harness
+from dml_tf import data
 from dml_tf.measures import analysis, evaluate
 from dml_tf.runs import (
     build,
@@ -44,16 +45,6 @@ WANTED = ("steps", "tracing", "evaluation")
 PARTS = (
     *WANTED, "building", "data", "checkpoints", "summaries", "messages", "checks", "results", "rest",
 )  # fmt: skip
-    *WANTED,
-    "building",
-    "data",
-    "checkpoints",
-    "summaries",
-    "messages",
-    "checks",
-    "results",
-    "rest",
-)
 COLUMNS = (
     "run", "steps", "CPU, s", *PARTS, "steps, tracing and evaluation", "the same, wall-clock",
 )  # fmt: skip
@@ -66,6 +57,7 @@ CALLBACKS = {
 }
 FUNCTIONS = {
     (build, "load_data"): "data",
+    (data, "train_batches"): "tracing",  # of the functions that make a batch
     (build, "build_cohort"): "building",
     (memory, "refuse_too_large"): "checks",
     (records, "reusable"): "checks",

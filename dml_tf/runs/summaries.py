@@ -24,7 +24,7 @@ from dml_tf.runs.config import Config
 TAGS = (
     "accuracy", "supervised_loss", "mimicry_loss", "kl", "agreement", "entropy", "learning_rate",
 )  # fmt: skip
-_EVERY_S = 5.0  # seconds between two looks at the posteriors
+_EVERY_S = 30.0  # seconds between two looks at the posteriors
 _SHARE = 0.02  # of the time that these looks may take
 _IMAGES, _PIXELS = 256, 2**22  # looked at, at the most
 
@@ -32,8 +32,8 @@ _IMAGES, _PIXELS = 256, 2**22  # looked at, at the most
 class Summaries(keras.callbacks.Callback):
     """Writes `accuracy/<peer>` and so on after every epoch, and how alike the peers are.
 
-    The latter, and the learning rates, are written every few seconds at the most: they are of up
-    to 256 validation images or, where there are none, training images.
+    The latter, and the learning rates, are written twice a minute at the most. They are of up to
+    256 validation images or, where there are none, training images.
 
     Args:
         folder: The run's folder; training and validation have a folder each in it.
