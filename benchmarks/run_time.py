@@ -42,9 +42,8 @@ RUNS = {
     "pedestrians": {"scale": "mini", "net": ("mobilenet_short:0.5",)},
 }
 WANTED = ("steps", "tracing", "evaluation")
-PARTS = (
-    *WANTED, "building", "data", "checkpoints", "summaries", "messages", "checks", "results", "rest",
-)  # fmt: skip
+OTHER = ("building", "data", "checkpoints", "summaries", "messages", "checks", "results", "rest")
+PARTS = (*WANTED, *OTHER)
 COLUMNS = (
     "run", "steps", "CPU, s", *PARTS, "steps, tracing and evaluation", "the same, wall-clock",
 )  # fmt: skip
