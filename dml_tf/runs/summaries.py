@@ -5,6 +5,7 @@ pair, each alone, and a tenth of a small run's time. Here a peer is a line of a 
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,9 @@ from tensorboard.plugins.custom_scalar import summary as layout_summary
 from tensorboard.plugins.hparams import api as hparams
 from tensorboard.plugins.scalar import summary_v2 as scalars
 
-from dml_tf import data
-from dml_tf.data import Splits
-from dml_tf.measures import posteriors
+from dml_tf.data import Split, Splits
+from dml_tf.errors import RunFailed
+from dml_tf.measures import evaluate, posteriors
 from dml_tf.runs.config import Config
 
 TAGS = (
@@ -45,8 +46,7 @@ class Summaries(keras.callbacks.Callback):
         super().__init__()
         self._folder, self._config, self._splits = folder, config, splits
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._images: tf.Tensor | None = None
-        self._next = 0.0
+        self._next = time.monotonic() + _EVERY_S
         self._looked_at = -1
 
     def on_train_begin(self, logs=None):
@@ -86,20 +86,25 @@ class Summaries(keras.callbacks.Callback):
         self._write("train", self._epoch, rates)
         if self._splits:
             part = "validation" if self._splits.validation else "train"
-            found = {name: p.numpy() for name, p in self.model(self._batch(part)).items()}
-            pairs = likeness(found)
-            self._write(part, self._epoch, [scalars.scalar_pb(*pair) for pair in pairs.items()])
+            found = self._predict(getattr(self._splits, part))
+            pairs = [scalars.scalar_pb(*pair) for pair in likeness(found).items()]
+            self._write(part, self._epoch, pairs)
         self._looked_at = self._epoch
         took = time.monotonic() - begun
         self._next = begun + max(_EVERY_S, took / _SHARE)
 
-    def _batch(self, part: str) -> tf.Tensor:
-        if self._images is None:
-            split = getattr(self._splits, part)
-            pixels = tf.TensorShape(split.images.shape[1:]).num_elements()
-            few = split.take(slice(0, max(2, min(_IMAGES, _PIXELS // pixels))))
-            self._images, _ = next(iter(data.eval_batches(few, self._splits, len(few))))
-        return self._images
+    def _predict(self, split: Split) -> dict:
+        """Posteriors of the first images, by the function that measures the trained cohort."""
+        pixels = math.prod(split.images.shape[1:])
+        few = split.take(slice(0, max(2, min(_IMAGES, _PIXELS // pixels))))
+        # That function takes single batches; the traced training step keeps its own number.
+        at_once, self.model.steps_per_execution = self.model.steps_per_execution, 1
+        try:
+            return evaluate.predict(self.model, few, self._splits)
+        except RunFailed:  # not finite: if it lasts, the run ends when it is measured
+            return {}
+        finally:
+            self.model.steps_per_execution = at_once
 
     def _write(self, part: str, step: int, summaries: list):
         if not summaries:
