@@ -246,6 +246,7 @@ def protocol() -> str:
     measured = records.read(RESULTS / "benchmarks" / "reid.json")
     rows = [
         {
+            "gallery": f"{row['gallery']:,}",
             "dimensions": row["dim"],
             "features": row["features"],
             "method": row["method"],

@@ -24,8 +24,9 @@ import hypothesis
 from hypothesis import strategies as st
 
 from dml_tf.errors import exit_status
-from dml_tf.runs import flags, train
+from dml_tf.runs import flags
 from dml_tf.runs.config import FIELDS
+from tests import kills
 
 # Drawn flags stay off what takes minutes or writes elsewhere; what they may be is below.
 _LEFT_OUT = ("dataset", "scale", "data_dir", "results_dir", "features_out", "analyse", "steps")
@@ -89,6 +90,8 @@ def outcome(argv: Sequence[str], folder: Path) -> str:
 
 
 def _train(argv: Sequence[str]):
+    from dml_tf.runs import train
+
     record = train.run(flags.parse(argv), verbose=0)
     assert record["steps"] in (2, 0)
 
@@ -127,7 +130,11 @@ class Row(NamedTuple):
     many: int
 
 
-ROWS = {"flags": Row(draw_flags, 15, 500)}
+ROWS = {
+    "flags": Row(draw_flags, 15, 500),
+    "kills": Row(kills.kill, 10, 200),
+    "training": Row(kills.kill_training, 1, 40),
+}
 
 
 def main(argv: Sequence[str]) -> int:

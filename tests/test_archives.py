@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from dml_tf.data import load
+from dml_tf.data.sources import archives
 from dml_tf.data.sources.archives import unpickle_arrays
+from dml_tf.errors import DataWarning
 
 CIFAR10_NAMES = ("airplane automobile bird cat deer dog frog horse ship truck").split()
 CIFAR100_NAMES = [f"fine_{number}" for number in range(100)]
@@ -196,28 +198,54 @@ def test_a_hostile_list_of_class_names_is_refused_too(tmp_path):
     assert not marker.exists()
 
 
-def test_paths_that_leave_the_archive_are_never_written(tmp_path):
+def other_member(name, type_=tarfile.REGTYPE, link="", size=0):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = type_, link, size
+    return member
+
+
+BATCH = "cifar-10-batches-bin/data_batch_1.bin"
+MEMBERS = {
+    "leads out": other_member("../escaped"),
+    "leads out from inside": other_member("cifar-10-batches-bin/../../escaped"),
+    "absolute": other_member("/tmp/escaped"),
+    "link": other_member(BATCH, tarfile.SYMTYPE, "../../secret"),
+    "CVE-2025-12638, a chain of links": other_member("a/b", tarfile.SYMTYPE, "a/" * 2000),
+    "hard link": other_member(BATCH, tarfile.LNKTYPE, "/etc/passwd"),
+    "device": other_member(BATCH, tarfile.CHRTYPE),
+    "pipe": other_member(BATCH, tarfile.FIFOTYPE),
+    "holes": other_member(BATCH, tarfile.GNUTYPE_SPARSE),
+    "huge": other_member(BATCH, size=2**40),
+}
+
+
+@pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS.keys())
+def test_an_archive_with_more_than_files_is_refused_and_nothing_written(tmp_path, member):
     files, folder = cifar_files("cifar10", "binary")
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    write_tar(inside / tar_name("cifar10", "binary"), folder, files)
-    clean = load(config("cifar10", inside))
-    path = inside / tar_name("cifar10", "binary")
+    path = tmp_path / tar_name("cifar10", "binary")
     with tarfile.open(path, "w:gz") as archive:
-        for name, content in [("../escaped", b"x"), (f"{tmp_path}/absolute", b"x")]:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        link = tarfile.TarInfo(f"{folder}/data_batch_1.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "../../secret"
-        archive.addfile(link)
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    again = load(config("cifar10", inside))
-    assert (again.train.images == clean.train.images).all()
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["cifar-10-binary.tar.gz", "inside"]
+            added = tarfile.TarInfo(f"{folder}/{name}")
+            added.size = len(content)
+            archive.addfile(added, io.BytesIO(content))
+        archive.fileobj.write(member.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(ValueError, match="cifar-10-binary.tar.gz is (refused: its member|damaged)"):
+        load(config("cifar10", path))
+    assert [file.name for file in tmp_path.rglob("*")] == ["cifar-10-binary.tar.gz"]
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_OF_ONE", 100_000)
+    files, folder = cifar_files("cifar10", "binary")
+    write_folder(tmp_path / folder, without(files, "test_batch.bin"))
+    with gzip.open(tmp_path / folder / "test_batch.bin.gz", "wb") as packed:
+        packed.write(bytes(10**6))
+    with pytest.raises(ValueError, match="test_batch.bin.gz is refused: it unpacks"):
+        load(config("cifar10", tmp_path))
+
+
+def without(files, name):
+    return {key: content for key, content in files.items() if key != name}
 
 
 DAMAGE = {
@@ -248,6 +276,12 @@ def test_damaged_binary_files_are_named(tmp_path, damage):
         (pickle.dumps({"data": planes(2)}), "lacks labels"),
         (pickle.dumps({"data": planes(2), "labels": [1]}), r"\(2, 3072\)"),
         (pickle.dumps({"data": planes(1).astype(float), "labels": [1]}), "float64"),
+        (pickle.dumps({"data": planes(1), "labels": None}), "no list of whole numbers"),
+        (pickle.dumps({"data": planes(1), "labels": [10**30]}), "no list of whole numbers"),
+        (pickle.dumps({"data": planes(1), "labels": [float("nan")]}), "no list of whole numbers"),
+        (pickle.dumps({"data": planes(1), "labels": [-1]}), "no list of whole numbers"),
+        (pickle.dumps({"data": None, "labels": [1]}), "no array of pixels"),
+        (b"\x80\x02}r\xff\xff\xff\xff.", "numbers an object 4294967295"),
     ],
 )
 def test_damaged_python_files_are_named(tmp_path, content, message):
@@ -279,6 +313,7 @@ def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(
 
     monkeypatch.setattr(socket, "create_connection", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    (tmp_path / "something else").touch()
     with pytest.raises(FileNotFoundError) as caught:
         load(config(dataset, tmp_path))
     message = str(caught.value)
@@ -286,7 +321,7 @@ def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(
     assert "--data_dir=FOLDER" in message
     assert "--dataset=digits" in message
     assert ".gz" in message
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="mistyped does not exist"):
         load(config(dataset, tmp_path / "mistyped"))
 
 
@@ -377,6 +412,7 @@ def write_pictures(root, parts=("train", "test"), classes=("cat", "dog"), count=
             (root / part / name).mkdir(parents=True)
             for number in range(count):
                 pixels = np.full((*size, 3), 40 * label + 10 * number, np.uint8)
+                pixels[..., 2] += len(part)  # so that no part has pictures of another
                 png = tf.io.encode_png(pixels).numpy()
                 (root / part / name / f"{number}.png").write_bytes(png)
     return root
@@ -385,12 +421,14 @@ def write_pictures(root, parts=("train", "test"), classes=("cat", "dog"), count=
 def test_image_folder_loads_in_sorted_order_at_the_size_asked_for(tmp_path):
     write_pictures(tmp_path, parts=("train", "test", "validation"))
     (tmp_path / "train" / "cat" / "notes.txt").write_text("not a picture")
-    splits = load(config("image_folder", tmp_path, image_size=16))
+    with pytest.warns(DataWarning, match=r"train: 1 file \(cat/notes.txt\) skipped"):
+        splits = load(config("image_folder", tmp_path, image_size=16))
     assert splits.train.images.shape == (6, 16, 16, 3)
     assert splits.train.images[:, 8, 8, 0].tolist() == [0, 10, 20, 40, 50, 60]
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert splits.class_names == ("cat", "dog")
     assert len(splits.validation) == 6
+    (tmp_path / "train" / "cat" / "notes.txt").unlink()
     assert load(config("image_folder", tmp_path)).test.images.shape == (6, 64, 64, 3)
     with pytest.raises(ValueError, match="validation images of its own"):
         load(config("image_folder", tmp_path, validation_fraction=0.5))
@@ -401,6 +439,8 @@ def test_image_folder_names_what_is_wrong(tmp_path):
         with pytest.raises(kind, match=message):
             load(config("image_folder", tmp_path, image_size=8, **changes))
 
+    refused(FileNotFoundError, "is empty")
+    (tmp_path / "notes.txt").touch()
     refused(FileNotFoundError, "There is no folder .*train")
     write_pictures(tmp_path, parts=("train",))
     refused(FileNotFoundError, "There is no folder .*test")

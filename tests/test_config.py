@@ -93,6 +93,10 @@ def test_the_command_of_a_config_makes_the_same_config():
         (["--dataset=digits", "--net=a", "--epochs=0"], "Set --epochs or --steps"),
         (["--dataset=digits", "--net=a", "--temperature=2"], "no effect with --method=independent"),
         (["--dataset=digits", "--net=a", "--rho=0.5"], "no effect with --optimizer=sgd"),
+        (
+            ["--dataset=digits", "--net=a", "--optimizer=entropy_sgd", "--scope=10"],
+            "--langevin_rate=0.1 times --scope=10 must be below 1",
+        ),
         (["--dataset=digits", "--net=a", "--unlabelled=drop"], "has no effect while"),
         (["--dataset=digits", "--net=a", "--labelled_fraction=0"], "must be above 0"),
         (

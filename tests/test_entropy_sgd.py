@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dml_tf import Cohort
-from dml_tf.method.entropy_sgd import EntropySGD
+from dml_tf.method.entropy_sgd import LARGEST_PULL, EntropySGD
 
 ENTROPY = {"langevin_steps": 4, "langevin_rate": 0.2, "langevin_average": 0.6, "scope": 0.3,
            "scope_growth": 0.1, "langevin_noise": 0.0}  # fmt: skip
@@ -112,6 +112,54 @@ def test_a_large_scope_keeps_the_samples_near():
         langevin_steps(optimizer, weight, 9)
         distances.append(np.abs(weight.numpy() - before))
     assert (distances[1] < 0.7 * distances[0]).all()
+
+
+def late_steps(count, curvature, **options):
+    """Distance from the minimum at 0 before each of `count` late steps, and after the last."""
+    weight = keras.Variable(np.ones(3, "float32"))
+    optimizer = EntropySGD(**{"momentum": 0.9, **options})
+    optimizer.build([weight])
+    optimizer.iterations.assign(180_000)
+    distances = [1.0]
+    for _ in range(count):
+        optimizer.apply([curvature * tf.convert_to_tensor(weight)], [weight])
+        distances.append(float(np.abs(weight.numpy()).max()))
+    return distances
+
+
+@pytest.mark.parametrize("curvature", [0.01, 1.0])
+def test_late_steps_of_a_long_run_are_small_and_still_approach_the_minimum(curvature):
+    distances = late_steps(3 * 20, curvature)
+    assert max(distances) <= 1.0
+    assert np.abs(np.diff(distances)).max() < 0.5
+    assert distances[-1] < 0.99
+
+
+def test_late_steps_diverge_without_the_bound(monkeypatch):
+    monkeypatch.setattr("dml_tf.method.entropy_sgd.LARGEST_PULL", np.inf)
+    assert not np.isfinite(late_steps(3 * 20, 1.0)).all()
+
+
+def test_the_scope_grows_with_each_move_until_it_takes_half_of_a_langevin_step():
+    optimizer = EntropySGD(langevin_rate=0.1, scope=0.03, scope_growth=1e-3)
+    assert LARGEST_PULL == 0.5
+    for move in (0, 1, 20, 1000, 5118):
+        unbounded = 0.03 * 1.001 ** tf.constant(move, tf.float32)
+        assert float(optimizer.scope_at(20 * move)) == float(unbounded)
+        assert float(optimizer.scope_at(20 * move + 19)) == float(unbounded)
+    for step in (20 * 5119, 130_110, 10**7):
+        assert float(optimizer.scope_at(step)) == 5.0
+
+
+def test_a_scope_above_the_bound_is_kept_and_does_not_grow():
+    optimizer = EntropySGD(langevin_rate=0.2, scope=4.0, scope_growth=0.1)
+    assert [float(optimizer.scope_at(step)) for step in (0, 10_000)] == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("options", [{"scope": 10.0}, {"langevin_rate": 40.0}])
+def test_langevin_steps_that_overshoot_the_weights_are_refused(options):
+    with pytest.raises(ValueError, match="must be below 1"):
+        EntropySGD(**options)
 
 
 def noise(steps=1, variables=1, **options):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -75,6 +76,22 @@ def test_what_was_done_after_the_last_save_is_done_again(fresh, finished, monkey
     assert main(["run", str(fresh.folder)]) == 0
     for value, other in zip(fresh.read_state()[1], finished.read_state()[1], strict=True):
         np.testing.assert_array_equal(value, other)
+
+
+def test_a_signal_ends_a_run_after_its_dispatch_and_what_is_done_is_saved(fresh, monkeypatch):
+    one_step_a_dispatch(monkeypatch)
+    real, steps = run.Run.dispatch, []
+
+    def stopped_in_the_fifth(self):
+        real(self)
+        steps.append(self.step)
+        if self.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("to its end")
+
+    monkeypatch.setattr(run.Run, "dispatch", stopped_in_the_fifth)
+    assert main(["run", str(fresh.folder)]) == errors.STOPPED + signal.SIGTERM
+    assert fresh.read_state()[0]["step"] == 5 and steps == [1, 2, 3, 4, 5, "to its end"]
 
 
 def test_a_run_that_max_seconds_cuts_ends_with_status_3(fresh):

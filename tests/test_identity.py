@@ -1,5 +1,6 @@
 """A run belongs to its data: other pictures never get its record, checkpoint or teacher."""
 
+import hashlib
 import os
 import shutil
 import tarfile
@@ -103,6 +104,21 @@ def test_the_record_of_other_pictures_is_refused_with_what_differs(finished, tmp
     with pytest.raises(RecordMismatch, match=message):
         train.run(asked, verbose=0)
     assert records.read(RunFiles.of(asked).record) == record
+
+
+def test_weights_that_were_altered_after_their_run_are_refused(finished, tmp_path):
+    asked, record = finished
+    weights = RunFiles.of(asked).model
+    assert record["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    splits = build.load_data(asked)
+    pupil = asked.replace(method="distill", net=("resnet8:4",) * 2, cohort=2, teacher=asked.run_id)
+    assert build.load_teacher(pupil, splits).name == "resnet8"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    for other in (pupil, asked.replace(pretrained=asked.run_id), asked.replace(analyse=True)):
+        with pytest.raises(RecordMismatch, match="not the file that its run left"):
+            train.run(other, verbose=0)
 
 
 def test_other_pictures_are_trained_anew_with_overwrite(finished, tmp_path):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from dml_tf import reid
+from dml_tf.reid import gallery as reid_gallery
+from dml_tf.reid import protocol
 
 GOOD, WRONG = 1, 2  # pids in galleries made by hand; the query has pid 1 and camera 1
 
@@ -133,8 +135,9 @@ def random_labels(rng, queries, gallery):
 @pytest.mark.parametrize("block_elements", [1, 400, 2**22])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_exact_against_the_oracle_with_many_ties(monkeypatch, sort_per_good, block_elements, dtype):
-    monkeypatch.setattr(reid, "_SORT_PER_GOOD", sort_per_good)
-    monkeypatch.setattr(reid, "_BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(protocol, "_SORT_PER_GOOD", sort_per_good)
+    monkeypatch.setattr(reid_gallery, "_BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(reid_gallery, "_FEWEST_ROWS", 1)
     rng = np.random.default_rng(0)
     for form in ("trapezoid", "step"):
         labels = random_labels(rng, 25, 110)
@@ -274,6 +277,7 @@ LABELS = {"multi_query_pids": [1, 2], "multi_query_camids": [1, 1]}
         ({"metric": "manhattan"}, "metric must be one of euclidean, cosine, got 'manhattan'"),
         ({"average_precision": "voc"}, "average_precision must be one of trapezoid, step"),
         ({"ranks": (1, 0)}, "ranks must be whole numbers"),
+        ({"false_positive_rates": (0.1, 2)}, "false_positive_rates must be fractions from 0 to 1"),
         ({"query_features": np.zeros(3)}, r"query_features must have shape .* got \(3,\)"),
         ({"query_features": np.zeros((0, 2))}, r"got \(0, 2\)"),
         ({"gallery_features": np.zeros((3, 5))}, "query_features have 2 dimensions and gallery"),
@@ -308,6 +312,46 @@ def test_wrong_arguments_are_refused_by_name(changes, message):
 def test_wrong_multi_query_arguments_are_refused_by_name(features, more, message):
     with pytest.raises(ValueError, match=message):
         reid.evaluate(**VALID, multi_query_features=features, **more)
+
+
+def test_minp_divides_the_number_of_good_images_by_the_rank_of_the_last():
+    assert ranking(*gallery_with_good_at({2, 3, 7}))["mINP"] == pytest.approx(3 / 7)
+    assert ranking(*gallery_with_good_at({1, 2}))["mINP"] == 1
+
+
+def true_positive_rate_of(distances, labels, rate):
+    """The ROC read at one false positive rate, slow and plain: every threshold is tried."""
+    good, wrong = [], []
+    for row, pid, camid in zip(distances, *labels[:2], strict=True):
+        of_query = [(d, p == pid) for d, p, c in zip(row, *labels[2:], strict=True)
+                    if p != -1 and not (p == pid and c == camid)]  # fmt: skip
+        if pid > 0 and any(is_good for _, is_good in of_query):
+            good += [d for d, is_good in of_query if is_good]
+            wrong += [d for d, is_good in of_query if not is_good]
+    accepted = [0.0]
+    for threshold in set(good + wrong):
+        if sum(d <= threshold for d in wrong) <= rate * len(wrong) + 1e-9:
+            accepted.append(sum(d <= threshold for d in good) / len(good))
+    return max(accepted)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_roc_is_exact_against_the_oracle(monkeypatch, normalize):
+    monkeypatch.setattr(reid_gallery, "_BLOCK_ELEMENTS", 300)
+    monkeypatch.setattr(reid_gallery, "_FEWEST_ROWS", 1)
+    rng = np.random.default_rng(3)
+    labels = random_labels(rng, 20, 90)
+    q, g = rng.integers(-2, 3, (20, 3)).astype(float), rng.integers(-2, 3, (90, 3)).astype(float)
+    if normalize:
+        q, g = rng.standard_normal((20, 4)), rng.standard_normal((90, 4))
+    rates = (0, 0.001, 0.01, 0.1, 0.5, 1)
+    result = reid.evaluate(
+        q, *labels[:2], g, *labels[2:], normalize=normalize, false_positive_rates=rates
+    )
+    apart = reid.distances(q, g, normalize=normalize)
+    expected = [true_positive_rate_of(apart, labels, rate) for rate in rates]
+    assert result["true_positive_rate"] == pytest.approx(expected)
+    assert "true_positive_rate" not in reid.evaluate(q, *labels[:2], g, *labels[2:])
 
 
 def test_memory_stays_small_at_the_size_of_market_1501():

@@ -1,6 +1,5 @@
 """One run from flags to record: interrupted, repeated, refused."""
 
-import json
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ def assert_same_weights(first, second):
 def test_a_run_leaves_the_record_that_tables_need(tmp_path):
     asked = settings(tmp_path, cohort=2, validation_fraction=0.2, steps=0, epochs=2)
     record = train.run(asked, verbose=0)
-    assert json.loads(RunFiles.of(asked).record.read_text()) == record
+    assert records.read(RunFiles.of(asked).record) == record
     assert record["run_id"] == asked.run_id
     assert record["config"] == asked.comparable()
     assert record["data"] == "Handwritten digits (scikit-learn)"
@@ -363,8 +362,9 @@ def whole(tmp_path_factory):
     return folder
 
 
-def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole):
-    kill_after_first_checkpoint(command_for(tmp_path), tmp_path / "checkpoints", seconds=0.1)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole, number):
+    kill_after_first_checkpoint(command_for(tmp_path), tmp_path / "checkpoints", number)
     killed, uninterrupted = (
         RunFiles.of(config.load(**KILLED, results_dir=str(folder))) for folder in (tmp_path, whole)
     )
@@ -375,16 +375,22 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole):
     assert_same_weights(killed.model, uninterrupted.model)
 
 
-def kill_after_first_checkpoint(flags, folder, seconds):
+def kill_after_first_checkpoint(flags, folder, number):
     process = subprocess.Popen(
-        [sys.executable, "train.py", *flags], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+        [sys.executable, "train.py", *flags], cwd=ROOT, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
     while not list(folder.glob("*/state.npz")):
         assert process.poll() is None, "it ended before its first checkpoint"
         time.sleep(0.01)
-    time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process.pid, number)
+    _, message = process.communicate()
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "train.py: stopped by SIGTERM; what had finished is kept. To resume" in message
+        assert "Traceback" not in message
 
 
 # The command line

@@ -3,14 +3,22 @@
 import dataclasses
 import io
 import os
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from dml_tf.data.draws import Window, random_window
+from dml_tf.errors import DataWarning
 
 UNREADABLE = "cannot be read as a picture"
+FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+MOST_PIXELS = 80_000_000  # of one picture, or of an animation's frames together
+_MOST_SCANS = 200  # of a JPEG file; each is decoded at the size of the whole picture
+_LISTED = 10
+_DEPTH = slice(24, 25)  # where a PNG file says how many bits a sample has
 _EVALUATED = 0.875  # share of height and width
 
 
@@ -76,13 +84,121 @@ class Pictures:
         try:
             with open(path, "rb") as file:
                 file.seek(offset)
-                picture = Image.open(io.BytesIO(file.read(length)))
+                picture = _open(file.read(length))
             return cut(picture, window(picture.height, picture.width), self.size)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow raises
+        except Exception as error:  # damaged pictures make Pillow raise many types
             at = f" at byte {offset:,}" if length >= 0 else ""
-            raise ValueError(
-                f"{path}{at} {UNREADABLE} ({error}): get it again, or remove it."
-            ) from error
+            raise _unreadable(f"{path}{at}", error) from error
+
+    def notes(self, place: str) -> "Notes":
+        """What is unusual in the pictures; reads the beginning of every file."""
+        found = Notes(place)
+        for number, offset, length in self.ranges:
+            path = os.fsdecode(self.files[number])
+            with open(path, "rb") as file:
+                file.seek(offset)
+                found.add(file.read(length), path)
+        return found
+
+
+def read_picture(data: bytes, name: str) -> Image.Image:
+    """Opens an encoded picture; its pixels are decoded when they are asked for.
+
+    Args:
+        data: The file's content.
+        name: What messages call it.
+
+    Returns:
+        The picture, whose size, mode and format are known.
+
+    Raises:
+        ValueError: It is of another format, damaged, or larger than `MOST_PIXELS`.
+    """
+    try:
+        picture = _open(data)
+    except Exception as error:
+        raise _unreadable(name, error) from error
+    return picture
+
+
+def decode_picture(data: bytes, name: str) -> np.ndarray:
+    """Pixels of an encoded picture, shape `(height, width, 3)`; ValueError if it is damaged."""
+    try:
+        return np.asarray(_open(data).convert("RGB"))
+    except Exception as error:
+        raise _unreadable(name, error) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    frames = _frames(picture)
+    if picture.width * picture.height * frames > MOST_PIXELS:
+        raise ValueError(
+            f"{picture.width} by {picture.height} pixels in {frames} frames; at most "
+            f"{MOST_PIXELS:,} pixels are decoded"
+        )
+    if picture.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ValueError(f"more than {_MOST_SCANS} scans")
+    return picture
+
+
+def _frames(picture: Image.Image) -> int:
+    # MPO is JPEG with further pictures, as previews; they are not decoded.
+    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(f"{name} {UNREADABLE} ({reason}): get it again, or remove it.")
+
+
+class Notes:
+    """What was converted or is doubtful in many pictures; told in one warning for each kind.
+
+    Args:
+        place: The folder that the pictures come from.
+    """
+
+    def __init__(self, place: str):
+        self._place = place
+        self._names: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, data: bytes, name: str) -> Image.Image:
+        """Opens a picture as `read_picture`, and notes what is unusual about it."""
+        picture = read_picture(data, name)
+        for kind in _peculiarities(picture, data):
+            self.note(kind, name)
+        return picture
+
+    def note(self, kind: str, name: str):
+        """Notes one file; `kind` follows the words 'N files'."""
+        self._names[kind].append(name)
+
+    def warn(self):
+        """Warns once for each kind, with the number of files and the names of the first."""
+        for kind, names in self._names.items():
+            warnings.warn(f"{self._place}: {counted(names)} {kind}.", DataWarning, stacklevel=3)
+
+
+def counted(names: Sequence[str]) -> str:
+    """How many files, and the names of the first of them."""
+    listed = ", ".join(map(str, names[:_LISTED])) + (", ..." if len(names) > _LISTED else "")
+    return f"{len(names)} {'file' if len(names) == 1 else 'files'} ({listed})"
+
+
+def _peculiarities(picture: Image.Image, data: bytes) -> list[str]:
+    found = []
+    if picture.mode == "CMYK":
+        found.append("in CMYK colours, converted to RGB")
+    if picture.mode.startswith("I") or (picture.format == "PNG" and data[_DEPTH] == b"\x10"):
+        found.append("with 16 bits a sample, reduced to 8")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        found.append("with transparency, which is left out")
+    if _frames(picture) > 1:
+        found.append("with an animation, of which the first frame is taken")
+    if min(picture.size) == 1:
+        found.append("with a single row or column of pixels, enlarged")
+    return found
 
 
 def central_window(height: int, width: int) -> Window:

@@ -44,6 +44,7 @@ def import_run(export: Export, config: Config) -> dict:
     record = train.make_record(config, splits, cohort, trained)
     record |= provenance(progress["trained_on"], record)
     train.save_model(cohort, files.model)
+    record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
     return record
 

@@ -5,6 +5,7 @@ seed, and saves its state there on the way.
 """
 
 import collections
+import contextlib
 import datetime
 import math
 import os
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 
 from dml_tf.data import Split
-from dml_tf.errors import CUT, DONE, RunFailed
+from dml_tf.errors import CUT, DONE, RunFailed, uninterrupted
 from dml_tf.export.folder import STATE, Export, describe
 from dml_tf.export.jax_step import Trainer, device_errors, find_device
 
@@ -39,11 +40,25 @@ def train(
 
 
 def _train(run: "Run", max_seconds: float) -> int:
-    saved = time.perf_counter()
     if not run.is_done:
         print(f"{run.summary}; compiling ...", flush=True)
+    try:
+        _advance(run, max_seconds)
+    except KeyboardInterrupt:
+        if run.step_s:  # it was not the first dispatch, which a signal may cut in two
+            run.save()
+        raise
+    print(f"{run.summary}.")
+    return DONE if run.is_done else CUT
+
+
+def _advance(run: "Run", max_seconds: float):
+    """Trains to the end of the run or of the time, and saves now and then."""
+    saved = time.perf_counter()
     while not run.is_done:
-        run.dispatch()
+        # Compiling takes long: only then a signal does not wait.
+        with uninterrupted() if run.step_s else contextlib.nullcontext():
+            run.dispatch()
         now = time.perf_counter()
         cut = now + max(_DISPATCH_S, run.step_s) - run.started > max_seconds
         if cut or run.is_done or now - saved > _SAVE_S:
@@ -51,8 +66,6 @@ def _train(run: "Run", max_seconds: float) -> int:
             saved = now
         if cut:
             break
-    print(f"{run.summary}.")
-    return DONE if run.is_done else CUT
 
 
 class Run:

@@ -6,10 +6,8 @@ protocol. Above each image stand its camera and its identity.
 """
 
 import argparse
-import io
 import json
 import sys
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
 
 from dml_tf import reid
 from dml_tf.atomic import write_whole
 from dml_tf.data import identity
+from dml_tf.data.arrays import read_npz
+from dml_tf.data.pictures import decode_picture
 from dml_tf.data.sources.market1501_tree import GALLERY, QUERY, find_tree, tree_files
 from dml_tf.errors import exit_status
 
@@ -50,21 +49,36 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
         ValueError: It is not a features file.
     """
     try:
-        with np.load(file) as arrays:
-            missing = [name for name in _ARRAYS if name not in arrays]
-            if missing:
-                raise ValueError(f"without {', '.join(missing)}")
-            more = [name for name in ("identity",) if name in arrays]
-            return {name: arrays[name] for name in (*_ARRAYS, *more)}
+        return _checked(read_npz(Path(file), _ARRAYS, optional=("identity",)))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{file} does not exist. Write it with `python train.py ... --features_out={file}`."
         ) from None
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{file} is not a features file ({error}). Write one with `python train.py ... "
             f"--features_out={file}`."
         ) from error
+
+
+def _checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    widths = set()
+    for side in ("query", "gallery"):
+        features, *labels = (arrays[f"{side}_{kind}"] for kind in _KINDS)
+        if features.dtype.kind != "f" or features.ndim != 2 or not np.isfinite(features).all():
+            raise ValueError(f"{side}_features are no finite numbers for each image")
+        if any(values.shape != features.shape[:1] for values in labels):
+            raise ValueError(f"{side}_features has another number of images than its labels")
+        if [values.dtype.kind for values in labels] != ["i", "i", "U"]:
+            raise ValueError(f"{side}_pids, _camids or _names are of another type")
+        if any(Path(name).name != name for name in labels[2].tolist()):
+            raise ValueError(f"{side}_names has a path, not a file's name")
+        widths.add(features.shape[1])
+    if len(widths) > 1:
+        raise ValueError("query and gallery have features of two widths")
+    if not isinstance(json.loads(str(arrays.get("identity", "{}"))), dict):
+        raise ValueError("its identity is no dictionary")
+    return arrays
 
 
 def nearest(arrays: dict[str, np.ndarray], query: int, top: int) -> np.ndarray:
@@ -163,9 +177,9 @@ def _picture(path) -> np.ndarray:
             f"{path} does not exist. Give the --data_dir with which the features were made."
         )
     try:
-        return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not a picture. Replace it.") from error
+        return decode_picture(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}). Replace it.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

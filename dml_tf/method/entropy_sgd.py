@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+# The largest langevin_rate x scope that the scope grows to. See the class.
+LARGEST_PULL = 0.5
+
 _OPTIONS = (
     "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
     "scope", "scope_growth", "momentum", "seed",
@@ -41,6 +44,13 @@ class EntropySGD(keras.optimizers.Optimizer):
     loss's gradient, within one Langevin loop. With `langevin_steps=1` and no noise a call is one
     of SGD with rate `learning_rate x langevin_average x langevin_rate`.
 
+    The growth ends where `langevin_rate x scope` is 1/2, which is ours. A Langevin step multiplies
+    x' - x by 1 - langevin_rate x scope: above 1 it overshoots x, and above 2 the weights diverge.
+    Chaudhari et al. (Sec. 4.3) want a growth at which the local entropy's gradient stays comparable
+    to SGD's, and found a bounded scope as good. Under a gradient g, the samples settle at a
+    distance of g / scope from x. At the bound these are two steps of SGD at `langevin_rate`, and
+    half of each Langevin step is left to the loss's own curvature.
+
     Args:
         learning_rate: Part of the way from x to mu that a move goes; a number or a schedule.
         langevin_steps: L, Langevin steps for each move of the weights.
@@ -48,14 +58,15 @@ class EntropySGD(keras.optimizers.Optimizer):
         langevin_noise: Thermal noise epsilon.
         langevin_average: Weight alpha of the newest x' in mu.
         scope: Strength gamma_0 of the pull towards x; large values keep x' near.
-        scope_growth: gamma_1, by which the scope grows with every move.
+        scope_growth: gamma_1, by which the scope grows with every move, up to its bound.
         momentum: Of the Langevin steps; it starts from rest in each loop.
         seed: Of the noise; give each peer its own.
         name: The optimizer's name.
         **kwargs: Other arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: For `gradient_accumulation_steps`, which would hide steps from the loop.
+        ValueError: For `gradient_accumulation_steps`, which would hide steps from the loop, or a
+            `langevin_rate x scope` of 1 or more.
 
     Example:
         >>> optimizer = EntropySGD(langevin_steps=2, langevin_noise=0.0, langevin_average=1.0)
@@ -84,6 +95,11 @@ class EntropySGD(keras.optimizers.Optimizer):
         super().__init__(learning_rate, name=name, **kwargs)
         if self.gradient_accumulation_steps:
             raise ValueError("EntropySGD takes no gradient_accumulation_steps: use larger batches.")
+        if langevin_rate * scope >= 1:
+            raise ValueError(
+                f"langevin_rate x scope is {langevin_rate:g} x {scope:g} and must be below 1, or "
+                "the Langevin steps overshoot the weights: lower one of them."
+            )
         self.langevin_steps = langevin_steps
         self.langevin_rate = langevin_rate
         self.langevin_noise = langevin_noise
@@ -112,7 +128,7 @@ class EntropySGD(keras.optimizers.Optimizer):
         )
         gradient = tf.cast(gradient, dtype)
         velocity = self.momentum * velocity + gradient
-        pull = self._scope(count, dtype) * (weights - variable)
+        pull = tf.cast(self.scope_at(count), dtype) * (weights - variable)
         sample = variable - self.langevin_rate * (gradient + self.momentum * velocity - pull)
         sample += self._noise(count, index, variable)
         mean += self.langevin_average * (sample - mean)
@@ -128,13 +144,15 @@ class EntropySGD(keras.optimizers.Optimizer):
                 variable.assign(self._slots[self._get_variable_index(variable)][0])
         super().finalize_variable_values(var_list)
 
+    def scope_at(self, count: int | tf.Tensor) -> tf.Tensor:
+        """Scope of a Langevin step, float32; steps count from 0, over the whole run."""
+        moves = tf.cast(count // self.langevin_steps, tf.float32)
+        grown = self.scope * (1.0 + self.scope_growth) ** moves
+        return tf.minimum(grown, max(self.scope, LARGEST_PULL / (self.langevin_rate or 1.0)))
+
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
         return {**super().get_config(), **{name: getattr(self, name) for name in _OPTIONS}}
-
-    def _scope(self, count: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        moves = tf.cast(count // self.langevin_steps, tf.float32)
-        return tf.cast(self.scope * (1.0 + self.scope_growth) ** moves, dtype)
 
     def _noise(self, count: tf.Tensor, index: int, variable: tf.Variable) -> tf.Tensor:
         draw = count * len(self._slots) + index  # different for every step and variable

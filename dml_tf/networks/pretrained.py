@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 
+from dml_tf.networks import trusted
+
 # Keras publishes ImageNet weights of the paper's networks for MobileNet only, at these widths.
 _IMAGENET_WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -24,6 +26,7 @@ def load(network: keras.Model, name: str, source: str) -> None:
         ValueError: There are no published weights for the network, or the weights do not fit; the
             message names the layers.
         FileNotFoundError: The file does not exist, or the weights cannot be downloaded.
+        FileRefused: The file is damaged, or contains more than networks and weights.
 
     Example:
         >>> from dml_tf import networks
@@ -42,12 +45,10 @@ def load(network: keras.Model, name: str, source: str) -> None:
             ".weights.h5 file."
         )
     if file.suffix == ".keras":
-        saved = keras.saving.load_model(file, compile=False)
+        saved = trusted.load_model(file)
         _copy(saved.networks[0] if hasattr(saved, "networks") else saved, network, str(file))
-    elif file.name.endswith(".weights.h5"):
-        _load_weights(file, network)
     else:
-        raise ValueError(f"--pretrained={source}: give a .keras file or a .weights.h5 file.")
+        _load_weights(file, network)
 
 
 def _imagenet(name: str) -> keras.Model:
@@ -102,10 +103,7 @@ def _load_weights(file: Path, network: keras.Model) -> None:
     new = classifier.get_weights()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            network.load_weights(file, skip_mismatch=True)
-        except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"--pretrained: {file} cannot be read ({error}).") from error
+        trusted.load_weights(network, file, skip_mismatch=True)
     classifier.set_weights(new)
     # Keras lists the layers it skipped in a warning: `[<Conv2D name=conv2d, built=True>, ...]`.
     text = " ".join(str(w.message).partition("List of objects")[2] for w in caught)

@@ -8,6 +8,7 @@ import base64
 import collections
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 from dml_tf import home
 from dml_tf.atomic import write_text
 from dml_tf.errors import RunFailed, exit_status
-from dml_tf.paper import figures, scales, tables, verdicts, wording
+from dml_tf.paper import checksums, figures, scales, tables, verdicts, wording
 from dml_tf.paper import items as paper_items
 from dml_tf.paper.cells import Claim, Contrast, Item, Line
 from dml_tf.paper.drawings import DRAWINGS
@@ -72,9 +73,25 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> li
         RecordMismatch: A record was made with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _name_altered(folder)
+    checksums.drop(folder, (folder / name for item in items for name in _files_of(folder, item)))
     written = [*tables.write(scale, folder, items), *figures.write(scale, folder, items)]
     write_text(folder / "report.html", render(scale, folder))
+    checksums.add(folder, written)
     return [*written, folder / "report.html"]
+
+
+def _files_of(folder: Path, item: str) -> list[str]:
+    """Names of an item's CSV and PNG files, of which a figure may have several."""
+    return [file.name for file in folder.glob(f"{item}*") if re.match(rf"{item}(_|\.)", file.name)]
+
+
+def _name_altered(folder: Path):
+    for name in checksums.altered(folder):
+        print(
+            f"{folder / name} is damaged, missing, or was altered after it was written. What the "
+            "records say is written in its place, if its table or figure is asked for."
+        )
 
 
 def render(scale: Scale, folder: Path) -> str:

@@ -23,9 +23,9 @@ def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
         for kind, task, text in events:
             if kind == "started":
                 clock.start(task.name)
-                running[task.name] = "starting"
+                running[task.name] = f"{task}: starting"
             elif kind == "progress":
-                running[task.name] = text
+                running[task.name] = f"{task}: {text}"
             else:
                 del running[task.name]
                 took = clock.end(task.name)
@@ -33,8 +33,8 @@ def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
                 bar.set_description_str(str(clock))
                 if kind == "failed":
                     failures.append((task, text))
-                tqdm.write(f"{clock}  {kind:6} {took:5.0f} s  {task.name}")
-            below.set_description_str("; ".join(f"{n}: {text}" for n, text in running.items()))
+                tqdm.write(f"{clock}  {kind:6} {took:5.0f} s  {task}")
+            below.set_description_str("; ".join(running.values()))
     return failures
 
 

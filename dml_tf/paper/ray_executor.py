@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dml_tf import home
 from dml_tf.atomic import write_whole
-from dml_tf.errors import ExecutorError
+from dml_tf.errors import ExecutorError, reason
 from dml_tf.paper import workers
 from dml_tf.paper.workers import Event, Executor, Task
 
@@ -144,12 +144,12 @@ def _outcome(ref: ray.ObjectRef, task: Task) -> tuple[str, str]:
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with task.log.open("a") as log:
             print(error, file=log)
-        reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-        return "failed", str(reason).strip().partition("\n")[0]
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        return "failed", str(cause).strip().partition("\n")[0]
     try:
         _place(left)
     except OSError as error:
-        return "failed", str(error)
+        return "failed", reason(error)
     return kind, text
 
 

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from dml_tf.runs.files import RunFiles, needed_weights, record_beside
 
 def main(argv: Sequence[str]) -> int:
     """The command `python -m dml_tf.paper run`, or `bash run_all.sh`; returns its exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout.reconfigure(line_buffering=True)  # so that a log shows the progress
     return exit_status("run_all", functools.partial(_run_all, _parse(argv)))
 
@@ -124,7 +122,7 @@ def _task(run: Config) -> Task:
     weights = needed_weights(run)
     # A record says on which data a teacher was trained. Its own: perhaps only an analysis lacks.
     reads = (*weights, *map(record_beside, weights), *own)
-    return Task(run.run_id, train_one, (run,), run_files.log, reads, own)
+    return Task(run.run_id, train_one, (run,), run_files.log, reads, own, run.title)
 
 
 def _train(

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dml_tf.errors import reason
 from dml_tf.runs import quiet
 
 
@@ -28,6 +29,7 @@ class Task(NamedTuple):
         reads: Files that it uses if they exist.
         writes: Files that it leaves. Files are copied to and from a worker on another machine;
             paths are the same on all machines.
+        title: What people are shown in place of the name, if anything.
     """
 
     name: str
@@ -36,6 +38,10 @@ class Task(NamedTuple):
     log: Path
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title or self.name
 
 
 class Event(NamedTuple):
@@ -125,7 +131,7 @@ def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
             task.function(report, *task.arguments)
         except Exception as error:  # whatever it is, only this task has failed
             traceback.print_exc()
-            return "failed", str(error) or type(error).__name__
+            return "failed", reason(error)
     return "done", ""
 
 

@@ -1,6 +1,8 @@
 """The data and the compiled cohort of a run, with its initial weights."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -8,11 +10,12 @@ import numpy as np
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.data.pictures import Pictures
+from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
 from dml_tf.method.peers import RemoteNetwork
-from dml_tf.networks import pretrained
+from dml_tf.networks import pretrained, trusted
 from dml_tf.runs import records
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import MOST_STEPS, Config
@@ -58,11 +61,38 @@ def load_data(config: Config) -> Splits:
         RunFailed: They are refused or damaged, or a flag asks for what they do not have.
     """
     try:
-        splits = data.load(config)
+        with _notices(config):
+            splits = data.load(config)
+            if config.strict:
+                _look_at_pictures(splits)
         config.schedule(len(splits.train))
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
+
+
+@contextlib.contextmanager
+def _notices(config: Config) -> Iterator[None]:
+    """Prints what was skipped or converted, once each; with `--strict` it is refused."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    notices = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, DataWarning))
+    if notices and config.strict:
+        raise RunFailed("\n".join(["--strict refuses these data:", *notices]))
+    for notice in notices:
+        print(f"{config.dataset}: {notice}", file=sys.stderr, flush=True)
+    for other in caught:
+        if not issubclass(other.category, DataWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+
+
+def _look_at_pictures(splits: Splits):
+    """Warns of what is unusual in pictures on disk, which are decoded later."""
+    for name in ("train", "validation", "test"):
+        split = getattr(splits, name)
+        if split is not None and isinstance(split.images, Pictures):
+            split.images.notes(name).warn()
 
 
 def check_features(config: Config, splits: Splits):
@@ -144,6 +174,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     Raises:
         FileNotFoundError: There is no such file or run.
         FlagError: It is for other images or classes.
+        FileRefused: It is damaged, or contains more than networks and weights.
         RecordMismatch: It was trained on other data.
     """
     if config.teacher:
@@ -156,7 +187,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
             f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
         )
     records.refuse_other_teacher(file, config, splits)
-    model = keras.saving.load_model(file)
+    model = trusted.load_model(file)
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(
@@ -196,9 +227,10 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
         )
     if source := config.pretrained:
         if source != "imagenet":
-            source = str(RunFiles.of(config).weights(source))
+            source = RunFiles.of(config).weights(source)
+            records.refuse_altered(source)
         try:
-            pretrained.load(network, config.net[k], source)
+            pretrained.load(network, config.net[k], str(source))
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network

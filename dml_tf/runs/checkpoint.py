@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: at every moment there is one whole file on disk.
+"""Checkpoints of an unfinished run: at every moment there is one whole file on disk, mostly two.
 
 Draws are functions of seed, epoch and image, so a run can also be resumed in the middle of an
 epoch: the state then has the number of steps, and the metrics so far.
@@ -8,6 +8,7 @@ place, and leaves out the seed generators. A run killed between the two files re
 killed while the weights are written cannot resume, and dropout draws other masks.
 """
 
+import contextlib
 import math
 import shutil
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 import keras
 
 from dml_tf.data import Splits
-from dml_tf.errors import RecordMismatch
+from dml_tf.errors import RecordMismatch, uninterrupted
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import load_state, save_state
@@ -30,15 +31,16 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves a cohort and its history while it trains, and restores them.
 
     It saves after the first epoch, then after epochs that end five seconds or more after the last
-    checkpoint, in the middle of an epoch every `--save_minutes`, and after the last epoch. One file
-    holds weights, optimizers, seed generators, metrics, history and times.
+    checkpoint, in the middle of an epoch every `--save_minutes`, and after the last epoch.
+
+    One file holds weights, optimizers, seed generators, metrics, history and times. The one before
+    it is kept: it is used if the newest is damaged, or if another process does not have the newest.
 
     Args:
         folder: Folder of this run's checkpoint; it holds nothing else.
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
-            the last epoch that all have finished, so each keeps its last two, and saves after
-            every epoch, and only then.
+            the last epoch that all have finished, so each saves after every epoch, and only then.
         splits: The run's data; a checkpoint of others is refused. Not compared if left out.
 
     Attributes:
@@ -85,7 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
             RecordMismatch: The checkpoint belongs to other settings, or is damaged.
         """
         try:
-            found = [self._load(file) for file in (self._file, self._previous) if file.exists()]
+            found = self._readable(model)
         except RecordMismatch as error:
             if not self._config.overwrite:
                 raise
@@ -121,14 +123,33 @@ class Checkpoint(keras.callbacks.Callback):
         self.warnings = progress.get("warnings", {})
         return self._epoch
 
-    def _load(self, file: Path) -> tuple[dict, list]:
-        try:
-            progress, arrays = load_state(file)
-        except ValueError as error:
-            raise RecordMismatch(str(error)) from error
+    def _readable(self, model: keras.Model) -> list[tuple[dict, list]]:
+        """The checkpoints that are whole, the newest first; `RecordMismatch` if none of them is."""
+        found, damaged = [], []
+        for file in (self._file, self._previous):
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    found.append(self._load(file, model))
+                except (ValueError, KeyError) as error:
+                    damaged.append((file, str(error)))
+        if not damaged:
+            return found
+        file, reason = damaged[0]
+        if not found:
+            raise RecordMismatch(reason)
+        if file == self._file:
+            self._previous.replace(self._file)  # so that the next save does not lose it
+        print(f"{reason}\nThe checkpoint after epoch {found[0][0]['epoch']} is used.", flush=True)
+        return found
+
+    def _load(self, file: Path, model: keras.Model) -> tuple[dict, list]:
+        progress, arrays = load_state(file)
         records.refuse_mismatch(progress["config"], self._config, file)
         if self._splits:
             records.refuse_other_data(progress, self._config, file, self._splits)
+        expected = [tuple(variable.shape) for variable in variables(model)]
+        if [array.shape for array in arrays[: len(expected)]] != expected:
+            raise ValueError(f"{file} is of other networks, or of another version; move it away.")
         return progress, arrays
 
     @property
@@ -207,6 +228,10 @@ class Checkpoint(keras.callbacks.Callback):
         shutil.rmtree(self._file.parent, ignore_errors=True)
 
     def _save(self):
+        with uninterrupted():
+            self._write()
+
+    def _write(self):
         started = time.monotonic()
         self.wall_clock_s = time.perf_counter() - self._started
         self.cpu_s = time.process_time() - self._cpu_started
@@ -220,7 +245,7 @@ class Checkpoint(keras.callbacks.Callback):
             "cpu_s": self.cpu_s,
             "warnings": self.warnings,
         }
-        if self._cluster.size > 1 and self._file.exists():
+        with contextlib.suppress(FileNotFoundError):  # before the first one
             self._file.replace(self._previous)
         everything = variables(self.model) + (self.model.metrics_variables if self.step else [])
         save_state(self._file, progress, [v.numpy() for v in everything])

@@ -109,6 +109,11 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         f"--method={config.method} needs two peers or more: set --cohort, or name more networks "
         "in --net.",
     )
+    yield (
+        config.optimizer == "entropy_sgd" and config.langevin_rate * config.scope >= 1,
+        f"--langevin_rate={config.langevin_rate:g} times --scope={config.scope:g} must be below 1, "
+        "or the Langevin steps overshoot the weights: lower one of them.",
+    )
 
 
 def _of_the_data(config) -> Iterator[tuple[bool, str]]:

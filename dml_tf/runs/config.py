@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,13 +27,19 @@ from dml_tf.runs.checks import refuse
 from dml_tf.runs.values import nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
-METHODS = ("independent", "dml", "dml_e", "distill")
+TITLES = {
+    "independent": "independent",
+    "dml": "DML",
+    "dml_e": "DML_e",
+    "distill": "distillation",
+}
+METHODS = tuple(TITLES)
 
 # Not hashed in a run id: what names a run, and what does not change its result.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb",
+    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb", "strict",
 )  # fmt: skip
 
 
@@ -76,6 +83,9 @@ class Config:
     dataset: str = _setting("", "Data set; its flag file gives the other defaults.", DATASETS)
     scale: str = _setting("paper", "Scale of the experiment.", SCALES)
     data_dir: str = _setting("", "Folder or archive with the data. Generated data is made there.")
+    strict: bool = _setting(
+        False, "Refuse data of which anything would be skipped or converted (docs/reliability.md)."
+    )
     net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
     cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(
@@ -249,6 +259,16 @@ class Config:
             flags["scale"] = self.scale
         flags |= self._differing() | ({"seed": self.seed} if self.seed else {})
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
+
+    @property
+    def title(self) -> str:
+        """The run in words, for people: `DML, 2 x resnet8:16, digits, seed 0`."""
+        nets = [
+            f"{count} x {net}" if count > 1 else net for net, count in Counter(self.net).items()
+        ]
+        settings = [to_flag(name, value)[2:] for name, value in self._differing().items()]
+        more = f" ({', '.join(settings)})" if settings else ""
+        return f"{TITLES[self.method]}, {' + '.join(nets)}, {self.dataset}, seed {self.seed}{more}"
 
     @property
     def default_teacher(self) -> "Config":

@@ -5,11 +5,11 @@ NumPy only, so that a machine without TensorFlow can resume a run and hand it ba
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,9 @@ from typing import BinaryIO
 import numpy as np
 
 from dml_tf.atomic import write_whole
+from dml_tf.data.arrays import read_npz
+
+_SUM = "variables_sha256"  # in a state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +117,7 @@ def state_to_bytes(progress: dict, arrays: Sequence[np.ndarray]) -> bytes:
 
 def state_from_bytes(data: bytes) -> tuple[dict, list[np.ndarray]]:
     """Progress and variables from what `state_to_bytes` made."""
-    with np.load(io.BytesIO(data)) as saved:
-        return _parts(dict(saved))
+    return _parts(read_npz(io.BytesIO(data)))
 
 
 def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
@@ -123,16 +125,17 @@ def load_state(file: Path) -> tuple[dict, list[np.ndarray]]:
     saved = read_arrays(file)
     try:
         return _parts(saved)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} holds no state of a run ({error}); move it away.") from None
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """Name -> array of a `.npz` file; ValueError if it is damaged."""
     try:
-        with file.open("rb") as stream, np.load(stream) as saved:
-            return dict(saved)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        return read_npz(file)
+    except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # it cannot be read; a place outside the file is EINVAL
         raise ValueError(
             f"{file} is damaged ({error}). Bring it again from where it was written, or move it "
             "away and start again."
@@ -157,10 +160,29 @@ def hold(file: Path, busy: Exception) -> Iterator[None]:
 
 
 def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):
+    arrays = [np.asarray(array) for array in arrays]
     named = {f"variable{i}": array for i, array in enumerate(arrays)}
-    np.savez(stream, state=json.dumps(progress), **named)
+    np.savez(stream, state=json.dumps({**progress, _SUM: _checksum(arrays)}), **named)
 
 
 def _parts(saved: dict[str, np.ndarray]) -> tuple[dict, list[np.ndarray]]:
     progress = json.loads(str(saved["state"]))
-    return progress, [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    if not isinstance(progress, dict):
+        raise ValueError("its progress is no dictionary")
+    arrays = [saved[f"variable{i}"] for i in range(len(saved) - 1)]
+    kept = progress.pop(_SUM, None)  # an old file has none
+    if kept not in (None, _checksum(arrays)):
+        raise ValueError("its variables do not have the checksum that stands in it")
+    return progress, arrays
+
+
+def _checksum(arrays: Sequence[np.ndarray]) -> str:
+    """A hash of the values; each variable of a zip file has one of its own, their number has none.
+
+    Bytes that are lost from its list of variables would go unnoticed.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -2,20 +2,25 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dml_tf import data
 from dml_tf.atomic import write_text
 from dml_tf.data import Splits
-from dml_tf.errors import RecordMismatch, RunFailed
+from dml_tf.errors import DataWarning, RecordMismatch, RunFailed
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, record_beside
 from dml_tf.version import __version__
+
+CHECKSUM = "checksum"  # the last key of a record's file
+_ANEW = "Move it away, or train again with --overwrite."
 
 
 def find(config: Config) -> dict | None:
@@ -89,6 +94,7 @@ def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
 
     Weights without a record beside them are not compared.
     """
+    refuse_altered(weights)
     file = record_beside(weights)
     if not file.exists():
         return
@@ -102,6 +108,28 @@ def refuse_other_teacher(weights: Path, config: Config, splits: Splits):
     refuse_other_data(record, config, file, splits)
 
 
+def sha256(file: Path) -> str:
+    """A hexadecimal hash of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def refuse_altered(weights: Path):
+    """Raises `RecordMismatch` if weights are not those that the record beside them was made with.
+
+    Weights without a record, or with one from before it kept their hash, are not compared.
+    """
+    file = record_beside(weights)
+    both_exist = file.exists() and weights.exists()
+    kept = read_whole(file).get("weights_sha256") if both_exist else None
+    if kept and kept != sha256(weights):
+        raise RecordMismatch(
+            f"{weights} is not the file that its run left: {file} has another sha256. It is "
+            "damaged or was replaced. Train that run again with --overwrite, or give the file "
+            "another name and place if you trust it."
+        )
+
+
 def identify(config: Config) -> dict:
     """Which data a config asks for, as `data.identify`; `RunFailed` if they are refused."""
     return _or_failed(data.identify, config)
@@ -113,7 +141,9 @@ def _load(config: Config) -> Splits:
 
 def _or_failed(function: Callable, config: Config):
     try:
-        return function(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # a run says it when it loads its data
+            return function(config)
     except ValueError as error:
         raise RunFailed(str(error)) from error
 
@@ -136,21 +166,24 @@ def refuse_mismatch(recorded: dict, config: Config, file: Path):
 
 def read_whole(file: Path) -> dict:
     """Reads a run's record; `RecordMismatch` if the file is none."""
+    record = read(file)
     try:
-        record = read(file)
-        dataset = record["config"]["dataset"]
-    except (ValueError, KeyError, TypeError):
-        dataset = None
-    if dataset is None:
-        raise RecordMismatch(
-            f"{file} is not a run's record. Move it away, or train again with --overwrite."
-        )
+        record["config"]["dataset"]
+    except (KeyError, TypeError):
+        raise RecordMismatch(f"{file} is not a run's record. {_ANEW}") from None
     return record
 
 
 def read(file: Path) -> dict:
-    """Reads a record."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """Reads what `write` wrote; `RecordMismatch` if it was altered since, or is no JSON."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        kept = record.pop(CHECKSUM, None)
+    except (ValueError, AttributeError):
+        raise RecordMismatch(f"{file} is not a run's record, or is damaged. {_ANEW}") from None
+    if (kept or "identity" in record) and kept != _checksum(record):  # old records have none
+        raise RecordMismatch(f"{file} is damaged, or was altered after it was written. {_ANEW}")
+    return record
 
 
 def write(record: dict, file: Path):
@@ -161,7 +194,15 @@ def write(record: dict, file: Path):
                 f"{file.stem}: {place} is {value}, so no record is written. A peer's outputs are "
                 "too large for its measures: try a smaller --learning_rate."
             )
+    record = {**record, CHECKSUM: _checksum(record)}
     write_text(file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def _checksum(record: dict) -> str:
+    """A hash of a record's content; JSON has no other keys than text, and lists for tuples."""
+    content = json.loads(json.dumps(record))
+    content.pop(CHECKSUM, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:

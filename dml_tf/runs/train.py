@@ -18,6 +18,7 @@ from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
+from dml_tf.networks import trusted
 from dml_tf.runs import build, memory, records, steps
 from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
@@ -292,7 +293,8 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     if not record or not files.model.exists():
         return None
     records.refuse_other_data(record, config, files.record, splits)
-    record["analysis"] = analysis.analyse(keras.saving.load_model(files.model), splits)
+    records.refuse_altered(files.model)
+    record["analysis"] = analysis.analyse(trusted.load_model(files.model), splits)
     records.write(record, files.record)
     return record
 
@@ -307,6 +309,7 @@ def _finish(
 ) -> dict:
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
+    record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
     return record
 

@@ -1,10 +1,13 @@
 """Folders that appear whole or not at all."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from dml_tf.atomic import flush, part_of, sweep
 
 
 @contextlib.contextmanager
@@ -14,14 +17,26 @@ def whole_folder(dest: str | Path) -> Iterator[Path]:
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
         raise FileExistsError(f"{dest} is not empty: give a new or empty folder.")
     dest.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", dir=dest.parent))
+    sweep(dest.parent)
+    part = Path(tempfile.mkdtemp(prefix=f"{part_of(dest).name}.", dir=dest.parent))
     try:
         yield part
         part.chmod(0o755)
+        _flush_all(part)
         part.rename(dest)  # replaces an empty folder, but not a full one
+        flush(dest.parent)
     except OSError as error:
         if dest.exists() and any(dest.iterdir()):
             raise FileExistsError(f"Another process has made {dest} meanwhile.") from error
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(dest)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _flush_all(folder: Path):
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            flush(Path(parent, name))
+        flush(Path(parent))

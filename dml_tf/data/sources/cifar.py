@@ -177,7 +177,13 @@ def _read_pickle(data: bytes, path: str, layout: _Layout, classes: int) -> Split
     missing = {"data", layout.labels_key} - content.keys()
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; get the official archive.")
-    pixels, labels = np.asarray(content["data"]), np.asarray(content[layout.labels_key])
+    pixels, labels = content["data"], content[layout.labels_key]
+    if not isinstance(pixels, np.ndarray) or not _are_numbers(labels):
+        raise ValueError(
+            f"{path} has no array of pixels, or labels that are no list of whole numbers; get the "
+            "official archive again."
+        )
+    labels = np.array(labels, np.int64)
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS) or not len(labels):
         raise ValueError(
             f"{path} has pixels of shape {pixels.shape}, {pixels.dtype}, for {len(labels)} labels; "
@@ -186,12 +192,21 @@ def _read_pickle(data: bytes, path: str, layout: _Layout, classes: int) -> Split
     return _split(pixels, labels, path, classes)
 
 
+def _are_numbers(labels: object) -> bool:
+    if isinstance(labels, np.ndarray):
+        return labels.ndim == 1 and labels.dtype.kind in "iu"
+    if not isinstance(labels, list):
+        return False
+    return all(isinstance(label, (int, np.integer)) and 0 <= label < 2**31 for label in labels)
+
+
 def _split(pixels: np.ndarray, labels: np.ndarray, path: str, classes: int) -> Split:
     """A split from pixels stored as a red, a green and a blue plane, row by row."""
     labels = labels.astype(np.int64)
-    if labels.min() < 0 or labels.max() >= classes:
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
         raise ValueError(
-            f"{path} has a label {labels.max()}, outside 0..{classes - 1}; it is damaged or of "
+            f"{path} has a label {outside[0]}, outside 0..{classes - 1}; it is damaged or of "
             "another data set: get the official archive."
         )
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -202,8 +217,10 @@ def _class_names(data: bytes, path: str, layout: _Layout, classes: int) -> tuple
     if layout.label_bytes:
         names = data.decode("latin1").split()
     else:
-        names = unpickle_arrays(data, path).get(layout.names_key, [])
-        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in names]
+        found = unpickle_arrays(data, path).get(layout.names_key)
+        given = found if isinstance(found, list) else []
+        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in given]
+        names = [name for name in names if isinstance(name, str)]
     if len(names) != classes:
         raise ValueError(
             f"{path} names {len(names)} classes, not {classes}; get the archive again."

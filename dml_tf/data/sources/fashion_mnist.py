@@ -91,9 +91,11 @@ def read_idx(data: bytes, path: str) -> np.ndarray:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, place: Path) -> Split:
-    if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max() >= len(CLASS_NAMES):
+    most = int(labels.max(initial=0))
+    fits = images.ndim == 3 and images.size and labels.shape == images.shape[:1]
+    if not fits or most >= len(CLASS_NAMES):
         raise ValueError(
             f"{place}: images of shape {images.shape} and labels of shape {labels.shape} up to "
-            f"{labels.max()} do not fit together; get the official files again."
+            f"{most} do not fit together; get the official files again."
         )
     return Split(images[..., np.newaxis], labels.astype(np.int64))

@@ -4,13 +4,16 @@ They are `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `data_dir
 it exists. They are decoded to RGB in the order of their sorted paths, and resized to squares.
 """
 
+import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dml_tf.data.pictures import resize
+from dml_tf.data.pictures import Notes, counted, resize
 from dml_tf.data.splits import Source, Split
+from dml_tf.errors import DataWarning
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 DEFAULT_SIZE = 64
@@ -20,10 +23,11 @@ def load_image_folder(config: Any) -> Source:
     """Load the pictures into memory; the data set has the name of its folder."""
     root, size = _root(config.data_dir), config.image_size or DEFAULT_SIZE
     class_names = find_classes(root / "train")
-    train = _read(root / "train", class_names, size)
-    test = _read(root / "test", class_names, size)
+    seen: dict = {}
+    train = _read(root / "train", class_names, size, seen)
     own = root / "validation"
-    validation = _read(own, class_names, size) if own.is_dir() else None
+    validation = _read(own, class_names, size, seen) if own.is_dir() else None
+    test = _read(root / "test", class_names, size, seen)
     return Source(f"{root.resolve().name} (image folder)", train, test, class_names, validation)
 
 
@@ -53,22 +57,33 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path
     if different:
         raise ValueError(
             f"{folder} and {folder.parent / 'train'} differ in the classes "
-            f"{', '.join(sorted(different))}; both need the same class folders."
+            f"{', '.join(sorted(different))}; both need the same class folders, with names of the "
+            "same letters and case."
         )
-    paths, labels = [], []
+    paths, labels, others = [], [], []
     for label, name in enumerate(class_names):
-        found = sorted(
-            path
-            for path in (folder / name).iterdir()
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-        if not found:
+        found = sorted((folder / name).iterdir())
+        pictures = [path for path in found if _is_picture(path)]
+        if not pictures:
             raise FileNotFoundError(
                 f"{folder / name} has no pictures ({', '.join(SUFFIXES)}); add some or remove it."
             )
-        paths += found
-        labels += [label] * len(found)
+        others += [f"{name}/{path.name}" for path in found if path not in set(pictures)]
+        paths += pictures
+        labels += [label] * len(pictures)
+    if others:
+        warnings.warn(
+            f"{folder}: {counted(others)} skipped, no pictures by their names, or no files.",
+            DataWarning,
+            stacklevel=2,
+        )
     return paths, np.array(labels, np.int64)
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name, and a file: not a folder, a device, or a link in a circle or to nothing."""
+    is_named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return is_named and path.is_file()
 
 
 def _root(data_dir: str) -> Path:
@@ -89,19 +104,51 @@ def _folders(folder: Path) -> tuple[str, ...]:
         raise FileNotFoundError(
             f"{folder} has no class folders; put pictures into {folder}/CLASS/, a folder per class."
         )
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(
+                f"{folder} has a class folder {name!r}, whose name is not UTF-8 or not printable: "
+                "rename it."
+            )
     return names
 
 
-def _read(folder: Path, class_names: tuple[str, ...], size: int) -> Split:
+def _read(folder: Path, class_names: tuple[str, ...], size: int, seen: dict) -> Split:
+    """The pictures of one part; `seen` maps a picture's hash to the part and class it was in."""
     paths, labels = list_pictures(folder, class_names)
-    return Split(np.stack([_decode(path, size) for path in paths]), labels)
+    images, notes = np.empty((len(paths), size, size, 3), np.uint8), Notes(str(folder))
+    for i, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
+        data = _content(path)
+        notes.add(data, str(path))
+        images[i] = _decode(data, path, size)
+        here = (folder.name, label)
+        first = seen.setdefault(hashlib.sha256(data).digest(), (here, path))
+        if first[1] != path:
+            notes.note(_copy(first[0], here), f"{path.parent.name}/{path.name}")
+    notes.warn()
+    return Split(images, labels)
 
 
-def _decode(path: Path, size: int) -> np.ndarray:
+def _copy(first: tuple[str, int], here: tuple[str, int]) -> str:
+    if first[0] != here[0]:
+        return f"with the same content as files of {first[0]}/: they are no fair test"
+    return f"with the same content as files of {'this' if first == here else 'another'} class"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); replace or remove it."
+        ) from error
+
+
+def _decode(data: bytes, path: Path, size: int) -> np.ndarray:
     import tensorflow as tf
 
     try:
-        picture = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
-    except tf.errors.InvalidArgumentError as error:
+        picture = tf.io.decode_image(data, channels=3, expand_animations=False)
+    except (tf.errors.OpError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a picture; replace or remove it.") from error
     return resize(picture.numpy()[np.newaxis], size)[0]

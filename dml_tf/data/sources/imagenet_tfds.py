@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_tf.atomic import write_whole
+from dml_tf.data.arrays import read_npz
 from dml_tf.data.pictures import Pictures
 from dml_tf.data.sources.tfds import find_builder
 from dml_tf.data.splits import Split
@@ -74,7 +75,8 @@ def _split(builder, part: str, size: int) -> Split:
 def _index(files: Sequence[str], kept: Path) -> tuple[np.ndarray, np.ndarray]:
     """Place of each picture, shape `(images, 3)`, and labels; found once and then kept."""
     sizes = np.array([os.path.getsize(file) for file in files])
-    with contextlib.suppress(FileNotFoundError), np.load(kept) as saved:
+    with contextlib.suppress(OSError, ValueError):  # absent or damaged, they are found again
+        saved = read_npz(kept, ("sizes", "ranges", "labels"))
         if np.array_equal(saved["sizes"], sizes):
             return saved["ranges"], saved["labels"]
     ranges, labels = _read_through(files)
@@ -102,5 +104,5 @@ def _read_through(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(
                 f"{file} is damaged: remove its folder and have it prepared again."
             ) from error
-    table = np.array(rows, np.int64)
+    table = np.array(rows, np.int64).reshape(-1, 4)
     return table[:, :3], table[:, 3]

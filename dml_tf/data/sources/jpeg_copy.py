@@ -6,16 +6,15 @@ layout was made with TensorFlow's fast decoder, and Pillow decodes as TensorFlow
 `dct_method="INTEGER_ACCURATE"`. They differ by 1 of 255 levels on average and by 5 at most.
 """
 
-import io
-import lzma
 import random
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from dml_tf.data.pictures import decode_picture
+from dml_tf.data.sources.archives import tar_files
 from dml_tf.data.splits import Source, Split
 
 _TRAIN = "train"
@@ -47,14 +46,7 @@ def load_jpeg_copy(place: Path) -> Source:
 
 def _packed(place: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each training photograph, in the archive's order."""
-    try:
-        with tarfile.open(place) as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if member.isfile() and _is_photograph(name):
-                    yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{place} is damaged ({error}); get it again.") from error
+    return tar_files(place, _is_photograph, mode="r")
 
 
 def _is_photograph(name: str) -> bool:
@@ -67,12 +59,7 @@ def _unpacked(place: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _decode(jpeg: bytes, path: str) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as a picture; get it again.") from error
+    pixels = decode_picture(jpeg, path)
     if pixels.shape != (32, 32, 3):
         raise ValueError(f"{path} has {pixels.shape[1]} by {pixels.shape[0]} pixels, not 32 by 32.")
     return pixels

@@ -7,14 +7,14 @@ drawn by seed, may keep their labels; a larger number keeps those of a smaller o
 """
 
 import warnings
-import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
+from dml_tf.data.pictures import Notes, counted
 from dml_tf.data.sources.market1501_tree import (
     FOLDER,
     FOLDERS,
@@ -29,6 +29,7 @@ from dml_tf.data.sources.market1501_tree import (
     list_pictures,
 )
 from dml_tf.data.splits import UNLABELLED, Market1501, ReidImages, Split
+from dml_tf.errors import DataWarning
 
 PUBLISHED_IMAGES = {TRAIN: 12936, QUERY: 3368, GALLERY: 19732, MULTI_QUERY: 25259}
 _DECODED_AT_ONCE = 4096
@@ -60,6 +61,11 @@ def load_market1501(
         for file, picture in folders[MULTI_QUERY].pictures
         if (picture.pid, picture.camid) in asked
     ]
+    if not more:
+        raise ValueError(
+            f"{folders[MULTI_QUERY].place} has no picture of a query's identity in the query's "
+            f"camera, so multi-query cannot be measured: get {MULTI_QUERY} from {FOLDER}.zip."
+        )
     return Market1501(
         name=name,
         train=Split(decode(files, image_size), labels),
@@ -103,6 +109,23 @@ def _check_identities(folders: Mapping[str, Folder]):
                 f"{file} asks for identity {picture.pid}, of which {folders[GALLERY].place} has no "
                 "picture: remove the query or add what is missing."
             )
+    seen = {(picture.pid, picture.camid) for _, picture in folders[GALLERY].pictures}
+    cameras = Counter(pid for pid, _ in seen)
+    unmatched = [
+        file.name
+        for file, picture in folders[QUERY].pictures
+        if cameras[picture.pid] == ((picture.pid, picture.camid) in seen)
+    ]
+    if len(unmatched) == len(folders[QUERY].pictures):
+        raise ValueError(
+            f"No query of {folders[QUERY].place} has a picture of its identity by another camera "
+            f"in {folders[GALLERY].place}: nothing can be measured. Add such pictures."
+        )
+    if unmatched:
+        _warn(
+            f"{folders[QUERY].place}: {counted(unmatched)} not measured, for lack of a picture of "
+            f"the same identity by another camera in {GALLERY}."
+        )
 
 
 def _training(
@@ -155,23 +178,26 @@ def decode(files: Sequence[PictureFile], image_size: tuple[int, int]) -> np.ndar
         pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
         return tf.cast(tf.round(tf.image.resize(pixels, image_size, antialias=True)), tf.uint8)
 
-    images = np.empty((len(files), *image_size, 3), np.uint8)
+    images, notes = np.empty((len(files), *image_size, 3), np.uint8), Notes("Market-1501")
     for start in range(0, len(files), _DECODED_AT_ONCE):  # bounds the memory of encoded pictures
         part = files[start : start + _DECODED_AT_ONCE]
-        encoded = tf.data.Dataset.from_tensor_slices([_read(file) for file in part])
+        encoded = tf.data.Dataset.from_tensor_slices([_read(file, notes) for file in part])
         batch = encoded.map(picture, tf.data.AUTOTUNE, deterministic=True).batch(len(part))
         try:
             images[start : start + len(part)] = batch.get_single_element()
         except tf.errors.InvalidArgumentError:
             raise _unreadable(_first_broken(part)) from None
+    notes.warn()
     return images
 
 
-def _read(file: PictureFile) -> bytes:
+def _read(file: PictureFile, notes: Notes) -> bytes:
     try:
-        return file.read_bytes()
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        data = file.read_bytes()
+    except Exception as error:  # of damaged archives zipfile raises many types
         raise _unreadable(file) from error
+    notes.add(data, str(file))
+    return data
 
 
 def _first_broken(files: Sequence[PictureFile]) -> PictureFile:
@@ -179,7 +205,7 @@ def _first_broken(files: Sequence[PictureFile]) -> PictureFile:
 
     for file in files:
         try:
-            tf.io.decode_jpeg(_read(file), channels=3)
+            tf.io.decode_jpeg(file.read_bytes(), channels=3, dct_method="INTEGER_ACCURATE")
         except tf.errors.InvalidArgumentError:
             return file
     raise AssertionError("A batch failed, but each picture in it can be decoded.")
@@ -190,4 +216,4 @@ def _unreadable(file: PictureFile) -> ValueError:
 
 
 def _warn(message: str):
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, DataWarning, stacklevel=3)

@@ -1,16 +1,21 @@
 """Market-1501's folders and file names, on disk or in the .zip as it is distributed."""
 
 import re
+import stat
 import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from dml_tf.data.pictures import counted
+from dml_tf.errors import DataWarning
+
 TRAIN, QUERY, GALLERY, MULTI_QUERY = "bounding_box_train", "query", "bounding_box_test", "gt_bbox"
 FOLDERS = (TRAIN, QUERY, GALLERY, MULTI_QUERY)
 FOLDER = "Market-1501-v15.09.15"
 _NAME = re.compile(r"(-1|[0-9]{4})_c([1-6])s([0-9])_([0-9]{6})_([0-9]{2})(?:\.jpg)+")
-_LISTED = 10  # names in a warning
+_MOST_MEMBERS = 1_000_000
+_MOST_BYTES = 64 << 20  # of one picture
 
 AnyPath = Path | zipfile.Path
 
@@ -85,12 +90,14 @@ def list_pictures(folder: AnyPath) -> Folder:
     """Lists the pictures of one folder, and warns of other files in it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing: download {FOLDER}.zip again.")
-    parsed = [(path, parse_name(path.name)) for path in folder.iterdir()]
+    # A folder, a device, or a link to nothing is no picture, whatever its name.
+    files = [(path, parse_name(path.name)) for path in folder.iterdir()]
+    parsed = [(path, name if name and path.is_file() else None) for path, name in files]
     strange = sorted(path.name for path, picture in parsed if picture is None)
     if strange:
-        listed = ", ".join(strange[:_LISTED]) + (", ..." if len(strange) > _LISTED else "")
         warnings.warn(
-            f"{folder}: {len(strange)} names are not Market-1501's and left out: {listed}",
+            f"{folder}: {counted(strange)} skipped, whose names are not Market-1501's.",
+            DataWarning,
             stacklevel=2,
         )
     pictures = [(path, picture) for path, picture in parsed if picture is not None]
@@ -103,8 +110,31 @@ def _open_zip(archive: Path) -> AnyPath:
     """The folder in the archive that contains the four folders; its place differs by copy."""
     try:
         opened = zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of damaged archives zipfile raises many types
         raise ValueError(f"{archive} is damaged ({error}): download it again.") from error
+    _check_members(archive, opened.infolist())
     names = [name for name in opened.namelist() if not name.startswith("__MACOSX/")]
     first = next((name for name in names if f"/{TRAIN}/" in f"/{name}"), "")
     return zipfile.Path(opened, first.partition(f"{TRAIN}/")[0])
+
+
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]):
+    """Refuses members that are encrypted, links, lead out, or are larger than pictures."""
+    if len(members) > _MOST_MEMBERS:
+        raise ValueError(f"{archive} is refused: it has {len(members):,} members.")
+    for member in members:
+        parts = member.filename.split("/")
+        reason = ""
+        if member.flag_bits & 1:
+            reason = "is encrypted"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            reason = "is a link"
+        elif ".." in parts or parts[0] == "" or "\\" in member.filename:
+            reason = "leads out of it"
+        elif member.file_size > _MOST_BYTES:
+            reason = f"unpacks to {member.file_size:,} bytes"
+        if reason:
+            raise ValueError(
+                f"{archive} is refused: its member {member.filename[:200]!r} {reason}. Nothing was "
+                f"extracted; download {FOLDER}.zip from its authors."
+            )

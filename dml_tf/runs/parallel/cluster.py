@@ -11,13 +11,12 @@ import json
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from dml_tf.errors import FlagError, ProcessLost
+from dml_tf.errors import FlagError, ProcessLost, handled_by
 from dml_tf.runs import quiet
 
 _EXAMPLE = (
@@ -176,15 +175,9 @@ class Cluster:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the process also inside TensorFlow, where Python's own handler never runs."""
-    if threading.current_thread() is not threading.main_thread():
+    """Ctrl-C and SIGTERM also end a process in TensorFlow, where Python's handlers never run."""
+    with handled_by(signal.SIG_DFL):
         yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def from_environment() -> Cluster:
