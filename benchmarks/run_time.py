@@ -139,7 +139,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Reads the flags."""
     parser = harness.parser("run_time", __doc__, repeats=1, has_batches=False)
     parser.add_argument("--datasets", type=harness.names, default=list(RUNS), help=", ".join(RUNS))
-    parser.add_argument("--data_dir", default="", help="folder with CIFAR-10 and generated data")
+    parser.add_argument("--data_dir", default="", help="folder with CIFAR-10")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: the whole run")
     parser.add_argument("--threads", type=harness.positive, default=1, help="of TensorFlow")
     args = parser.parse_args(argv)
@@ -152,7 +152,9 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
     """Trains one pair; returns its steps, seconds, and seconds of each part."""
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
-        flags = {**RUNS[dataset], "cohort": 2, "results_dir": folder, "data_dir": args.data_dir}
+        flags = {**RUNS[dataset], "cohort": 2, "results_dir": folder}
+        if dataset == "cifar10":
+            flags["data_dir"] = args.data_dir
         if args.steps:
             flags |= {"steps": args.steps, "epochs": 0}
         asked = config.load(dataset=dataset, **flags)
