@@ -1,6 +1,6 @@
 # Sourced by run_all.sh and tests/run.sh, from the repository's root, with the name of a
-# requirements file: makes .venv where there is none, installs what the file lists where that has
-# not been done, and puts the environment's programs first on PATH.
+# requirements file: makes .venv where there is none, installs what the file lists and this package
+# where that has not been done, and puts the environment's programs first on PATH.
 
 requirements=$1
 if [ ! -x .venv/bin/python ]; then
@@ -13,8 +13,9 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv || exit 1
 fi
 export PATH="$PWD/.venv/bin:$PATH"
-if ! cat requirements*.txt | cmp -s - ".venv/installed-$requirements"; then
+if ! cat requirements*.txt pyproject.toml | cmp -s - ".venv/installed-$requirements"; then
   echo "Installing $requirements (once, a minute or two) ..."
   python -m pip install --quiet --disable-pip-version-check -r "$requirements" || exit 1
-  cat requirements*.txt > ".venv/installed-$requirements"
+  python -m pip install --quiet --disable-pip-version-check --no-deps --editable . || exit 1
+  cat requirements*.txt pyproject.toml > ".venv/installed-$requirements"
 fi

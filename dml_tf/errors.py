@@ -59,6 +59,7 @@ _REMEDIES = {
     errno.ESTALE: f"The shared folder was lost: mount it again, {_REPEAT}.",
     errno.ENOENT: f"The file or its folder is gone: bring it back, {_REPEAT}.",
     errno.ENOTDIR: "A file has the name of the folder: move it away, or use another folder.",
+    errno.EEXIST: "A file has the name of the folder: move it away, or use another folder.",
     errno.EISDIR: "A folder has the name of the file: move it away.",
     errno.ENAMETOOLONG: "The name is too long for this disk: name fewer networks.",
     errno.EMFILE: f"Raise the limit on open files (`ulimit -n`), {_REPEAT}.",
@@ -103,7 +104,7 @@ def exit_status(
 def reason(error: BaseException) -> str:
     """What a failure is, in words; an error of the system gets what to do about it.
 
-    Example:
+    Examples:
         >>> reason(OSError(errno.EROFS, "Read-only file system", "results/a.json"))
         'results/a.json: Read-only file system. Use a folder that can be written.'
     """

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from dml_tf.errors import exit_status
 from dml_tf.runs import flags
 from dml_tf.runs.config import FIELDS
-from tests import kills
+from tests import fuzz, kills, processes, resources
 
 # Drawn flags stay off what takes minutes or writes elsewhere; what they may be is below.
 _LEFT_OUT = ("dataset", "scale", "data_dir", "results_dir", "features_out", "analyse", "steps")
@@ -134,6 +134,10 @@ ROWS = {
     "flags": Row(draw_flags, 15, 500),
     "kills": Row(kills.kill, 10, 200),
     "training": Row(kills.kill_training, 1, 40),
+    "processes": Row(processes.lose, 1, len(processes.MOMENTS)),
+    "epochs": Row(resources.epochs, 20, 200),
+    "runs": Row(resources.runs, 4, 100),
+    "readers": Row(fuzz.read_altered, 400, 120_000),
 }
 
 

@@ -57,11 +57,11 @@ def train_on_a_folder_of_pictures(page: str):
     Image.fromarray(pixels).save("new.jpg")
     run = config.load(
         dataset="image_folder", data_dir="pictures", net=("resnet8:4",), cohort=2, image_size=8,
-        steps=1, batch_size=8, results_dir="results/paper",
+        steps=1, batch_size=8, results_dir="results/pictures",
     )  # fmt: skip
     train.run(run, verbose=0)
     named = re.search(r'^run = "(.+?)"', page, re.MULTILINE)[1]
-    made, needed = RunFiles.of(run), RunFiles(Path("results/paper"), named)
+    made, needed = RunFiles.of(run), RunFiles(Path("results/pictures"), named)
     made.record.rename(needed.record)
     made.model.rename(needed.model)
 

@@ -53,7 +53,7 @@ def test_all_problems_are_in_one_message():
         flags.parse(wrong)
     for part in (
         "--seed=-1 is out of range", "--epochs=many is not a whole number", "Did you mean sgd?",
-        "no flag --lr. Did you mean learning_rate?", "--analyse=maybe is not true or false",
+        "no flag --lr. Did you mean --learning_rate?", "--analyse=maybe is not true or false",
     ):  # fmt: skip
         assert part in str(error.value)
 
@@ -64,7 +64,7 @@ def test_all_problems_are_in_one_message():
      ("cohrt", "cohort"), ("nets", "net")],
 )  # fmt: skip
 def test_a_typo_names_the_nearest_flag(typed, meant):
-    with pytest.raises(FlagError, match=f"no flag --{typed}. Did you mean {meant}\\?"):
+    with pytest.raises(FlagError, match=f"no flag --{typed}. Did you mean --{meant}\\?"):
         flags.parse([*DIGITS, f"--{typed}=1"])
 
 

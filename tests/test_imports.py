@@ -16,7 +16,14 @@ import dml_tf
 ROOT = Path(dml_tf.__file__).parent
 
 # The rooms from left to right. A room imports only from rooms to its left.
-ROOMS = (("reid", "networks", "data"), ("method",), ("measures",), ("runs",), ("paper", "export"))
+ROOMS = (
+    ("reid", "networks", "data"),
+    ("method",),
+    ("measures",),
+    ("runs",),
+    ("paper", "export"),
+    ("tools",),
+)
 FOR_ALL = {"atomic", "errors", "home", "version"}
 
 
@@ -45,7 +52,7 @@ FILES = {module_of(file): file for file in ROOT.rglob("*.py")}
 
 def test_every_module_stands_in_a_room():
     rooms = {room for column in ROOMS for room in column}
-    assert {room_of(module) for module in FILES} == rooms | FOR_ALL | {None}
+    assert {room_of(module) for module in FILES} == rooms | FOR_ALL | {None, "__main__"}
 
 
 @pytest.mark.parametrize("column", range(len(ROOMS)))
@@ -101,6 +108,7 @@ def test_only_one_module_defines_flags():
         "from dml_tf import reid",
         "from dml_tf.export import folder",
         "from dml_tf.measures import analysis, evaluate, posteriors, rankings",
+        "from dml_tf.tools import commands; commands.main(['--help'])",
     ],
 )
 def test_what_needs_no_tensorflow_does_not_import_it(statement):

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+import socket
 import threading
 
 import keras
@@ -15,7 +16,7 @@ from rounding import FACTOR, assert_alike, one_rounding_away
 
 from dml_tf import Cohort, data, networks
 from dml_tf.data.pictures import Pictures
-from dml_tf.errors import FlagError
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.runs import build, config, train
@@ -160,6 +161,15 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_others():
     with cluster._interruptible():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_taken_port_is_named_before_tensorflow_starts():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(RunFailed, match=f"worker 0 the address {address}, and its port is not"):
+            cluster.Cluster((address, "127.0.0.1:1"), 0).connect()
 
 
 # Peers apart

@@ -51,7 +51,7 @@ def train_batches(
     Raises:
         ValueError: The training set is smaller than one batch, or `augment` does not fit it.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> from dml_tf.data import load
         >>> config = SimpleNamespace(

@@ -107,7 +107,7 @@ def epoch_draws(
     Raises:
         ValueError: The training set is smaller than one batch.
 
-    Example:
+    Examples:
         >>> draws = epoch_draws(0, 3, images=10, batch_size=4, augment="crop_flip", pad=2)
         >>> draws.index.shape, int(draws.top.max()) <= 4
         ((2, 4), True)

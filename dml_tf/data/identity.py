@@ -30,7 +30,7 @@ def of_files(parts: Mapping[str, Sequence[Path]]) -> dict[str, dict]:
     Raises:
         OSError: A file cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "picture.png"
         >>> _ = file.write_bytes(b"12345")
@@ -51,7 +51,7 @@ def differences(kept: Mapping | None, now: Mapping | None) -> list[str]:
     Returns:
         A phrase for each difference.
 
-    Example:
+    Examples:
         >>> part = {"files": 2, "bytes": 9, "digest": "a"}
         >>> more = {"files": 5, "bytes": 20, "digest": "b"}
         >>> differences({"parts": {"train": part}}, {"parts": {"train": more}})

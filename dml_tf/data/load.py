@@ -65,7 +65,7 @@ def load(config: Any) -> Splits:
         FileNotFoundError: The data is missing; the message says where it was looked for.
         FileExistsError: The folder for generated data contains something else.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> config = SimpleNamespace(
         ...     dataset="digits", data_dir="", image_size=16, train_images=200,
@@ -100,7 +100,7 @@ def identify(config: Any) -> dict:
         FileNotFoundError: `data_dir` is missing or empty, or has not the data.
         ValueError: It has another layout.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> identify(SimpleNamespace(dataset="digits", data_dir=""))
         {'version': 'digits 1'}

@@ -1,6 +1,7 @@
 """Pictures that stay on disk, for data sets larger than memory; `resize` for those in memory."""
 
 import dataclasses
+import functools
 import io
 import os
 import warnings
@@ -8,13 +9,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dml_tf.data.draws import Window, random_window
 from dml_tf.errors import DataWarning
 
 UNREADABLE = "cannot be read as a picture"
-FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+# Formats that Pillow decodes by itself; EPS and WMF would need other programs.
+FORMATS = (
+    "JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX",
+    "SGI", "DDS", "QOI",
+)  # fmt: skip
 MOST_PIXELS = 80_000_000  # of one picture, or of an animation's frames together
 _MOST_SCANS = 200  # of a JPEG file; each is decoded at the size of the whole picture
 _LISTED = 10
@@ -122,11 +127,24 @@ def read_picture(data: bytes, name: str) -> Image.Image:
 
 
 def decode_picture(data: bytes, name: str) -> np.ndarray:
-    """Pixels of an encoded picture, shape `(height, width, 3)`; ValueError if it is damaged."""
+    """Pixels of an encoded picture, upright, `(height, width, 3)`; ValueError if it is damaged."""
     try:
-        return np.asarray(_open(data).convert("RGB"))
+        upright = ImageOps.exif_transpose(_open(data))
+        if upright.mode.startswith("I"):  # 16 bits a sample, which convert() would cut off
+            upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+        return np.asarray(upright.convert("RGB"))
     except Exception as error:
         raise _unreadable(name, error) from error
+
+
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """Pixels of a file, as of `decode_picture`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise _unreadable(os.fspath(path), error) from error
+    return decode_picture(data, os.fspath(path))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -199,6 +217,13 @@ def _peculiarities(picture: Image.Image, data: bytes) -> list[str]:
     if min(picture.size) == 1:
         found.append("with a single row or column of pixels, enlarged")
     return found
+
+
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Endings of the names of files, in lower case, that may be pictures."""
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in formats.items() if name in FORMATS)
 
 
 def central_window(height: int, width: int) -> Window:

@@ -17,6 +17,8 @@ from dml_tf.data import Split, draws
 from dml_tf.data.pictures import resize
 from dml_tf.data.sources import jpeg_copy
 from dml_tf.data.splits import choose
+from dml_tf.errors import FlagError
+from dml_tf.export.checked import MOST_PROGRAM, check_manifest, check_progress
 from dml_tf.runs import files
 from dml_tf.runs.config import Config, Schedule
 
@@ -93,17 +95,26 @@ class Export:
                 f"{folder} holds no exported step: there is no {MANIFEST}. {write}"
             )
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json.loads(file.read_bytes())
             known = {field.name for field in dataclasses.fields(Config)}
             readable = manifest.get("format", 1) == FORMAT and manifest["config"].keys() <= known
-        except (ValueError, AttributeError, KeyError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             readable = False
         if not readable:
             raise ValueError(
                 f"{file} is damaged, or of another format than {FORMAT}, which this version of "
                 f"dml_tf.export reads. {write}"
             )
-        return cls(folder, manifest, _config(manifest))
+        try:
+            config = _config(manifest)
+            check_manifest(manifest, config)
+            if manifest.get("digest", _digest(manifest)) != _digest(manifest):
+                raise ValueError("it has changed since it was written")
+        except FlagError:
+            raise
+        except Exception as error:  # settings of other types make `Config` raise many types
+            raise ValueError(f"{file} is damaged ({error}). {write}") from error
+        return cls(folder, manifest, config)
 
     @property
     def run_id(self) -> str:
@@ -134,6 +145,10 @@ class Export:
         if not file.is_file():
             raise FileNotFoundError(f"There is no {file}: copy it too, or export the step again.")
         progress, arrays = files.load_state(file)
+        try:
+            check_progress(progress, self.config, self.manifest["images"]["count"])
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
         expected = [(tuple(v["shape"]), v["dtype"]) for v in self.manifest["variables"]]
         found = [(array.shape, array.dtype.name) for array in arrays]
         if progress.get("config") != self.manifest["config"] or found != expected:
@@ -161,9 +176,34 @@ class Export:
             FileNotFoundError: There are none.
             ValueError: They are not the run's, or a file is damaged.
         """
-        train = self._own_images() if data_dir is None else self._published_images(data_dir)
-        self.refuse_others(train, data_dir or self.folder)
+        if data_dir is not None:
+            train = self._published_images(data_dir)
+            self.refuse_others(train, data_dir)
+            return train
+        train = self._own_images()
+        self.refuse_others(train, self.folder)
+        if describe(train)["pixels_sha256"] != self.manifest["images"]["pixels_sha256"]:
+            raise ValueError(
+                f"{self.folder / IMAGES} is damaged (its pixels have changed since they were "
+                "written): export the step again."
+            )
         return train
+
+    def read_program(self) -> str:
+        """The text of the program; ValueError if it has changed since it was written."""
+        file = self.folder / PROGRAM
+        if file.stat().st_size > MOST_PROGRAM:
+            raise ValueError(f"{file} is damaged (it is too large): export the step again.")
+        content = file.read_bytes()
+        kept = self.manifest.get("program_sha256")  # version 0.3 wrote none
+        if kept and kept != hashlib.sha256(content).hexdigest():
+            raise ValueError(
+                f"{file} is damaged (it has changed since it was written): export the step again."
+            )
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
 
     def refuse_others(self, train: Split, place: Path | str):
         """Refuses training images of another number, shape or labels than those of the export.
@@ -199,7 +239,11 @@ class Export:
                 "--data_dir=PLACE with the official archive or the JPEG copy."
             )
         saved = files.read_arrays(file)
-        return Split(saved["images"], saved["labels"])
+        images, labels = (saved.get(name, np.zeros(0)) for name in ("images", "labels"))
+        is_set = images.ndim == 4 and labels.shape == images.shape[:1]
+        if not is_set or (images.dtype, labels.dtype) != (np.uint8, np.int64):
+            raise ValueError(f"{file} is damaged (it holds no images): export the step again.")
+        return Split(images, labels)
 
     def _published_images(self, data_dir: Path) -> Split:
         config = self.config.replace(data_dir=str(data_dir))
@@ -224,6 +268,16 @@ def describe(train: Split) -> dict:
         "labels_sha256": hashlib.sha256(train.labels.tobytes()).hexdigest(),
         "pixels_sha256": hashlib.sha256(train.images.tobytes()).hexdigest(),
     }
+
+
+def with_digest(manifest: dict) -> dict:
+    """A manifest that says what its own hash is, so that a change is noticed."""
+    return manifest | {"digest": _digest(manifest)}
+
+
+def _digest(manifest: dict) -> str:
+    others = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _config(manifest: dict) -> Config:

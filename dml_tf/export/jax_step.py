@@ -16,6 +16,7 @@ import numpy as np
 from dml_tf.data import EpochDraws, Split
 from dml_tf.data.draws import crop_pad
 from dml_tf.errors import RunFailed
+from dml_tf.export.checked import check_program
 from dml_tf.export.folder import PROGRAM, Export
 
 jax.config.update("jax_enable_x64", True)  # labels and step counters have 64 bits
@@ -139,7 +140,7 @@ def _replace(state: State, places: Sequence[int], value: float) -> State:
 def load_step(export: Export, precision: str = "default") -> Step:
     """The exported program as a function `(state, images, labels) -> state` for `jax.jit`."""
     file = export.folder / PROGRAM
-    text = file.read_text(encoding="utf-8")
+    text = export.read_program()
     if precision == "highest":
         text = text.replace("precision DEFAULT", "precision HIGHEST")
         text = text.replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
@@ -152,8 +153,9 @@ def load_step(export: Export, precision: str = "default") -> Step:
     ]
     try:
         program = _function_of(text, arguments, [2 + i for i in updated])
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
+    except Exception as error:  # MLIR raises types of its own
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file} is damaged ({reason}): export the step again.") from error
 
     def step(state, images, labels):
         state = list(state)
@@ -182,6 +184,7 @@ def _function_of(text: str, arguments: Sequence, like: Sequence[int]) -> Callabl
         disabled_checks=[jax.export.DisabledSafetyCheck.platform()],
     )(*arguments)
     program = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
+    check_program(program, arguments, [arguments[i] for i in like])
     return dataclasses.replace(exported, mlir_module_serialized=program).call
 
 

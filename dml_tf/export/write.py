@@ -7,6 +7,7 @@ each student's optimizer, first its count of steps; each student's learning rate
 total and count. `folder.CONVENTIONS` describes the rest.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from dml_tf.export.folder import (
     PROGRAM,
     Export,
     describe,
+    with_digest,
 )
 from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, checkpoint, memory, train
@@ -189,5 +191,7 @@ def _write(exported: Export, program: str, images: Split, values: Sequence[np.nd
         with write_whole(folder / IMAGES) as part:
             np.savez(part, images=images.images, labels=images.labels)
         exported.save_state(start, values)
-        text = json.dumps(exported.manifest, indent=1, allow_nan=False)
+        sha256 = hashlib.sha256(program.encode()).hexdigest()
+        manifest = with_digest(exported.manifest | {"program_sha256": sha256})
+        text = json.dumps(manifest, indent=1, allow_nan=False)
         write_text(folder / MANIFEST, text + "\n")

@@ -72,7 +72,7 @@ def unpack_correct(text: str, images: int) -> np.ndarray:
     Returns:
         Booleans in the order of the test images, shape `(images,)`.
 
-    Example:
+    Examples:
         >>> unpack_correct(pack_correct(np.array([True, False, True])), 3).tolist()
         [True, False, True]
     """

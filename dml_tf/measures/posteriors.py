@@ -89,7 +89,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     Returns:
         Mean over the images of |accuracy - mean confidence| of the image's bin.
 
-    Example:
+    Examples:
         >>> calibration_error(np.array([0.5, 0.5, 1.0, 1.0]), np.array([True, True, True, False]))
         0.5
     """
@@ -109,7 +109,7 @@ def mass_by_rank(posteriors: np.ndarray, labels: np.ndarray) -> np.ndarray:
         Means over the images, float64, shape `(classes,)`. The true class comes first, even where
         another class is more probable. The others follow, the most probable one first.
 
-    Example:
+    Examples:
         >>> mass_by_rank(np.array([[0.125, 0.375, 0.5], [0.5, 0.25, 0.25]]), np.array([1, 0]))
         array([0.4375, 0.375 , 0.1875])
     """

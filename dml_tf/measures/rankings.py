@@ -92,7 +92,7 @@ def nearest(arrays: dict[str, np.ndarray], query: int, top: int) -> np.ndarray:
     Returns:
         Indices into the gallery, the nearest first, shape `(top,)` or fewer.
 
-    Example:
+    Examples:
         >>> arrays = {
         ...     "query_features": np.eye(2), "query_pids": np.array([1, 2]),
         ...     "query_camids": np.array([1, 1]), "gallery_features": np.eye(2)[[0, 1, 0]],

@@ -74,7 +74,7 @@ class Cohort(keras.Model):
     Raises:
         ValueError: For options out of range, or peers that share variables.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> def net(name):
         ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name=name)

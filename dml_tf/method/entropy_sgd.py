@@ -68,7 +68,7 @@ class EntropySGD(keras.optimizers.Optimizer):
         ValueError: For `gradient_accumulation_steps`, which would hide steps from the loop, or a
             `langevin_rate x scope` of 1 or more.
 
-    Example:
+    Examples:
         >>> optimizer = EntropySGD(langevin_steps=2, langevin_noise=0.0, langevin_average=1.0)
         >>> weight = keras.Variable([1.0])
         >>> for _ in range(2):

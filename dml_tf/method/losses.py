@@ -70,7 +70,7 @@ def kl_divergence(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
     Returns:
         Divergence in nats, shape `(batch,)`.
 
-    Example:
+    Examples:
         >>> import tensorflow as tf
         >>> p = tf.math.log([[0.5, 0.5]])
         >>> q = tf.math.log([[0.25, 0.75]])

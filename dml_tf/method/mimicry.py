@@ -72,7 +72,7 @@ class KL(Mimicry):
     Args:
         temperature: Divisor of all logits, above 0.
 
-    Example:
+    Examples:
         >>> import dml_tf, keras
         >>> nets = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab"]
         >>> cohort = dml_tf.Cohort(nets, mimicry=dml_tf.KL(temperature=2))

@@ -46,6 +46,7 @@ def build(
     rho: float = 0.9,
     epsilon: float = 1e-7,
     mean_square_start: float = 0.0,
+    weight_decay: float = 0.0,
     ema: float = 0.0,
     seed: int = 0,
     **langevin,
@@ -53,14 +54,16 @@ def build(
     """One of the paper's optimizers. Arguments of another optimizer have no effect.
 
     Args:
-        name: `sgd` (Nesterov's if `momentum` is above 0), `adam`, `rmsprop` or `entropy_sgd`.
+        name: `sgd` (Nesterov's if `momentum` is above 0), `adam`, `adamw`, `rmsprop` or
+            `entropy_sgd`.
         learning_rate: A number, or a schedule over training steps, as `staircase` gives it.
         momentum: Of sgd, rmsprop and entropy_sgd.
-        beta_1: Of adam: decay of the first moment.
-        beta_2: Of adam: decay of the second moment.
+        beta_1: Of adam and adamw: decay of the first moment.
+        beta_2: Of adam and adamw: decay of the second moment.
         rho: Of rmsprop: decay of the mean square.
-        epsilon: Of adam and rmsprop: added to the denominator.
+        epsilon: Of adam, adamw and rmsprop: added to the denominator.
         mean_square_start: Of rmsprop: initial mean square.
+        weight_decay: Of adamw: decoupled decay of kernels, not of biases or BatchNorm.
         ema: Decay of the averaged weights; 0 for none.
         seed: Of entropy_sgd's noise; give each peer its own.
         **langevin: Further arguments of `EntropySGD`.
@@ -71,7 +74,7 @@ def build(
     Raises:
         ValueError: For another name.
 
-    Example:
+    Examples:
         >>> sgd = build("sgd", staircase(0.1, 0.1, steps=781 * 60), momentum=0.9)
         >>> sgd.nesterov, round(float(sgd.learning_rate), 3)
         (True, 0.1)
@@ -81,6 +84,12 @@ def build(
         return keras.optimizers.SGD(learning_rate, momentum, nesterov=momentum > 0, **average)
     if name == "adam":
         return keras.optimizers.Adam(learning_rate, beta_1, beta_2, epsilon, **average)
+    if name == "adamw":
+        adamw = keras.optimizers.AdamW(
+            learning_rate, weight_decay, beta_1, beta_2, epsilon, **average
+        )
+        adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return adamw
     if name == "rmsprop":
         return RMSprop(
             learning_rate,
@@ -92,7 +101,9 @@ def build(
         )
     if name == "entropy_sgd":
         return EntropySGD(learning_rate, momentum=momentum, seed=seed, **langevin, **average)
-    raise ValueError(f"There is no optimizer {name!r}: use sgd, adam, rmsprop or entropy_sgd.")
+    raise ValueError(
+        f"There is no optimizer {name!r}: use sgd, adam, adamw, rmsprop or entropy_sgd."
+    )
 
 
 def staircase(learning_rate: float, decay_rate: float, steps: int) -> float | LearningRateSchedule:
@@ -106,7 +117,7 @@ def staircase(learning_rate: float, decay_rate: float, steps: int) -> float | Le
     Returns:
         A Keras schedule over training steps, or the number if there are no drops.
 
-    Example:
+    Examples:
         >>> schedule = staircase(0.1, 0.16, steps=20)
         >>> [round(float(schedule(step)), 4) for step in (0, 19, 20, 40)]
         [0.1, 0.1, 0.016, 0.0026]

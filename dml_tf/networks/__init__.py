@@ -93,7 +93,7 @@ def build(
     Raises:
         ValueError: No network can have this name, width or input shape.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> net = build("resnet8", num_classes=10, input_shape=(16, 16, 3), seed=0)
         >>> outputs = net(np.zeros((2, 16, 16, 3), "float32"))
@@ -137,7 +137,7 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
     Raises:
         ValueError: The name has none of the forms in `NAMES`, or the width does not fit.
 
-    Example:
+    Examples:
         >>> parse("resnet8:16")[0]
         'resnet8'
         >>> parse("resnet31")

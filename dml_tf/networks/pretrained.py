@@ -28,7 +28,7 @@ def load(network: keras.Model, name: str, source: str) -> None:
         FileNotFoundError: The file does not exist, or the weights cannot be downloaded.
         FileRefused: The file is damaged, or contains more than networks and weights.
 
-    Example:
+    Examples:
         >>> from dml_tf import networks
         >>> net = networks.build("resnet8", num_classes=10, input_shape=(16, 16, 3))
         >>> load(net, "resnet8", "absent.keras")  # doctest: +ELLIPSIS

@@ -43,7 +43,7 @@ def load_model(file: str | Path, allow: Collection[str] = ()) -> keras.Model:
         FileNotFoundError: There is no such file.
         FileRefused: The file is damaged, or has anything else in it. The message says what.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from dml_tf import networks
         >>> net = networks.build("resnet8:4", num_classes=3, input_shape=(8, 8, 1))

@@ -11,7 +11,7 @@ from dml_tf.runs.config import Config
 
 # What names a number, in a cell and in results/paper.csv.
 KEYS = ("item", "dataset", "row", "column", "metric")
-_IN_NATS = ("train.cross_entropy", "train.entropy")  # so are noise.<sigma>, filter_noise.<ratio>
+_IN_NATS = ("train.cross_entropy", "train.entropy", "noise", "filter_noise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Cell:
         metric: A measure of the record, such as `multi_query.mAP`: of the test images, or with
             `train.` in front of the training images. `main` is accuracy, or mAP in
             re-identification. A run with `analyse` also has `noise.<sigma>`,
-            `filter_noise.<ratio>`, `mass.<rank>` and `same_peer`. `millions` counts parameters and
-            needs no run.
+            `relative_noise.<sigma>` (divided by the loss without noise), `filter_noise.<ratio>`,
+            `mass.<rank>` and `same_peer`. `millions` counts parameters and needs no run.
         method: Value of `--method` of the run; '' without a run.
         networks: The paper's networks in that run.
         of: Whose number it is: a peer's index, `mean` or `std` over the peers, or `ensemble`.
@@ -107,8 +107,9 @@ def _lengthened(run: Config) -> Config:
     images = run.train_images or data.TRAIN_IMAGES.get(run.dataset, 0)
     if run.unlabelled != "drop" or run.steps or not images:
         return run
-    all_images = run.schedule(images)
-    labelled = run.schedule(round(images * run.labelled_fraction))
+    all_images, kept = run.schedule(images), round(images * run.labelled_fraction)
+    run = run.replace(batch_size=min(run.batch_size, kept))  # at least a batch is left
+    labelled = run.schedule(kept)
     longer = all_images.steps_per_epoch / labelled.steps_per_epoch
     return run.replace(steps=all_images.steps, decay_epochs=round(run.decay_epochs * longer))
 
@@ -140,19 +141,24 @@ Line = Cell | Contrast
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Something that the paper says in words.
+    """Something that the paper says in words, and how it is judged (`results/cpu/PROTOCOL.md`).
 
     Attributes:
         section: Where it says so.
         text: The claim.
-        contrasts: What is above zero if the claim is true; no different from zero where `equal`.
-        equal: Whether the claim is that there is no difference.
+        contrasts: Its places. In each seed their mean is taken. It is above zero if the claim is
+            true; within `margin` of zero where there is a margin.
+        each: Whether the claim is that every place is above zero, not only their mean.
+        margin: Of a claim of equality: a difference that does not matter; else 0.
+        useful: The claim is refuted if the interval of the mean ends below it; 0 for no such end.
     """
 
     section: str
     text: str
     contrasts: tuple[Contrast, ...]
-    equal: bool = False
+    each: bool = False
+    margin: float = 0.0
+    useful: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +209,9 @@ def contrasts(
     )
 
 
-def in_nats(metric: str) -> bool:
-    """Whether a cell's metric is in nats; others are in percent, or millions."""
-    return metric in _IN_NATS or metric.startswith(("noise.", "filter_noise."))
+def unit(metric: str) -> str:
+    """The unit of a metric's differences: points, nats, times, or millions of parameters."""
+    if metric == "millions" or metric.startswith("relative_noise."):
+        return "millions" if metric == "millions" else "times"
+    in_nats = metric in _IN_NATS or metric.partition(".")[0] in _IN_NATS
+    return "nats" if in_nats else "points"

@@ -1,10 +1,13 @@
 """Checksums of tables and figures, as `sha256sum --check SHA256SUMS` in their folder reads them."""
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dml_tf.atomic import write_text
+from dml_tf.runs.files import hold
 
 SUMS = "SHA256SUMS"
 
@@ -14,16 +17,24 @@ def altered(folder: Path) -> list[str]:
     return [name for name, kept in _read(folder).items() if _sum(folder / name) != kept]
 
 
-def drop(folder: Path, files: Iterable[Path]):
-    """Takes files off the list before they are written, so that none is taken for altered."""
-    kept, names = _read(folder), {file.name for file in files}
-    if names & kept.keys():
-        _write(folder, {name: value for name, value in kept.items() if name not in names})
+@contextlib.contextmanager
+def listed(folder: Path, items: Sequence[str]) -> Iterator[list[Path]]:
+    """Context that yields a list for the files of some items that are written in it.
 
-
-def add(folder: Path, files: Iterable[Path]):
-    """Lists files that have been written."""
-    _write(folder, _read(folder) | {file.name: _sum(file) for file in files})
+    A second process waits. Files that were altered before are named. Those to be written are off
+    the list until all are, so that none is taken for altered.
+    """
+    written: list[Path] = []
+    with hold(folder / "locks" / "report", None):
+        for name in altered(folder):
+            print(
+                f"{folder / name} is damaged, missing, or was altered after it was written. What "
+                "the records say is written in its place, if its table or figure is asked for."
+            )
+        kept = {n: s for n, s in _read(folder).items() if re.split(r"[_.]", n)[0] not in items}
+        _write(folder, kept)
+        yield written
+        _write(folder, kept | {file.name: _sum(file) for file in written})
 
 
 def _read(folder: Path) -> dict[str, str]:

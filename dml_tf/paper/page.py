@@ -8,8 +8,7 @@ import base64
 import collections
 import math
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,30 +17,32 @@ import pandas as pd
 
 from dml_tf import home
 from dml_tf.atomic import write_text
+from dml_tf.data import GENERATED_DATASETS
 from dml_tf.errors import RunFailed, exit_status
-from dml_tf.paper import checksums, figures, scales, tables, verdicts, wording
+from dml_tf.paper import checksums, figures, scales, tables, wording
 from dml_tf.paper import items as paper_items
 from dml_tf.paper.cells import Claim, Contrast, Item, Line
 from dml_tf.paper.drawings import DRAWINGS
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.tables import Status
-from dml_tf.paper.verdicts import IN_WORDS, SAY_NOTHING, Conclusion, Verdict
+from dml_tf.paper.verdicts import IN_WORDS, SAY_NOTHING, Conclusion, Judgement, Verdict
 
 _HERE = Path(__file__).parent
 _ON_GENERATED = "on generated pictures only"
+_PRIMARY = ("table2", "Mutual learning gains, in the mean of Table 2's places")
 # Conclusion or verdict -> its class in page.css.
 _KIND = {
     Status.REPRODUCED: "good",
     Status.DIFFERS: "bad",
     Verdict.GAIN: "good",
     Verdict.LOSS: "bad",
+    Verdict.EQUAL: "good",
     Verdict.DIFFERENCE: "bad",
     **dict.fromkeys((Verdict.NO_CLEAR_GAIN, Verdict.NO_CLEAR_DIFFERENCE, *SAY_NOTHING), "soft"),
     Conclusion.SHOWS: "shows",
-    Conclusion.IN_PART: "partly",
-    Conclusion.MIXED: "partly",
     Conclusion.OPPOSITE: "against",
+    Conclusion.REFUTED: "against",
     Conclusion.DIFFERENCE: "against",
 }
 
@@ -53,9 +54,19 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--scale", choices=scales.BY_NAME, default="mini")
     parser.add_argument("--results_dir", default="", help="default: results/<scale>")
+    parser.add_argument("--seeds", type=int, default=0, help="seeds of each run; 0: the scale's")
+    parser.add_argument(
+        "--exploratory",
+        action="store_true",
+        help="the first runs at cpu scale, in results/cpu/exploratory; they decide nothing",
+    )
     options = parser.parse_args(argv)
-    folder = Path(options.results_dir or home.HOME / "results" / options.scale)
-    return exit_status("report", partial(_report, scales.BY_NAME[options.scale], folder))
+    if options.exploratory and options.scale != "cpu":
+        parser.error("--exploratory: only --scale=cpu has exploratory runs")
+    scale = scales.EXPLORATORY if options.exploratory else scales.BY_NAME[options.scale]
+    folder = home.HOME / "results" / options.scale / ("exploratory" * options.exploratory)
+    folder = Path(options.results_dir or folder)
+    return exit_status("report", partial(_report, scale.with_seeds(options.seeds), folder))
 
 
 def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> list[Path]:
@@ -72,26 +83,10 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> li
     Raises:
         RecordMismatch: A record was made with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _name_altered(folder)
-    checksums.drop(folder, (folder / name for item in items for name in _files_of(folder, item)))
-    written = [*tables.write(scale, folder, items), *figures.write(scale, folder, items)]
-    write_text(folder / "report.html", render(scale, folder))
-    checksums.add(folder, written)
+    with checksums.listed(folder, items) as written:
+        written += [*tables.write(scale, folder, items), *figures.write(scale, folder, items)]
+        write_text(folder / "report.html", render(scale, folder))
     return [*written, folder / "report.html"]
-
-
-def _files_of(folder: Path, item: str) -> list[str]:
-    """Names of an item's CSV and PNG files, of which a figure may have several."""
-    return [file.name for file in folder.glob(f"{item}*") if re.match(rf"{item}(_|\.)", file.name)]
-
-
-def _name_altered(folder: Path):
-    for name in checksums.altered(folder):
-        print(
-            f"{folder / name} is damaged, missing, or was altered after it was written. What the "
-            "records say is written in its place, if its table or figure is asked for."
-        )
 
 
 def render(scale: Scale, folder: Path) -> str:
@@ -132,17 +127,26 @@ class Page:
         self._runs = list({run["run_id"]: run for run in runs}.values())
         # Data set -> its name as printed.
         self._names = {run["config"]["dataset"]: run["data"] for run in runs}
-        lines = tables.comparisons(scale, folder, tuple(ITEMS))
         self._claims = [
-            (item, claim, lines[(lines.item == item.name) & (lines.claim == claim.text)])
+            (item, claim, tables.judge(claim, scale, folder))
             for item, claim in paper_items.claims()
             if item.name not in scales.STUDIES or item.name in scale.studies
         ]
 
     @property
+    def opening(self) -> str:
+        """What showed, in one sentence."""
+        item, claim, judgement = next(
+            found for found in self._claims if (found[0].name, found[1].text) == _PRIMARY
+        )
+        if not judgement.pooled["seeds"]:
+            return f"{item.short} was not run, so that nothing is concluded here."
+        return wording.opening(judgement, self._where(claim, judgement), self.scale.is_exploratory)
+
+    @property
     def has_generated(self) -> bool:
         """Whether any run was trained on generated pictures."""
-        return any(map(_is_generated, self._names.values()))
+        return not set(GENERATED_DATASETS).isdisjoint(self._names)
 
     @property
     def report_command(self) -> str:
@@ -163,13 +167,12 @@ class Page:
 
     def facts(self) -> dict[str, str]:
         """What the records say of themselves."""
-        counts = collections.Counter()
-        for _, _, lines in self._claims:
-            deciding, on_generated = self._deciding(lines)
-            conclusion = verdicts.judge(deciding.verdict)
-            counts[_ON_GENERATED if on_generated else conclusion] += 1
-        last = (Conclusion.NOT_RUN, Conclusion.TOO_FEW_SEEDS, _ON_GENERATED)
-        in_order = sorted(counts, key=lambda words: words in last)
+        counts = collections.Counter(
+            _ON_GENERATED if self._on_generated(claim, judgement) else judgement.conclusion
+            for _, claim, judgement in self._claims
+        )
+        last = (_ON_GENERATED, Conclusion.NO_VERDICT, Conclusion.NOT_RUN)
+        in_order = sorted(counts, key=lambda words: last.index(words) if words in last else -1)
         facts = {"Claims": ", ".join(f"{words.lower()}: {counts[words]}" for words in in_order)}
         if not self._runs:
             return facts | {"Runs": "none has finished yet"}
@@ -210,20 +213,16 @@ class Page:
 
     def claims(self) -> Iterator[dict]:
         """The paper's claims: conclusion, what the paper says, what was measured."""
-        for item, claim, lines in self._claims:
-            deciding, on_generated = self._deciding(lines)
-            conclusion = verdicts.judge(deciding.verdict)
-            measured = self._in_a_sentence(deciding)
-            if more := len(lines) - len(deciding):
-                measured += f"; {wording.count(more, 'other')} on generated pictures"
+        for item, claim, judgement in self._claims:
+            on_generated = self._on_generated(claim, judgement)
             yield {
-                "conclusion": conclusion,
-                "kind": "" if on_generated else _KIND.get(conclusion, ""),
+                "conclusion": judgement.words,
+                "kind": "" if on_generated else _KIND.get(judgement.conclusion, ""),
                 "on_generated": on_generated,
                 "text": claim.text,
                 "item": item.name,
                 "where": ", ".join(dict.fromkeys((f"Sec. {claim.section}", item.short))),
-                "measured": measured,
+                "measured": wording.judged(claim, judgement, self._where(claim, judgement)),
             }
 
     def items(self) -> Iterator[dict]:
@@ -237,9 +236,7 @@ class Page:
                 "name": item.name,
                 "heading": item.heading,
                 **self._picture(item),
-                "tables": list(self._tables(item, frame))
-                if is_run or frame.paper.notna().any()
-                else [],
+                "tables": list(self._tables(item, frame)) if is_run or frame.paper.any() else [],
                 "comparisons": list(self._comparisons(item)) if is_run else [],
             }
 
@@ -261,41 +258,22 @@ class Page:
             return f"{name}, a stand-in"
         return name if self.scale.is_paper else f"{name}, reduced"
 
-    def _deciding(self, lines: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-        """The comparisons that decide on a claim, and whether their pictures are generated.
+    def _run_on(self, claim: Claim, judgement: Judgement) -> list[str]:
+        """The data sets of the places that count."""
+        places = [
+            self.scale.place(line.first.item, line.first.dataset).dataset
+            for line, place in zip(claim.contrasts, judgement.places, strict=True)
+            if place["seeds"]
+        ]
+        return list(dict.fromkeys(places))
 
-        Comparisons on generated pictures decide only if no others say anything.
-        """
-        generated = lines.data.map(lambda name: _is_generated(self._names.get(name, "")))
-        real = lines[~generated]
-        if generated.any() and real.verdict.isin(SAY_NOTHING).all():
-            return lines, not lines.verdict.isin(SAY_NOTHING).all()
-        return real, False
+    def _on_generated(self, claim: Claim, judgement: Judgement) -> bool:
+        """Whether the pictures of all places that were run are generated."""
+        names = self._run_on(claim, judgement)
+        return bool(names) and set(names) <= set(GENERATED_DATASETS)
 
-    def _in_a_sentence(self, lines: pd.DataFrame) -> str:
-        """The comparisons of a claim in one sentence."""
-        run = lines[lines.seeds > 0]
-        if run.empty:
-            return f"{wording.count(len(lines), 'comparison')}, not run"
-        unit, places = wording.unit(run.metric.iloc[0])
-        names = ", ".join(dict.fromkeys(self._names[name] for name in run.data))
-        if len(lines) == 1:
-            line = run.iloc[0]
-            return (
-                f"Difference {wording.difference(line, places)} {unit}; "
-                f"{wording.count(line.seeds, 'seed')}; {names}"
-            )
-        counts = collections.Counter(IN_WORDS[verdict] for verdict in lines.verdict)
-        outcomes = ", ".join(f"{count} {words}" for words, count in counts.items())
-        least, most = run.measured.min(), run.measured.max()
-        if threshold := -lines.constant.iloc[0]:
-            low, high = (f"{value + threshold:.{places}f}" for value in (least, most))
-            what = f"{low} to {high}, against {threshold:g}"
-        else:
-            ends = dict.fromkeys(wording.signed(value, places) for value in (least, most))
-            what = f"differences of {' to '.join(ends)} {unit}"
-        seeds = wording.span(run.seeds)
-        return f"Of {len(lines)} comparisons, {outcomes}; {what}; seeds: {seeds}; {names}"
+    def _where(self, claim: Claim, judgement: Judgement) -> str:
+        return ", ".join(self._names[name] for name in self._run_on(claim, judgement))
 
     def _picture(self, item: Item) -> dict[str, str]:
         file = self._folder / f"{item.name}.png"
@@ -331,29 +309,31 @@ class Page:
 
     def _comparisons(self, item: Item) -> Iterator[dict]:
         """The comparisons of each claim that are no lines of the item's table."""
-        for claimed, claim, lines in self._claims:
-            shown = lines[[compared not in item.lines for compared in claim.contrasts]]
-            if claimed is item and not shown.empty:
-                yield {"text": claim.text, "rows": list(self._compared(claim, shown))}
+        for claimed, claim, judgement in self._claims:
+            shown = [
+                (line, place)
+                for line, place in zip(claim.contrasts, judgement.places, strict=True)
+                if line not in item.lines
+            ]
+            if claimed is item and shown:
+                yield {"text": claim.text, "rows": list(self._compared(shown))}
 
-    def _compared(self, claim: Claim, lines: pd.DataFrame) -> Iterator[dict]:
-        _, places = wording.unit(claim.contrasts[0].first.metric)
-        reach = _reach(lines)
-        for line in lines.itertuples():
+    def _compared(self, shown: Sequence[tuple[Contrast, Mapping]]) -> Iterator[dict]:
+        reach = _reach(pd.DataFrame([place for _, place in shown]))
+        for compared, place in shown:
+            line = pd.Series(place)
+            first = compared.first
+            at = self.scale.place(first.item, first.dataset)
+            _, places = wording.unit(first.metric)
             yield {
-                "name": f"{line.row}: {line.column}",
-                "here": self._names.get(line.data, line.data),
+                "name": f"{compared.row}: {compared.column}",
+                "here": self._names.get(at.dataset, at.dataset) if at else "",
                 "seeds": line.seeds,
                 "difference": wording.difference(line, places),
                 "interval": _interval(line, reach),
                 "words": IN_WORDS[line.verdict],
                 "kind": _KIND[line.verdict],
             }
-
-
-def _is_generated(name: str) -> bool:
-    """Whether a data set's printed name says that its pictures are generated."""
-    return "(generated)" in name
 
 
 def _cell(line: Line, values: pd.Series, reach: float) -> dict:
@@ -363,7 +343,7 @@ def _cell(line: Line, values: pd.Series, reach: float) -> dict:
     cell = {"interval": None, "words": "", "kind": "", **show(values, places, reach)}
     if not values["seeds"]:
         cell["measured"] = ""
-    if math.isnan(values["paper"]):
+    if not values["paper"]:
         cell["paper"] = ""
     return cell
 
@@ -372,7 +352,7 @@ def _contrast(values: pd.Series, places: int, reach: float) -> dict:
     cell = {
         "measured": wording.difference(values, places),
         "interval": _interval(values, reach),
-        "paper": wording.signed(values["paper"], places),
+        "paper": wording.signed_text(values["paper"]),
     }
     # 'Gain' is a word for what the paper claims, not for any difference.
     if values["claim"] or values["verdict"] in SAY_NOTHING:
@@ -386,8 +366,8 @@ def _number(values: pd.Series, places: int, _: float) -> dict:
     is_silent = values["verdict"] in (Status.STAND_IN, Status.NOT_PRINTED)
     return {
         "measured": f"{values['measured']:.{places}f}{spread}" + (" M" if is_size else ""),
-        "paper": f"{values['paper']:.1f} M" if is_size else f"{values['paper']:.{places}f}",
-        "words": "" if is_silent else values["verdict"],
+        "paper": f"{values['paper']} M" if is_size else values["paper"],
+        "words": "" if is_silent else values["status"],
         "kind": _KIND.get(values["verdict"], ""),
     }
 

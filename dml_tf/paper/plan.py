@@ -29,9 +29,9 @@ def runs(
         Their settings; the first seed of every run comes first.
     """
     wanted: dict[str, Config] = {}
-    placed = [(cell, scale.place(cell.item, cell.dataset)) for cell in paper_items.cells(items)]
     counts = [
-        (cell, seeds or scale.seeds.get(cell.item, data.seeds)) for cell, data in placed if data
+        (cell, seeds or len(scale.planned(cell.item, cell.dataset)))
+        for cell in paper_items.cells(items)
     ]
     for number, seed in enumerate(scale.seed_range):
         for cell, count in counts:

@@ -12,9 +12,10 @@ from pathlib import Path
 from dml_tf import home
 from dml_tf.errors import DONE, FAILED, ExecutorError, exit_status
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import page, plan, scales, tables
+from dml_tf.paper import machine, page, plan, rehearsal, scales, tables
 from dml_tf.paper.estimate import Estimate
 from dml_tf.paper.items import ITEMS
+from dml_tf.paper.machine import Machine
 from dml_tf.paper.progress import Clock, duration, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
 from dml_tf.runs import files, flag_files, records
@@ -34,33 +35,72 @@ def _run_all(options: argparse.Namespace) -> int:
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
     if data_dir and not Path(data_dir).exists():
         raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")
-    scale = scales.BY_NAME[options.scale].available(folder, data_dir)
-    runs = plan.runs(
-        scale, options.only, results_dir=str(folder), data_dir=data_dir, seeds=options.seeds
-    )
+    scale = scales.BY_NAME[options.scale].with_seeds(options.seeds).available(folder, data_dir)
+    runs = plan.runs(scale, options.only, results_dir=str(folder), data_dir=data_dir)
     index, count = options.shard
-    find = records.find if options.dry_run else records.reusable
+    find = records.find if options.dry_run or options.rehearse else records.reusable
     found = [(run, find(run)) for run in runs[index::count]]
-    todo = [run for run, record in found if record is None]
-    estimate = Estimate([(run, record) for run, record in found if record])
-    if options.dry_run:
-        _list([run for run, _ in found], todo, estimate, options.jobs)
-        return DONE
-    busy = BlockingIOError(
-        f"another run_all is at work in {folder}. Wait for it, or use another --results_dir."
+    finished = [(run, record) for run, record in found if record]
+    settings = rehearsal.settings(runs)
+    rehearsed = [(run, record) for run in settings if (record := rehearsal.find(run))]
+    here = machine.share(
+        machine.find(), os.cpu_count(), jobs=options.jobs, gpu_jobs=options.gpu_jobs
     )
-    with files.hold(folder / "locks" / "run_all", busy):
-        with _executor(options) as executor:
+    estimate = Estimate(finished, rehearsed, here.kind)
+    if options.rehearse:
+        if options.rehearse == rehearsal.SMALLEST:
+            settings = rehearsal.smallest(scale, options.only, estimate, str(folder), data_dir)
+        return _rehearse(folder, settings[index::count], estimate, here, options)
+    todo = [run for run, record in found if record is None]
+    if options.dry_run:
+        _list([run for run, _ in found], todo, estimate, here.jobs)
+        return DONE
+    with _alone(folder):
+        with _executor(options, here) as executor:
             print(
-                f"{len(found)} runs: {len(found) - len(todo)} done, {len(todo)} to do, "
+                f"{len(found)} runs: {len(finished)} done, {len(todo)} to do, "
                 f"{executor.slots} at a time"
             )
             failures = _train(_waves(folder, todo, options.only), todo, estimate, executor)
         written = page.write(scale, folder, _measured(scale, folder, options.only))
     print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
+    return _status(failures)
+
+
+def _rehearse(
+    folder: Path,
+    settings: Sequence[Config],
+    estimate: Estimate,
+    here: Machine,
+    options: argparse.Namespace,
+) -> int:
+    """Rehearses the settings that are left; prints what was measured of all."""
+    left = rehearsal.left(settings, estimate)
+    print(f"{len(settings)} settings: {len(settings) - len(left)} rehearsed, {len(left)} to do")
+    if options.dry_run:
+        for run in left:
+            print(f"{duration(rehearsal.seconds(run, estimate)):>8}  {run.command}")
+        return DONE
+    with _alone(folder), _executor(options, here, one_task_each=True) as executor:
+        failures = rehearsal.run_all(left, estimate, executor)
+    measured = [(run, record) for run in settings if (record := rehearsal.find(run))]
+    print("\n".join(rehearsal.lines(measured, estimate)))
+    return _status(failures)
+
+
+def _status(failures: Sequence[tuple[Task, str]]) -> int:
+    """Names the tasks that failed; returns the exit status."""
     for task, reason in failures:
         print(f"FAILED {task.name}: {reason}\n  log: {task.log}", file=sys.stderr)
     return FAILED if failures else DONE
+
+
+def _alone(folder: Path) -> contextlib.AbstractContextManager:
+    """Context that keeps other processes of this command away from a results folder."""
+    busy = BlockingIOError(
+        f"another run_all is at work in {folder}. Wait for it, or use another --results_dir."
+    )
+    return files.hold(folder / "locks" / "run_all", busy)
 
 
 def train_one(report: Callable[[str], None], run: Config):
@@ -90,9 +130,13 @@ def count_parameters(report: Callable[[str], None], file: Path):
 
 
 @contextlib.contextmanager
-def _executor(options: argparse.Namespace) -> Iterator[Executor]:
+def _executor(
+    options: argparse.Namespace, here: Machine, one_task_each: bool = False
+) -> Iterator[Executor]:
     if options.executor == "local":
-        yield Executor(options.jobs, functools.partial(run_tasks, jobs=options.jobs, threads=1))
+        shares = {"jobs": here.jobs, "threads": here.threads, "gpus": here.gpus}
+        run = functools.partial(run_tasks, **shares, one_task_each=one_task_each)
+        yield Executor(here.jobs, run)
         return
     try:
         from dml_tf.paper import ray_executor
@@ -156,8 +200,10 @@ def _list(runs: Sequence[Config], todo: Sequence[Config], estimate: Estimate, jo
         print(f"--dataset={dataset} is {' '.join(flag_files.lines_of(dataset, scale))}")
     print(f"{len(runs)} runs, {len(todo)} to do")
     if left := estimate.total(todo, jobs):
-        where = "this machine" if estimate.measured_here else estimate.machine
+        where = (estimate.kind or "this machine") if estimate.measured_here else estimate.machine
         print(f"{duration(left)} left with --jobs={jobs}, by steps measured on {where}")
+    if estimate.kind and not estimate.measured_here:
+        print(f"No run was measured on {estimate.kind} yet: --rehearse measures all of them.")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -169,7 +215,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=0, help="seeds of each run; 0: the scale's")
     parser.add_argument("--data_dir", default="", help="folder or archive with the data")
     parser.add_argument("--results_dir", default="", help="default: results/<scale>")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time; default: one on each GPU or, without, each core"
+    )
+    parser.add_argument(
+        "--gpu_jobs", type=int, default=1, help="runs at a time on each GPU; 0: use no GPU"
+    )
     parser.add_argument(
         "--executor", choices=("local", "ray"), default="local", help="processes, or a Ray cluster"
     )
@@ -181,9 +232,18 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--shard", type=_shard, default=(0, 1), help="i/n: every n-th run, from the i-th on"
     )
     parser.add_argument("--dry_run", action="store_true", help="list the runs and stop")
+    parser.add_argument(
+        "--rehearse",
+        nargs="?",
+        const=rehearsal.ALL,
+        choices=(rehearsal.ALL, rehearsal.SMALLEST),
+        help="make a few steps of every distinct setting, or of each item's smallest, and stop",
+    )
     options = parser.parse_args(argv)
-    if options.jobs < 1 or options.seeds < 0:
+    if (options.jobs is not None and options.jobs < 1) or options.seeds < 0:
         parser.error("--jobs must be at least 1 and --seeds at least 0")
+    if options.gpu_jobs < 0:
+        parser.error("--gpu_jobs must be at least 0")
     if options.task_cpus < 1 or options.task_gpus < 0:
         parser.error("--task_cpus must be at least 1 and --task_gpus at least 0")
     return options

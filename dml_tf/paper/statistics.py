@@ -30,7 +30,7 @@ def summary(values: Mapping[int, float]) -> dict[str, float]:
         `low` and `high`, Student's 95% interval; `p`, two-sided by sign flips; and `detectable`,
         as `smallest_detectable` gives it. What is missing is NaN.
 
-    Example:
+    Examples:
         >>> line = summary({0: 2.0, 1: 3.0, 2: 1.0})
         >>> [round(float(line[name]), 2) for name in ("measured", "std", "low", "high", "p")]
         [2.0, 1.0, -0.48, 4.48, 0.25]
@@ -77,7 +77,7 @@ def sign_flip_p(row: ArrayLike) -> float:
         Part of the flips whose mean is at least as far from zero; 0.25 at least for three seeds,
         0.031 for six.
 
-    Example:
+    Examples:
         >>> sign_flip_p([1.0, 2.0, 3.0])
         0.25
     """
@@ -123,7 +123,7 @@ def simultaneous(rows: ArrayLike) -> np.ndarray:
 def holm(p: Sequence[float]) -> np.ndarray:
     """P-values after Holm's correction (1979).
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03]).tolist()
         [0.03, 0.06, 0.06]
     """
@@ -177,7 +177,7 @@ def _detectable_in_deviations(seeds: int) -> float:
 def c4(count: int) -> float:
     """Expected standard deviation of `count` Gaussian values whose true deviation is 1.
 
-    Example:
+    Examples:
         >>> round(c4(2), 4), round(c4(5), 4)
         (0.7979, 0.94)
     """
@@ -234,7 +234,7 @@ def churn(correct: ArrayLike) -> float:
     Returns:
         Mean over all pairs of runs, as a fraction of the images.
 
-    Example:
+    Examples:
         >>> churn([[True, True], [True, False], [False, False]]) == (0.5 + 1 + 0.5) / 3
         True
     """

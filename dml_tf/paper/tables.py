@@ -3,25 +3,29 @@
 import enum
 import functools
 import math
-import operator
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from dml_tf import home
+from dml_tf import data, home
 from dml_tf.atomic import write_whole
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import verdicts
-from dml_tf.paper.cells import KEYS, Cell, Claim, Contrast, Line, in_nats
+from dml_tf.paper import readings, statistics, verdicts
+from dml_tf.paper.cells import KEYS, Cell, Claim, Contrast, Line, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
+from dml_tf.paper.verdicts import Judgement, Verdict
 from dml_tf.runs import records
 
 PAPER = home.shipped("results/paper.csv")
 PARAMETERS = "parameters.json"  # in a results folder: Table 1's measurements
-_NUMBERS = ("paper", "measured", "std", "seeds", "difference", "low", "high")
+CLAIMS = "claims.csv"
+_ABOUT = ("scale", "data", "networks", "runs", "seed_numbers")
+_NUMBERS = ("measured", "std", "seeds", "low", "high", "p", "detectable")
+_COMPARED = ("paper", "compared_with_paper", "difference", "gap_in_std", "status", "claim")
 
 
 class Status(enum.StrEnum):
@@ -37,7 +41,7 @@ class Status(enum.StrEnum):
 
 
 def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> list[Path]:
-    """Writes `<folder>/<item>.csv` for each item from the records in `<folder>/runs`.
+    """Writes `<folder>/<item>.csv` of each item, and `claims.csv`, from `<folder>/runs`.
 
     Args:
         scale: Which runs fill the cells.
@@ -49,13 +53,16 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> li
     """
     written = []
     for item in items:
-        file = folder / f"{item}.csv"
         lines = dict.fromkeys([*ITEMS[item].lines, *_claimed(item)])
         frame = table(scale, folder, item, tuple(lines)).drop(columns="verdict")
-        with write_whole(file) as part:
-            frame.round(6).to_csv(part, index=False, float_format="%.4g")
-        written.append(file)
-    return written
+        written.append(_write(frame, folder / f"{item}.csv"))
+    return [*written, _write(conclusions(scale, folder), folder / CLAIMS)]
+
+
+def _write(frame: pd.DataFrame, file: Path) -> Path:
+    with write_whole(file) as part:
+        frame.to_csv(part, index=False, float_format="%.6g")
+    return file
 
 
 def table(scale: Scale, folder: Path, item: str, lines: Sequence[Line] = ()) -> pd.DataFrame:
@@ -68,26 +75,46 @@ def table(scale: Scale, folder: Path, item: str, lines: Sequence[Line] = ()) -> 
         lines: What to list; by default the item's lines.
 
     Returns:
-        One row for each line: `KEYS`, then percent, nats or millions. A contrast has the mean over
-        seeds of the difference of runs that share a seed, from three seeds on its 95% interval,
-        and what the paper claims of it. `status` is for readers, `verdict` for programs: a
-        `Status` of a cell, a `verdicts.Verdict` of a contrast.
+        One row for each line: `KEYS`, then what ran (`scale`, `data`, `networks`, ids of `runs`,
+        `seed_numbers`), then percent, nats, times or millions. A contrast has the mean over seeds
+        of the difference of runs that share a seed, and from three seeds on its 95% interval,
+        simultaneous for several places of one claim; `p` by sign flips; and the smallest
+        difference `detectable` with 80% power. `paper` is text, as printed. `status` is for
+        readers, `verdict` for programs: a `Status` of a cell, a `Verdict` of a contrast.
     """
-    lines = lines or ITEMS[item].lines
-    paper, claimed = _paper(), _claimed(item)
-    values = {line: _values(line, scale, folder) for line in lines if isinstance(line, Cell)}
+    lines, paper = lines or ITEMS[item].lines, _paper()
+    judged = _judged_lines(scale, folder, item)
     rows = [
-        _cell_row(line, scale, values[line], paper)
-        if isinstance(line, Cell)
-        else _contrast_row(line, scale, values, paper, claimed.get(line, []))
+        {
+            **dict(zip(KEYS, _key(line), strict=True)),
+            **_about(line, scale, folder),
+            **(
+                _cell_row(line, scale, _values(line, scale, folder), paper)
+                if isinstance(line, Cell)
+                else _contrast_row(line, scale, folder, paper, judged)
+            ),
+        }
         for line in lines
     ]
-    columns = [*KEYS, *_NUMBERS, "status", "data", "claim", "verdict"]
+    columns = [*KEYS, *_ABOUT, *_NUMBERS, *_COMPARED, "verdict"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def comparisons(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFrame:
-    """The paper's claims and what was measured of them.
+def judge(claim: Claim, scale: Scale, folder: Path) -> Judgement:
+    """What the records of one scale say of a claim.
+
+    Places on generated pictures count only if no other place was run.
+    """
+    places = [differences(line, scale, folder) for line in claim.contrasts]
+    of_data = [_data(line.first, scale) for line in claim.contrasts]
+    generated = [name in data.GENERATED_DATASETS for name in of_data]
+    if any(values and not made for values, made in zip(places, generated, strict=True)):
+        places = [{} if made else values for values, made in zip(places, generated, strict=True)]
+    return verdicts.judge(claim, places, _planned(claim, places, scale))
+
+
+def conclusions(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> pd.DataFrame:
+    """The paper's claims and what was concluded of each.
 
     Args:
         scale: Which runs are looked at.
@@ -95,39 +122,67 @@ def comparisons(scale: Scale, folder: Path, items: Sequence[str]) -> pd.DataFram
         items: Names of tables and figures.
 
     Returns:
-        One row for each contrast of each claim: `item`, `section`, `claim`, `row`, `column`,
-        `metric`, `constant`, `measured`, `std`, `seeds`, `low`, `high`, `verdict` and `data`.
+        One row for each claim: where it stands, `conclusion`, the pooled difference with its
+        `std`, `seeds`, `low`, `high`, `p` and `detectable`; `decisive_p`; `places` that were run,
+        the claim's `margin`, and `unit`.
     """
     rows = []
     for item, claim in paper_items.claims(items):
-        for compared in claim.contrasts:
-            measured = measure(compared, scale, folder)
-            rows.append(
-                {
-                    "item": item.name,
-                    "section": claim.section,
-                    "claim": claim.text,
-                    "row": compared.row,
-                    "column": compared.column,
-                    "metric": compared.first.metric,
-                    "constant": compared.constant,
-                    **measured,
-                    "verdict": verdicts.verdict(measured, claim.equal),
-                    "data": _data(compared.first, scale),
-                }
-            )
+        judgement = judge(claim, scale, folder)
+        run = [
+            line
+            for line, place in zip(claim.contrasts, judgement.places, strict=True)
+            if place["seeds"]
+        ]
+        rows.append(
+            {
+                "item": item.name,
+                "section": claim.section,
+                "claim": claim.text,
+                "conclusion": judgement.words,
+                **judgement.pooled,
+                "decisive_p": judgement.decisive_p,
+                "unit": unit(claim.contrasts[0].first.metric),
+                "margin": claim.margin or math.nan,
+                "places": len(run),
+                "scale": scale.name,
+                "data": "; ".join(dict.fromkeys(_data(line.first, scale) for line in run)),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def measure(line: Line, scale: Scale, folder: Path) -> dict[str, float]:
-    """What was measured of a cell or a contrast; see `verdicts.contrast`."""
-    terms = [(_values(cell, scale, folder), weight) for cell, weight in line.terms]
-    return verdicts.contrast(terms, line.constant)
+    """What was measured of a cell or a contrast; see `statistics.summary`."""
+    return statistics.summary(differences(line, scale, folder))
+
+
+def differences(line: Line, scale: Scale, folder: Path) -> dict[int, float]:
+    """Seed -> value of a cell or a contrast, of the seeds that all its terms have.
+
+    A term without a run is a number that the paper prints. It is the same in every seed, and
+    stands beside results at paper scale only.
+    """
+    constant, terms, paper = line.constant, [], _paper()
+    for cell, weight in line.terms:
+        if cell.method or cell.metric == "millions":
+            terms.append((_values(cell, scale, folder), weight))
+        elif scale.is_paper:
+            constant += weight * float(paper[cell.key])
+        else:
+            return {}
+    seeds = set.intersection(*(set(values) for values, _ in terms)) if terms else set()
+    return {
+        seed: constant + sum(weight * values[seed] for values, weight in terms)
+        for seed in sorted(seeds)
+    }
 
 
 def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
     """Seed -> record, of the finished runs that fill a cell."""
-    runs = {seed: cell.run(scale, seed, str(folder)) for seed in _seeds(scale, folder)}
+    usable = scale.used(cell.item, cell.dataset)
+    seeds = [seed for seed in _seeds(folder) if seed in usable]
+    runs = {seed: cell.run(scale, seed, str(folder)) for seed in seeds}
     kept = {seed: records.find(run) for seed, run in runs.items() if run}
     return {seed: record for seed, record in kept.items() if record}
 
@@ -141,105 +196,134 @@ def _claimed(item: str) -> dict[Contrast, list[Claim]]:
     return claimed
 
 
-def _paper() -> dict[tuple, float]:
-    """A cell's key -> the number that the paper prints."""
-    return pd.read_csv(PAPER).set_index(list(KEYS))["value"].to_dict()
+@functools.cache
+def _paper() -> dict[tuple, str]:
+    """A cell's key -> the number that the paper prints, with its digits."""
+    return pd.read_csv(PAPER, dtype=str).set_index(list(KEYS))["value"].to_dict()
+
+
+def _planned(claim: Claim, places: Sequence[Mapping], scale: Scale) -> int:
+    """How many seeds must finish before a claim is judged, at a scale with a fixed number."""
+    if not scale.is_fixed:
+        return 0
+    run = [line for line, values in zip(claim.contrasts, places, strict=True) if values]
+    return max((len(scale.planned(x.first.item, x.first.dataset)) for x in run), default=0)
+
+
+def _judged_lines(scale: Scale, folder: Path, item: str) -> dict[Contrast, dict]:
+    """What was concluded of each contrast that an item's claims have; the first claim counts."""
+    judged: dict[Contrast, dict] = {}
+    for claim in ITEMS[item].claims:
+        for line, place in zip(claim.contrasts, judge(claim, scale, folder).places, strict=True):
+            judged.setdefault(line, place)
+    return judged
+
+
+def _key(line: Line) -> tuple[str, ...]:
+    first = line.terms[0][0]
+    return (first.item, first.dataset, line.row, line.column, first.metric)
+
+
+def _about(line: Line, scale: Scale, folder: Path) -> dict[str, str]:
+    """What ran for a line: scale, data, networks, ids of the runs and their seeds."""
+    runs: dict[str, _Measured] = {}
+    for cell, _ in line.terms:
+        for found_run in _measured(cell, scale, folder).values():
+            runs[found_run.run_id] = found_run
+    return {
+        "scale": scale.name,
+        "data": _data(line.terms[0][0], scale),
+        "networks": "; ".join(dict.fromkeys(run.networks for run in runs.values())),
+        "runs": "; ".join(sorted(runs)),
+        "seed_numbers": " ".join(map(str, sorted({run.seed for run in runs.values()}))),
+    }
+
+
+class _Measured(NamedTuple):
+    """One run's number for a cell."""
+
+    run_id: str
+    networks: str
+    seed: int
+    value: float | None
+
+
+def _measured(cell: Cell, scale: Scale, folder: Path) -> Mapping[int, _Measured]:
+    """Seed -> what each run measured for a cell; read again only if a record has changed."""
+    runs = folder / "runs"
+    files = os.scandir(runs) if runs.is_dir() else ()
+    stats = [(file.name, file.stat()) for file in files]
+    state = frozenset((name, at.st_ino, at.st_mtime_ns, at.st_size) for name, at in stats)
+    return _read_measured(cell, scale, folder, state)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_measured(cell: Cell, scale: Scale, folder: Path, _: frozenset) -> dict[int, _Measured]:
+    here = cell.at(scale)
+    return {
+        seed: _Measured(
+            cell.run(scale, seed, str(folder)).run_id,
+            "+".join(record["config"]["net"]),
+            seed,
+            readings.read(record, here),
+        )
+        for seed, record in found(cell, scale, folder).items()
+    }
 
 
 def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
-    """Seed -> the cell's number in percent, nats or millions."""
+    """Seed -> the cell's number in percent, nats, times or millions."""
     if cell.metric == "millions":
         file = folder / PARAMETERS
         counts = records.read(file) if file.exists() else {}
         return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
-    factor, here = 1 if in_nats(cell.metric) else 100, cell.at(scale)
-    measured = {
-        seed: _measured(record, here) for seed, record in found(cell, scale, folder).items()
-    }
-    return {seed: factor * value for seed, value in measured.items() if value is not None}
+    factor = 100 if unit(cell.metric) == "points" else 1
+    runs = _measured(cell, scale, folder)
+    return {seed: factor * run.value for seed, run in runs.items() if run.value is not None}
 
 
-def _measured(record: dict, cell: Cell) -> float | None:
-    """The cell's measure of its peer, of all peers, or of their ensemble; None if it has none."""
-    name, _, argument = cell.metric.partition(".")
-    if name in _ANALYSED:
-        values = _ANALYSED[name](record["analysis"], argument)
-    else:
-        part, metric = ("train", argument) if name == "train" else ("test", cell.metric)
-        peers = list(record[part]["peers"].values())
-        if cell.of == "ensemble":
-            return _measure(record[part].get("ensemble", peers[0]), metric)
-        values = [_measure(peer, metric) for peer in peers]
-    if not values:
-        return None
-    if cell.of == "std":
-        return float(np.std(values, ddof=1))
-    return float(np.mean(values)) if cell.of == "mean" else values[cell.of]
-
-
-def _noise(analysis: dict, sigma: str) -> list[float]:
-    return _at(analysis["weight_noise"], "sigma", sigma)
-
-
-def _filter_noise(analysis: dict, ratio: str) -> list[float]:
-    return _at(analysis.get("filter_noise", {"ratio": ()}), "ratio", ratio)
-
-
-def _at(noise: dict, name: str, size: str) -> list[float]:
-    """Each peer's loss at one size of the noise; nothing in a record from before that size."""
-    if float(size) not in noise[name]:
-        return []
-    at = noise[name].index(float(size))
-    return [float(np.mean(losses[at])) for losses in noise["loss"].values()]
-
-
-def _mass(analysis: dict, rank: str) -> list[float]:
-    return [masses[int(rank) - 1] for masses in analysis["ranked_mass"].values()]
-
-
-def _same_peer(analysis: dict, _: str) -> list[float]:
-    return [analysis["tsne"]["same_peer"]]
-
-
-# What a cell asks of a record's `analysis`, and how it is read: a value for each peer.
-_ANALYSED = {
-    "noise": _noise,
-    "filter_noise": _filter_noise,
-    "mass": _mass,
-    "same_peer": _same_peer,
-}
-
-
-def _measure(measures: dict, metric: str) -> float:
-    if metric == "main":
-        metric = "mAP" if "mAP" in measures else "accuracy"
-    return functools.reduce(operator.getitem, metric.split("."), measures)
-
-
-def _seeds(scale: Scale, folder: Path) -> list[int]:
-    """The seeds of the folder's records that the scale may use, by their file names."""
+def _seeds(folder: Path) -> list[int]:
+    """The seeds of the folder's records, by their file names."""
     seeds = {
         int(part.removeprefix("seed"))
         for file in (folder / "runs").glob("*.json")
         for part in file.stem.split("-")
         if part.startswith("seed") and part.removeprefix("seed").isdigit()
     }
-    return sorted(seeds.intersection(scale.seed_range))
+    return sorted(seeds)
 
 
 def _cell_row(
-    cell: Cell, scale: Scale, values: Mapping[int, float], paper: Mapping[tuple, float]
+    cell: Cell, scale: Scale, values: Mapping[int, float], paper: Mapping[tuple, str]
 ) -> dict:
     row = {
-        **dict(zip(KEYS, cell.key, strict=True)),
         **verdicts.spread(list(values.values())),
-        "paper": paper.get(cell.key, math.nan),
-        "data": _data(cell, scale),
+        "paper": paper.get(cell.key, ""),
+        "compared_with_paper": _compares(cell, scale),
     }
-    if scale.is_paper or cell.metric == "millions":
-        row["difference"] = row["measured"] - row["paper"]
+    if row["paper"] and (scale.is_paper or cell.metric == "millions"):
+        row["difference"] = row["measured"] - float(row["paper"])
+        if row["std"] > 0:
+            row["gap_in_std"] = row["difference"] / row["std"]
     status = _status(cell, scale, row)
-    return row | {"status": status, "verdict": status}
+    return row | {"status": _with_gap(status, row), "verdict": status}
+
+
+def _compares(cell: Cell, scale: Scale) -> str:
+    """Whether the paper's number is of the same data and networks."""
+    if scale.is_paper or cell.metric == "millions" or not cell.method:
+        return "yes"
+    place = scale.place(cell.item, cell.dataset)
+    return f"no: the paper's is of {cell.dataset}" + (
+        f", measured is of {place.dataset} with small networks" if place else ""
+    )
+
+
+def _with_gap(status: "Status", row: Mapping) -> str:
+    """`reproduced, gap 0.4 standard deviations`."""
+    if status not in (Status.REPRODUCED, Status.DIFFERS) or "gap_in_std" not in row:
+        return str(status)
+    return f"{status}, gap {abs(row['gap_in_std']):.1f} standard deviations"
 
 
 def _status(cell: Cell, scale: Scale, row: Mapping) -> Status:
@@ -250,7 +334,7 @@ def _status(cell: Cell, scale: Scale, row: Mapping) -> Status:
         return Status.NOT_RUN
     if not (scale.is_paper or is_size):
         return Status.STAND_IN
-    if math.isnan(row["paper"]):
+    if not row["paper"]:
         return Status.NOT_PRINTED
     if not is_size and row["seeds"] < 2:
         return Status.ONE_SEED
@@ -261,32 +345,45 @@ def _status(cell: Cell, scale: Scale, row: Mapping) -> Status:
 def _contrast_row(
     line: Contrast,
     scale: Scale,
-    values: Mapping[Cell, Mapping[int, float]],
-    paper: Mapping[tuple, float],
-    claimed: Sequence[Claim],
+    folder: Path,
+    paper: Mapping[tuple, str],
+    judged: Mapping[Contrast, Mapping],
 ) -> dict:
     """A computed row; the paper's number is computed from those that it prints."""
-    printed = line.constant + sum(
-        weight * paper.get(cell.key, math.nan) for cell, weight in line.terms
-    )
-    measured = verdicts.contrast(
-        [(values[cell], weight) for cell, weight in line.terms], line.constant
-    )
-    verdict = verdicts.verdict(measured, any(claim.equal for claim in claimed))
+    measured = judged.get(line) or verdicts.single(differences(line, scale, folder))
+    printed = _printed(line, paper)
+    can_compare = scale.is_paper and printed
+    claims = [claim.text for claim in _claimed(line.first.item).get(line, [])]
+    verdict = _in_seeds(measured)
     return {
-        **dict(zip(KEYS, line.first.key, strict=True)),
-        "row": line.row,
-        "column": line.column,
         **measured,
-        "paper": round(printed, 4),
-        "difference": measured["measured"] - printed if scale.is_paper else math.nan,
+        "paper": printed,
+        "compared_with_paper": _compares(line.first, scale),
+        "difference": measured["measured"] - float(printed) if can_compare else math.nan,
         "status": verdict if scale.is_paper else f"{Status.STAND_IN}: {verdict}",
-        "verdict": verdict,
-        "claim": "; ".join(claim.text for claim in claimed),
-        "data": _data(line.first, scale),
+        "claim": "; ".join(claims),
     }
 
 
+def _in_seeds(line: Mapping) -> str:
+    """A place's verdict, or how many seeds are too few: `one seed: no verdict`."""
+    if line["verdict"] != Verdict.NO_VERDICT:
+        return str(line["verdict"])
+    count = line["seeds"]
+    return "one seed: no verdict" if count == 1 else f"{count} seeds: no verdict"
+
+
+def _printed(line: Contrast, paper: Mapping[tuple, str]) -> str:
+    """The contrast of the printed numbers, with the most digits that one of them has."""
+    numbers = [paper.get(cell.key, "") for cell, _ in line.terms]
+    if not all(numbers):
+        return ""
+    places = max(len(number.partition(".")[2]) for number in numbers)
+    weights = [weight for _, weight in line.terms]
+    total = sum(w * float(number) for w, number in zip(weights, numbers, strict=True))
+    return f"{line.constant + total:.{places}f}"
+
+
 def _data(cell: Cell, scale: Scale) -> str:
-    data = scale.place(cell.item, cell.dataset)
-    return data.dataset if data else ""
+    place = scale.place(cell.item, cell.dataset)
+    return place.dataset if place else ""

@@ -1,129 +1,201 @@
-"""What measured differences say of the paper's claims: intervals, verdicts, conclusions."""
+"""What measured differences say of a claim, by the rules of `results/cpu/PROTOCOL.md`."""
 
+import dataclasses
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+
+from dml_tf.paper import statistics
+from dml_tf.paper.cells import Claim
+from dml_tf.paper.statistics import FEWEST_SEEDS, LEVEL
+
+Values = Mapping[int, float]  # seed -> paired difference
 
 
 class Verdict(enum.StrEnum):
-    """What the interval of one comparison says."""
+    """What one place says."""
 
     GAIN = "gain"
     LOSS = "loss"
     NO_CLEAR_GAIN = "no clear gain"
+    EQUAL = "equal within the margin"
     DIFFERENCE = "difference"  # where the claim is that there is none
     NO_CLEAR_DIFFERENCE = "no clear difference"
-    TOO_FEW_SEEDS = "too few seeds to say"
+    NO_VERDICT = "no verdict"
     NOT_RUN = "not run"
 
 
 class Conclusion(enum.StrEnum):
-    """What all comparisons of a claim say together."""
+    """What all places of a claim say together."""
 
     SHOWS = "Shows"
-    IN_PART = "Shows in part"
-    MIXED = "Mixed"
+    REFUTED = "Refuted"
     OPPOSITE = "The opposite shows"
-    NOT_CLEAR = "Not clear"
     DIFFERENCE = "A difference shows"
-    NO_CLEAR_DIFFERENCE = "No clear difference"
-    TOO_FEW_SEEDS = "Too few seeds to say"
+    NOT_CLEAR = "Not clear"
+    NO_VERDICT = "No verdict"
     NOT_RUN = "Not run"
 
 
-SAY_NOTHING = (Verdict.NOT_RUN, Verdict.TOO_FEW_SEEDS)
+SAY_NOTHING = (Verdict.NOT_RUN, Verdict.NO_VERDICT)
 # Verdict -> its words on the page, where the paper makes a claim.
 IN_WORDS = {
     Verdict.GAIN: "as claimed",
     Verdict.LOSS: "against the claim",
     Verdict.NO_CLEAR_GAIN: "not clear",
+    Verdict.EQUAL: "as claimed",
     Verdict.DIFFERENCE: "against the claim",
-    Verdict.NO_CLEAR_DIFFERENCE: "no clear difference",
-    Verdict.TOO_FEW_SEEDS: "too few seeds",
+    Verdict.NO_CLEAR_DIFFERENCE: "not clear",
+    Verdict.NO_VERDICT: "no verdict",
     Verdict.NOT_RUN: "not run",
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What was concluded of a claim.
+
+    Attributes:
+        conclusion: The verdict.
+        pooled: `statistics.summary` of the mean over the places, seed by seed.
+        places: The same of each place, in the claim's order, with its `verdict`. Of several places
+            with six seeds, `low` and `high` are simultaneous intervals.
+        planned: Number of seeds that must finish first; 0 if any six are enough.
+        decisive_p: The p that decided beside the interval: of a conjunction the largest one-sided
+            p, of equality the larger one-sided p, else the sign flips'.
+    """
+
+    conclusion: Conclusion
+    pooled: Mapping[str, float]
+    places: Sequence[Mapping]
+    planned: int = 0
+    decisive_p: float = math.nan
+
+    @property
+    def words(self) -> str:
+        """The conclusion, or why there is none: `5 of 16 seeds: no verdict`."""
+        if self.conclusion is not Conclusion.NO_VERDICT:
+            return str(self.conclusion)
+        count = self.pooled["seeds"]
+        if self.planned > max(count, 1):
+            return f"{count} of {self.planned} seeds: no verdict"
+        return "one seed: no verdict" if count == 1 else f"{count} seeds: no verdict"
+
+
+def judge(claim: Claim, places: Sequence[Values], planned: int = 0) -> Judgement:
+    """Judges a claim by the seeds that all of its places have.
+
+    Args:
+        claim: Whether it speaks of the mean, of each place, or of equality.
+        places: Of each place, seed -> paired difference; empty where it was not run.
+        planned: Number of seeds that must finish first; 0 if any six are enough.
+
+    Returns:
+        The judgement. Places that were not run are left out of the mean.
+
+    Examples:
+        >>> claim = Claim("4.2", "It gains", ())
+        >>> judge(claim, [dict(enumerate([2.0, 1.0, 2.0, 3.0, 2.5, 1.5]))]).words
+        'Shows'
+        >>> judge(claim, [{0: 1.0, 1: 2.0}]).words
+        '2 seeds: no verdict'
+    """
+    run = [values for values in places if values]
+    seeds = sorted(set.intersection(*(set(values) for values in run))) if run else []
+    rows = np.array([[values[seed] for seed in seeds] for values in run])
+    mean = rows.mean(axis=0) if len(seeds) else []
+    pooled = statistics.summary(dict(zip(seeds, mean, strict=True)))
+    is_enough = len(seeds) >= max(FEWEST_SEEDS, planned)
+    if not run:
+        conclusion, p = Conclusion.NOT_RUN, math.nan
+    elif not is_enough:
+        conclusion, p = Conclusion.NO_VERDICT, math.nan
+    else:
+        conclusion, p = _conclude(claim, rows, pooled)
+    return Judgement(conclusion, pooled, _places(claim, places, seeds, is_enough), planned, p)
+
+
+def single(values: Values) -> dict:
+    """A difference of which nothing is claimed: its summary, and whether it is clear."""
+    line = statistics.summary(values)
+    if line["seeds"] < FEWEST_SEEDS:
+        return line | {"verdict": Verdict.NO_VERDICT if line["seeds"] else Verdict.NOT_RUN}
+    return line | {"verdict": _side(line)}
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Mean over seeds (`measured`), standard deviation (`std`) and number (`seeds`)."""
-    return {
-        "measured": np.mean(values) if len(values) else math.nan,
-        "std": np.std(values, ddof=1) if len(values) > 1 else math.nan,
-        "seeds": len(values),
-    }
+    line = statistics.summary(dict(enumerate(values)))
+    return {name: line[name] for name in ("measured", "std", "seeds")}
 
 
-def contrast(
-    terms: Sequence[tuple[Mapping[int, float], float]], constant: float = 0.0
-) -> dict[str, float]:
-    """A weighted sum of settings, over the seeds that all of them have.
-
-    Args:
-        terms: For each setting, seed -> value, and its weight.
-        constant: Added to each sum.
-
-    Returns:
-        `measured`, the mean; `std`; `seeds`; and from three seeds on `low` and `high`, the 95%
-        interval by Student's t.
-
-    Example:
-        >>> line = contrast([({0: 3.0, 1: 5.0, 2: 4.0}, 1), ({0: 1.0, 1: 2.0, 2: 3.0}, -1)])
-        >>> [round(float(line[name]), 2) for name in ("measured", "std", "low", "high")]
-        [2.0, 1.0, -0.48, 4.48]
-    """
-    shared = set.intersection(*(set(values) for values, _ in terms))
-    line = spread(
-        [constant + sum(w * values[seed] for values, w in terms) for seed in sorted(shared)]
-    )
-    line["low"] = line["high"] = math.nan
-    if line["seeds"] >= 3:
-        half = stats.t.ppf(0.975, line["seeds"] - 1) * line["std"] / math.sqrt(line["seeds"])
-        line["low"], line["high"] = line["measured"] - half, line["measured"] + half
-    return line
+def _conclude(
+    claim: Claim, rows: np.ndarray, pooled: Mapping[str, float]
+) -> tuple[Conclusion, float]:
+    """The conclusion from enough seeds, and the p that decided."""
+    if claim.margin:
+        p = statistics.equality_p(rows.mean(axis=0), claim.margin)
+        if p < LEVEL:
+            return Conclusion.SHOWS, p
+        differs = pooled["low"] > 0 or pooled["high"] < 0
+        return (Conclusion.DIFFERENCE if differs else Conclusion.NOT_CLEAR), p
+    if claim.useful and pooled["high"] < claim.useful:
+        return Conclusion.REFUTED, pooled["p"]
+    if claim.each:
+        p = statistics.conjunction_p(rows)
+        if p < LEVEL:
+            return Conclusion.SHOWS, p
+        loses = _holm_losses(rows).any() or _side(pooled) is Verdict.LOSS
+        return (Conclusion.OPPOSITE if loses else Conclusion.NOT_CLEAR), p
+    sides = {Verdict.GAIN: Conclusion.SHOWS, Verdict.LOSS: Conclusion.OPPOSITE}
+    return sides.get(_side(pooled), Conclusion.NOT_CLEAR), pooled["p"]
 
 
-def verdict(line: Mapping[str, float], equal: bool = False) -> Verdict:
-    """What a contrast's interval says.
-
-    Args:
-        line: As `contrast` returns it.
-        equal: Whether the claim is that there is no difference.
-
-    Returns:
-        Whether the interval is on one side of zero; or why nothing can be said.
-    """
-    if not line["seeds"]:
-        return Verdict.NOT_RUN
-    if line["seeds"] < 3:
-        return Verdict.TOO_FEW_SEEDS
+def _side(line: Mapping[str, float]) -> Verdict:
+    """On which side of zero both the interval and the sign flips see a mean."""
+    if line["p"] >= LEVEL:
+        return Verdict.NO_CLEAR_GAIN
     if line["low"] > 0:
-        return Verdict.DIFFERENCE if equal else Verdict.GAIN
-    if line["high"] < 0:
-        return Verdict.DIFFERENCE if equal else Verdict.LOSS
-    return Verdict.NO_CLEAR_DIFFERENCE if equal else Verdict.NO_CLEAR_GAIN
+        return Verdict.GAIN
+    return Verdict.LOSS if line["high"] < 0 else Verdict.NO_CLEAR_GAIN
 
 
-def judge(verdicts: Iterable[str]) -> Conclusion:
-    """What the comparisons of a claim say together; those that say nothing are left out.
+def _holm_losses(rows: np.ndarray) -> np.ndarray:
+    """Whether each place is below zero, by two-sided p after Holm's correction."""
+    p = [min(1.0, 2 * statistics.student_p(-row)) for row in rows]
+    return (statistics.holm(p) < LEVEL) & (rows.mean(axis=1) < 0)
 
-    Example:
-        >>> str(judge(["gain", "no clear gain", "not run"]))
-        'Shows in part'
-    """
-    verdicts = set(verdicts)
-    saying = verdicts - set(SAY_NOTHING)
-    if not saying:
-        few = Verdict.TOO_FEW_SEEDS in verdicts
-        return Conclusion.TOO_FEW_SEEDS if few else Conclusion.NOT_RUN
-    if Verdict.DIFFERENCE in saying:
-        return Conclusion.DIFFERENCE
-    if Verdict.NO_CLEAR_DIFFERENCE in saying:
-        return Conclusion.NO_CLEAR_DIFFERENCE
-    if Verdict.LOSS in saying:
-        return Conclusion.MIXED if Verdict.GAIN in saying else Conclusion.OPPOSITE
-    if Verdict.GAIN not in saying:
-        return Conclusion.NOT_CLEAR
-    return Conclusion.SHOWS if saying == {Verdict.GAIN} else Conclusion.IN_PART
+
+def _places(
+    claim: Claim, places: Sequence[Values], seeds: Sequence[int], is_enough: bool
+) -> list[dict]:
+    """Each place's summary, interval and verdict; over the seeds of all places, if those decide."""
+    if not is_enough:
+        return [
+            statistics.summary(values)
+            | {"verdict": Verdict.NO_VERDICT if values else Verdict.NOT_RUN}
+            for values in places
+        ]
+    shared = [{seed: values[seed] for seed in seeds} for values in places if values]
+    rows = np.array([list(values.values()) for values in shared])
+    judged = zip(shared, rows, statistics.simultaneous(rows), _holm_losses(rows), strict=True)
+    run = iter([_place(claim, *place) for place in judged])
+    not_run = statistics.summary({}) | {"verdict": Verdict.NOT_RUN}
+    return [next(run) if values else dict(not_run) for values in places]
+
+
+def _place(
+    claim: Claim, values: Values, row: np.ndarray, interval: np.ndarray, loses: bool
+) -> dict:
+    line = statistics.summary(values)
+    line["low"], line["high"] = interval
+    is_apart = line["low"] > 0 or line["high"] < 0
+    if claim.margin:
+        is_equal = statistics.equality_p(row, claim.margin) < LEVEL
+        differs = Verdict.DIFFERENCE if is_apart else Verdict.NO_CLEAR_DIFFERENCE
+        return line | {"verdict": Verdict.EQUAL if is_equal else differs}
+    if line["p"] < LEVEL and (loses or line["low"] > 0):
+        return line | {"verdict": Verdict.LOSS if loses else Verdict.GAIN}
+    return line | {"verdict": Verdict.NO_CLEAR_GAIN}

@@ -9,12 +9,16 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dml_tf.errors import reason
+from dml_tf.errors import ExecutorError, reason
 from dml_tf.runs import quiet
+
+NO_GPU = "-1"  # as CUDA_VISIBLE_DEVICES has it
+_UNUSABLE = "unusable"
 
 
 class Task(NamedTuple):
@@ -71,7 +75,30 @@ class Executor(NamedTuple):
     run: Callable[[Sequence[Task]], Iterator[Event]]
 
 
-def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]:
+class _Worker:
+    """A process that does tasks on one GPU, or on the processor."""
+
+    def __init__(self, threads: int, gpu: str | None):
+        context = multiprocessing.get_context("spawn")
+        self.gpu = gpu
+        self.connection, worker_end = context.Pipe()
+        arguments = (worker_end, threads, gpu)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        self.process.start()
+        worker_end.close()
+
+    def end(self):
+        self.connection.close()
+        self.process.terminate()
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    jobs: int,
+    threads: int,
+    gpus: Sequence[str | None] = (None,),
+    one_task_each: bool = False,
+) -> Iterator[Event]:
     """Runs tasks in several processes and yields the events as they happen.
 
     A process that dies fails only its own task; a new process replaces it.
@@ -80,71 +107,97 @@ def run_tasks(tasks: Sequence[Task], jobs: int, threads: int) -> Iterator[Event]
         tasks: What to do, in this order.
         jobs: How many processes.
         threads: TensorFlow's threads in each.
+        gpus: GPUs of the processes, in turn, as `CUDA_VISIBLE_DEVICES` names them; None leaves
+            that to the environment, `-1` is no GPU.
+        one_task_each: Whether each task has a process of its own, as for its peak memory.
 
     Yields:
         Events; for each task a `started` first, and a `done` or a `failed` last.
+
+    Raises:
+        ExecutorError: TensorFlow does not see a worker's GPU.
     """
-    context = multiprocessing.get_context("spawn")
     waiting, busy = deque(tasks), {}
-
-    def start_worker():
-        parent_end, worker_end = context.Pipe()
-        process = context.Process(target=_work, args=(worker_end, threads), daemon=True)
-        process.start()
-        worker_end.close()
-        return parent_end, process
-
-    idle = [start_worker() for _ in range(min(jobs, len(tasks)))]
+    start = partial(_Worker, threads)
+    idle = [start(gpus[i % len(gpus)]) for i in range(min(jobs, len(tasks)))]
     try:
         while waiting or busy:
             while idle and waiting:
-                connection, process = idle.pop()
-                task = waiting.popleft()
-                connection.send(task)
-                busy[connection] = (process, task)
+                worker, task = idle.pop(), waiting.popleft()
+                worker.connection.send(task)
+                busy[worker.connection] = (worker, task)
                 yield Event("started", task)
             for connection in wait(list(busy)):
-                process, task = busy[connection]
-                try:
-                    kind, text = connection.recv()
-                except EOFError:
-                    process.join()
-                    kind, text = "failed", f"its process ended with status {process.exitcode}"
+                worker, task = busy[connection]
+                event = _next_event(worker, task)
+                if event.kind == _UNUSABLE:
+                    raise ExecutorError(event.text)
+                if event.kind != "progress":
                     del busy[connection]
-                    if waiting:
-                        idle.append(start_worker())
-                else:
-                    if kind != "progress":
-                        del busy[connection]
-                        idle.append((connection, process))
-                yield Event(kind, task, text)
+                    if one_task_each or not worker.process.is_alive():
+                        worker.end()
+                        worker = start(worker.gpu) if waiting else None
+                    if worker:
+                        idle.append(worker)
+                yield event
     finally:
-        for connection, process in [*idle, *((c, p) for c, (p, _) in busy.items())]:
-            connection.close()
-            process.terminate()
+        for worker in [*idle, *(worker for worker, _ in busy.values())]:
+            worker.end()
+
+
+def _next_event(worker: _Worker, task: Task) -> Event:
+    """A worker's message; that its task has failed if its process has ended."""
+    try:
+        kind, text = worker.connection.recv()
+    except EOFError:
+        worker.process.join()
+        kind, text = "failed", f"its process ended with status {worker.process.exitcode}"
+    return Event(kind, task, text)
 
 
 def perform(task: Task, report: Callable[[str], None]) -> tuple[str, str]:
     """Does a task in this process; returns kind and text of its last event."""
-    with _output_to(task.log):
-        try:
-            task.function(report, *task.arguments)
-        except Exception as error:  # whatever it is, only this task has failed
-            traceback.print_exc()
-            return "failed", reason(error)
+    try:
+        with _output_to(task.log):
+            try:
+                task.function(report, *task.arguments)
+            except Exception:
+                traceback.print_exc()
+                raise
+    except Exception as error:  # whatever it is, only this task has failed
+        return "failed", reason(error)
     return "done", ""
 
 
-def _work(connection: Connection, threads: int):
+def _work(connection: Connection, threads: int, gpu: str | None):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     quiet.import_tensorflow(threads)
+    problem = _problem(gpu)
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(perform(task, lambda text: connection.send(("progress", text))))
+        if problem:
+            connection.send((_UNUSABLE, problem))
+        else:
+            connection.send(perform(task, lambda text: connection.send(("progress", text))))
+
+
+def _problem(gpu: str | None) -> str:
+    """Why TensorFlow cannot use the worker's GPU; empty if it can, or if there is none."""
+    import tensorflow as tf
+
+    if gpu in (None, NO_GPU) or tf.config.list_physical_devices("GPU"):
+        return ""
+    return (
+        f"TensorFlow does not see GPU {gpu}, which this machine has. Install its CUDA libraries, "
+        'as with `.venv/bin/python -m pip install "tensorflow[and-cuda]"`, or give --gpu_jobs=0 to '
+        "train on the processor."
+    )
 
 
 def _end_with_parent():
@@ -164,7 +217,8 @@ def _output_to(log: Path) -> Iterator[Any]:
     try:
         yield
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # the disk of the log is full
+            sys.stdout.flush()
         for stream_number, descriptor in zip((1, 2), saved, strict=True):
             os.dup2(descriptor, stream_number)
             os.close(descriptor)

@@ -40,7 +40,7 @@ def distances(
     Raises:
         ValueError: A shape is wrong, features are not finite, or the metric is unknown.
 
-    Example:
+    Examples:
         >>> distances([[3.0, 4.0]], [[0.0, 0.0], [3.0, 0.0]], normalize=False).tolist()
         [[5.0, 4.0]]
     """

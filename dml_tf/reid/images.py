@@ -77,7 +77,7 @@ def l2_normalize(
     Returns:
         The scaled features, shape `(images, dim)`.
 
-    Example:
+    Examples:
         >>> l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6, 0.8], [0.0, 0.0]]
     """

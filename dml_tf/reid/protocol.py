@@ -99,7 +99,7 @@ def evaluate(
         ValueError: A shape is wrong, features are not finite, pids or camids are not integers, an
             option is unknown, or no query has a good image.
 
-    Example:
+    Examples:
         The good images have ranks 1 and 3. The first image is junk: it is from the query's camera.
 
         >>> import numpy as np

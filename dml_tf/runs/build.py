@@ -66,6 +66,11 @@ def load_data(config: Config) -> Splits:
             if config.strict:
                 _look_at_pictures(splits)
         config.schedule(len(splits.train))
+        if config.patience and splits.validation is None:
+            raise ValueError(
+                f"--patience={config.patience} needs validation images: add "
+                "--validation_fraction=0.1."
+            )
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
@@ -112,7 +117,9 @@ def check_features(config: Config, splits: Splits):
         )
 
 
-def build_cohort(config: Config, splits: Splits, place: Placement | None = None) -> Cohort:
+def build_cohort(
+    config: Config, splits: Splits, place: Placement | None = None, images: int = 0
+) -> Cohort:
     """The compiled cohort of a run, with its initial weights.
 
     Peer k of seed s starts from the same weights in every method, so that runs of two methods
@@ -122,6 +129,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
         config: The run's settings.
         splits: The run's data.
         place: Where the peers are. Default: all in this process, on the default device.
+        images: Training images by which the schedule counts epochs; 0 for those of the data.
 
     Returns:
         The cohort, compiled with the run's optimizers.
@@ -146,7 +154,7 @@ def build_cohort(config: Config, splits: Splits, place: Placement | None = None)
             frozen=range(config.cohort - 1) if config.method == "distill" else (),
             placement=place,
         )
-        chosen, per_epoch = [], config.schedule(len(splits.train)).steps_per_epoch
+        chosen, per_epoch = [], config.schedule(images or len(splits.train)).steps_per_epoch
         for k in cohort.trained:
             with place.on(k):
                 chosen.append(optimizer(config, per_epoch, k))
@@ -220,7 +228,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             config.net[k],
             num_classes=splits.num_classes,
             input_shape=splits.train.images.shape[1:],
-            weight_decay=config.weight_decay,
+            weight_decay=0.0 if config.optimizer == "adamw" else config.weight_decay,
             dropout=config.dropout,
             init=config.init,
             seed=_seed(config, k),
@@ -256,6 +264,7 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
         rho=config.rho,
         epsilon=config.epsilon,
         mean_square_start=config.mean_square_start,
+        weight_decay=config.weight_decay,
         ema=config.ema,
         seed=_seed(config, peer),
         **own,

@@ -77,6 +77,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.cpu_s = 0.0
         self.warnings: dict[str, str] = {}
 
+    @property
+    def folder(self) -> Path:
+        """Folder of this run's checkpoint."""
+        return self._file.parent
+
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
 

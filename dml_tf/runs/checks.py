@@ -33,12 +33,13 @@ _USED_WITH = {
     "train_images": _CLASSIFICATION,
     "validation_fraction": _CLASSIFICATION,
     "watch_test": _CLASSIFICATION,
+    "patience": _CLASSIFICATION,
     "labelled_fraction": _CLASSIFICATION,
     "momentum": ("optimizer", ("sgd", "rmsprop", "entropy_sgd")),
-    "beta_1": ("optimizer", ("adam",)),
-    "beta_2": ("optimizer", ("adam",)),
+    "beta_1": ("optimizer", ("adam", "adamw")),
+    "beta_2": ("optimizer", ("adam", "adamw")),
     "rho": ("optimizer", ("rmsprop",)),
-    "epsilon": ("optimizer", ("adam", "rmsprop")),
+    "epsilon": ("optimizer", ("adam", "adamw", "rmsprop")),
     "mean_square_start": ("optimizer", ("rmsprop",)),
     "langevin_steps": _ENTROPY_SGD,
     "langevin_rate": _ENTROPY_SGD,
@@ -94,7 +95,12 @@ def without_effect(config, explicit: Iterable[str]) -> Iterator[str]:
 
 def contradictions(config) -> Iterator[str]:
     """What is wrong with settings that contradict each other."""
-    for is_wrong, message in (*_of_the_method(config), *_of_the_data(config), *_of_speed(config)):
+    for is_wrong, message in (
+        *_of_the_method(config),
+        *_of_the_data(config),
+        *_of_stopping(config),
+        *_of_speed(config),
+    ):
         if is_wrong:
             yield message
 
@@ -105,7 +111,7 @@ def _of_the_method(config) -> Iterator[tuple[bool, str]]:
         "Set --epochs or --steps: neither is above 0.",
     )
     yield (
-        config.method != "independent" and config.cohort < 2,
+        config.method not in ("", "independent") and config.cohort < 2,
         f"--method={config.method} needs two peers or more: set --cohort, or name more networks "
         "in --net.",
     )
@@ -150,6 +156,18 @@ def _of_the_data(config) -> Iterator[tuple[bool, str]]:
         config.unlabelled == "drop" and all_labelled,
         "--unlabelled=drop has no effect while all training images have labels: set "
         "--labelled_fraction, or --labelled_identities for re-identification.",
+    )
+
+
+def _of_stopping(config) -> Iterator[tuple[bool, str]]:
+    yield (
+        config.patience > 0 and config.watch_test,
+        f"--patience={config.patience} chooses an epoch by validation images, and --watch_test "
+        "measures the test images after every epoch: leave out one of the two.",
+    )
+    yield (
+        config.patience > 0 and config.placement != "one",
+        f"--patience={config.patience} is for --placement=one.",
     )
 
 

@@ -12,6 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dml_tf import home
@@ -27,12 +28,7 @@ from dml_tf.runs.checks import refuse
 from dml_tf.runs.values import nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
-TITLES = {
-    "independent": "independent",
-    "dml": "DML",
-    "dml_e": "DML_e",
-    "distill": "distillation",
-}
+TITLES = {"independent": "independent", "dml": "DML", "dml_e": "DML_e", "distill": "distillation"}
 METHODS = tuple(TITLES)
 
 # Not hashed in a run id: what names a run, and what does not change its result.
@@ -122,16 +118,16 @@ class Config:
     )
     optimizer: str = _setting(
         "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",
-        ("sgd", "adam", "rmsprop", "entropy_sgd"),
+        ("sgd", "adam", "adamw", "rmsprop", "entropy_sgd"),
     )  # fmt: skip
     learning_rate: float = _setting(0.1, "Initial learning rate.", low=0.0, high=1e30)
     decay_epochs: int = _setting(0, "Epochs between drops of the rate; 0: no drops.", low=0)
     decay_rate: float = _setting(0.1, "Factor of each drop.", low=0.0, high=1.0)
     momentum: float = _setting(0.0, "Momentum; Nesterov's, but in rmsprop.", low=0.0, high=1.0)
-    beta_1: float = _setting(0.9, "adam: decay of the first moment.", low=0.0, high=1.0)
-    beta_2: float = _setting(0.999, "adam: decay of the second moment.", low=0.0, high=1.0)
+    beta_1: float = _setting(0.9, "adam, adamw: decay of the first moment.", low=0.0, high=1.0)
+    beta_2: float = _setting(0.999, "adam, adamw: decay of the second moment.", low=0.0, high=1.0)
     rho: float = _setting(0.9, "rmsprop: decay of the mean square.", low=0.0, high=1.0)
-    epsilon: float = _setting(1e-7, "adam, rmsprop: added to the denominator.", low=0.0)
+    epsilon: float = _setting(1e-7, "adam, adamw, rmsprop: added to the denominator.", low=0.0)
     mean_square_start: float = _setting(
         0.0, "rmsprop: initial mean square; 1 is TensorFlow 1's start.", low=0.0
     )
@@ -150,7 +146,9 @@ class Config:
         0, "Training steps, in place of --epochs; 0: use --epochs.", low=0, high=MOST_STEPS
     )
     batch_size: int = _setting(64, "Images in a mini-batch, the same for all peers.", low=1)
-    weight_decay: float = _setting(0.0, "Coupled L2 on kernels: gradient w x theta.", low=0.0)
+    weight_decay: float = _setting(
+        0.0, "Coupled L2 on kernels: gradient w x theta; with adamw decoupled.", low=0.0
+    )
     dropout: float = _setting(0.0, "Rate of dropout before the classifier.", low=0.0, high=0.99)
     label_smoothing: float = _setting(0.0, "Label mass for all classes.", low=0.0, high=0.99)
     ema: float = _setting(
@@ -169,6 +167,10 @@ class Config:
     validation_fraction: float = _setting(
         0.0, "Fraction of the training images for validation.", low=0.0, high=0.9
     )
+    patience: int = _setting(
+        0, "Stop after so many epochs without a better validation accuracy (mean of the peers), "
+        "and keep the best epoch's weights; 0: never.", low=0,
+    )  # fmt: skip
     watch_test: bool = _setting(
         False, "Also measure the test images after every epoch, for curves (Fig. 2a). Nothing is "
         "chosen by it.",
@@ -219,7 +221,11 @@ class Config:
     max_memory_gb: float = _setting(
         0.0, "Refuse a run that needs more memory; 0: more than is free on this machine.", low=0.0
     )
-    results_dir: str = _setting("", "Folder for records and weights. Default: results/<scale>.")
+    results_dir: str = _setting(
+        "",
+        "Folder for records and weights. Default: results/<scale>, or "
+        "results/<name of data_dir> for your own pictures.",
+    )
     features_out: str = _setting("", "Re-identification: .npz file for the test features.")
     analyse: bool = _setting(
         False, "Add weight noise, ranked posteriors and t-SNE to the record (Figs. 4 and 5)."
@@ -230,7 +236,7 @@ class Config:
         checks.refuse_unknown_dataset(self.dataset)
         problems = [*checks.out_of_range(self), *self._fill_peers()]
         if not self.results_dir:
-            self._set("results_dir", str(home.HOME / "results" / self.scale))
+            self._set("results_dir", str(home.HOME / "results" / self._results_name()))
         refuse([*problems, *checks.contradictions(self)])
 
     @functools.cached_property
@@ -263,9 +269,8 @@ class Config:
     @property
     def title(self) -> str:
         """The run in words, for people: `DML, 2 x resnet8:16, digits, seed 0`."""
-        nets = [
-            f"{count} x {net}" if count > 1 else net for net, count in Counter(self.net).items()
-        ]
+        counts = Counter(self.net).items()
+        nets = [f"{count} x {net}" if count > 1 else net for net, count in counts]
         settings = [to_flag(name, value)[2:] for name, value in self._differing().items()]
         more = f" ({', '.join(settings)})" if settings else ""
         return f"{TITLES[self.method]}, {' + '.join(nets)}, {self.dataset}, seed {self.seed}{more}"
@@ -296,6 +301,12 @@ class Config:
         ours = self.comparable()
         named = (*_IDENTITY, "scale")
         return {k: v for k, v in ours.items() if k not in named and v != base[k]}
+
+    def _results_name(self) -> str:
+        """Your own pictures have a results folder of their name, other data one of their scale."""
+        if self.dataset == "image_folder" and self.data_dir:
+            return Path(self.data_dir).expanduser().resolve().name or self.scale
+        return self.scale
 
     def _set(self, name: str, value):
         object.__setattr__(self, name, value)
@@ -333,7 +344,7 @@ def load(**settings) -> Config:
     Raises:
         FlagError: For an unknown name, a value out of range or a contradiction.
 
-    Example:
+    Examples:
         >>> config = load(dataset="cifar10", net=("resnet32",), cohort=2)
         >>> config.method, config.batch_size, config.run_id
         ('dml', 64, 'cifar10-dml-resnet32+resnet32-seed0')

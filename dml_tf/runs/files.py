@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,7 @@ from dml_tf.atomic import write_whole
 from dml_tf.data.arrays import read_npz
 
 _SUM = "variables_sha256"  # in a state
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,11 @@ class RunFiles:
     def model(self) -> Path:
         """The trained cohort: `models/<run_id>.keras`."""
         return self.weights(self.run_id)
+
+    @property
+    def rehearsal(self) -> Path:
+        """What a rehearsal measured: `rehearsals/<run_id>.json`."""
+        return self.folder / "rehearsals" / f"{self.run_id}.json"
 
     @property
     def tensorboard(self) -> Path:
@@ -97,7 +104,7 @@ def save_state(file: Path, progress: dict, arrays: Sequence[np.ndarray]):
         progress: How far the run came; JSON's types.
         arrays: Values of the run's variables, in their fixed order.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.npz"
         >>> save_state(file, {"epoch": 3}, [np.zeros(2)])
@@ -143,20 +150,36 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def hold(file: Path, busy: Exception) -> Iterator[None]:
+def hold(file: Path, busy: Exception | None) -> Iterator[None]:
     """Context that holds a lock; the system releases the lock of a dead process.
+
+    Where the disk has no locks, or cannot be written, there is none. Two processes may then do
+    the same work, and each file is that of one of them, whole.
 
     Args:
         file: Lock file; it and its folder are made.
-        busy: What to raise while another process holds it.
+        busy: What to raise while another process holds it; None waits.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as stream:
+    with contextlib.ExitStack() as opened:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = opened.enter_context(file.open("w"))
+            fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise busy from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
+
+
+def refuse_read_only(folder: Path):
+    """Raises `OSError` if nothing can be written into a folder, before hours are spent on it."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise OSError(errno.EROFS, "It cannot be written", str(folder))
 
 
 def _write(stream: BinaryIO, progress: dict, arrays: Sequence[np.ndarray]):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 
 from dml_tf.errors import FlagError
+from dml_tf.runs import flag_help as help_on
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import FIELDS, Config, load
 from dml_tf.runs.values import nearest
@@ -24,8 +25,7 @@ def parse(argv: Sequence[str]) -> Config:
 
 def flag_help() -> str:
     """Help on every flag, for `--help`."""
-    note = "Defaults are those without flags/DATASET.flags, which --dataset=DATASET reads first."
-    return f"{note}\n{_define_flags().get_help()}"
+    return help_on.text(FIELDS)
 
 
 def _flag_values(argv: Sequence[str]) -> flags.FlagValues:
@@ -48,7 +48,8 @@ def _unknown(argv: Sequence[str]) -> Iterator[str]:
     for name in filter(None, map(_name, argv)):
         is_negated_bool = name.startswith("no") and name[2:] in FIELDS
         if name not in FIELDS and not is_negated_bool and name not in _ABSL:
-            yield f"There is no flag --{name}{nearest(name, FIELDS)}"
+            near = nearest(name, FIELDS).replace("mean ", "mean --")
+            yield f"There is no flag --{name}{near}"
 
 
 def _misread(argv: Sequence[str]) -> Iterator[str]:

@@ -10,10 +10,14 @@ _WANTED = "TF_CPP_MIN_LOG_LEVEL" in os.environ
 def import_tensorflow(threads: int = 0):
     """Imports TensorFlow quietly, unless `TF_CPP_MIN_LOG_LEVEL` is set in the environment.
 
+    On a GPU TensorFlow takes memory as it needs it, so that several runs can share the GPU, unless
+    `TF_FORCE_GPU_ALLOW_GROWTH` is set to another value.
+
     Args:
         threads: TensorFlow's threads, within an operation and between operations; 0 for its
             default.
     """
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with quiet():
         import tensorflow as tf
 

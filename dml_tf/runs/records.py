@@ -150,18 +150,23 @@ def _or_failed(function: Callable, config: Config):
 
 def refuse_mismatch(recorded: dict, config: Config, file: Path):
     """Raises `RecordMismatch` if a file's recorded settings differ from those asked for."""
+    if differences := differing(recorded, config):
+        raise RecordMismatch(
+            f"{file} was made with other settings ({', '.join(differences)}). Use another "
+            "--results_dir, move it away, or train again with --overwrite."
+        )
+
+
+def differing(recorded: dict, config: Config) -> list[str]:
+    """Settings of a file that are not those asked for, in words."""
     asked = config.comparable()
     # A record from before a setting existed was made with what is now its default.
     recorded = {field.name: field.default for field in dataclasses.fields(config)} | recorded
-    names = sorted(n for n in asked if recorded[n] != asked[n])
-    if names:
-        differences = ", ".join(
-            f"{n}: {recorded.get(n)} in the file, {asked.get(n)} now" for n in names
-        )
-        raise RecordMismatch(
-            f"{file} was made with other settings ({differences}). Use another --results_dir, "
-            "move it away, or train again with --overwrite."
-        )
+    return [
+        f"{name}: {recorded[name]} in the file, {asked[name]} now"
+        for name in sorted(asked)
+        if recorded[name] != asked[name]
+    ]
 
 
 def read_whole(file: Path) -> dict:
@@ -237,20 +242,24 @@ def _measures(row: dict) -> str:
 
 
 def machine() -> str:
-    """The processor, its cores and the system, in words."""
+    """The GPUs, the processor, its cores and the system, in words."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
+    return ", ".join([*gpus(), f"{name}, {os.cpu_count()} cores", platform.system()])
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow uses here."""
     import tensorflow as tf
 
-    gpus = [
+    return [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    return ", ".join([*gpus, f"{name}, {os.cpu_count()} cores", platform.system()])
 
 
 def repeatable() -> dict:

@@ -23,10 +23,11 @@ from dml_tf.runs import build, memory, records, steps
 from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
 from dml_tf.runs.progress import Progress
+from dml_tf.runs.stopping import StopEarly, best_epoch
 from dml_tf.runs.summaries import Summaries
 
 Callbacks = Sequence[keras.callbacks.Callback]
@@ -66,6 +67,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
+        refuse_read_only(files.folder)
         memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
@@ -77,9 +79,9 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         placed = place.describe(cohort, config, splits)
         folder = files.checkpoint(place.process_name)
         checkpoint = Checkpoint(folder, config, cluster, splits)
-        with _unreadable_refused():
+        with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(_finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
         checkpoint.delete()
     return record
 
@@ -140,7 +142,8 @@ def fit(
         within = f", and {checkpoint.step} steps of the next," if checkpoint.step else ""
         done = f"{first} of {schedule.epochs} epochs{within} are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
-    if first < schedule.epochs:
+    early = StopEarly(config.patience, checkpoint) if config.patience else None
+    if first < schedule.epochs and not (early and early.is_over):
         options = {
             "initial_epoch": first,
             "epochs": schedule.epochs,
@@ -148,7 +151,9 @@ def fit(
             "verbose": 0,
             "callbacks": [*_callbacks(config, splits, checkpoint, place, verbose), *callbacks],
         }
-        watched = _validation_batches(config, splits)
+        if early:
+            options["callbacks"].insert(0, early)
+        watched = validation_batches(config, splits)
         if place.is_whole:
             if not config.steps_per_execution and not any(map(steps.watched, callbacks)):
                 cohort.steps_per_execution = steps.in_a_call(cohort, config.batch_size, schedule)
@@ -158,8 +163,12 @@ def fit(
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
         cohort = loop.collect(cohort, config, splits, checkpoint, place)
+    if early:
+        best = early.restore(cohort)
+        if verbose:
+            print(f"Weights of epoch {best} of {len(next(iter(checkpoint.history.values())))}.")
     if cohort is not None:
-        _finish_weights(cohort, config, splits, schedule.epochs)
+        finish_weights(cohort, config, splits, schedule.epochs)
     return cohort
 
 
@@ -242,10 +251,12 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "digest": splits.digests,
         "versions": records.versions(),
         "machine": records.machine(),
+        "gpus": records.gpus(),
         "repeatable": records.repeatable(),
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "steps": made,
+        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
             for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
@@ -299,7 +310,7 @@ def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | Non
     return record
 
 
-def _finish(
+def finish(
     trained: Cohort,
     config: Config,
     splits: Splits,
@@ -307,6 +318,7 @@ def _finish(
     checkpoint: Checkpoint,
     placed: dict,
 ) -> dict:
+    """Measures a trained cohort; writes its model and its record, which is returned."""
     record = make_record(config, splits, trained, checkpoint) | placed
     save_model(trained, files.model)
     record["weights_sha256"] = records.sha256(files.model)
@@ -314,13 +326,13 @@ def _finish(
     return record
 
 
-def _validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
+def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
     return watched and data.eval_batches(watched, splits, 256)
 
 
-def _finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
+def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place."""
     cohort.steps_per_execution = 1  # evaluation takes single batches
     for k, optimizer in zip(cohort.trained, cohort.optimizers, strict=True):
@@ -347,12 +359,21 @@ def _saved_if_interrupted(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unreadable_refused() -> Iterator[None]:
-    """Turns TensorFlow's report of a picture that cannot be decoded into the reason."""
+def _in_words() -> Iterator[None]:
+    """Turns TensorFlow's report of too little memory, or of a damaged picture, into the reason."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunFailed(
+            "There is too little memory, or the disk is full. Give a smaller --batch_size, network "
+            f"or data set, or make room. TensorFlow's message: {error.message.splitlines()[0]}"
+        ) from error
     except tf.errors.InvalidArgumentError as error:
         reason = re.search(f"ValueError: (.*{UNREADABLE}.*)", error.message)
         if not reason:
             raise
         raise RunFailed(reason[1]) from error
+
+
+if __name__ == "__main__":
+    sys.exit("This module is no command. Train with `dml_tf train` or `python train.py`.")

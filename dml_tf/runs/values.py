@@ -88,7 +88,7 @@ def _size(size: object) -> int | tuple[int, int]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence: `. Did you mean ...?`, or a full stop if no known name is near.
 
-    Example:
+    Examples:
         >>> nearest("lr", ["momentum", "learning_rate"])
         '. Did you mean learning_rate?'
     """

@@ -1,43 +1,41 @@
 """Your own pictures, in one sub-folder per class.
 
 They are `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `data_dir/validation/` if
-it exists. They are decoded to RGB in the order of their sorted paths, and resized to squares.
+it exists; or `data_dir/<class>/*`, which is then split by the pictures' content. They are decoded
+to RGB in the order of their sorted paths, and resized to squares.
 """
 
 import hashlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dml_tf.data.pictures import Notes, counted, resize
+from dml_tf.data.pictures import Notes, counted, decode_picture, readable_suffixes, resize
 from dml_tf.data.splits import Source, Split
 from dml_tf.errors import DataWarning
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 DEFAULT_SIZE = 64
+# Of a folder without train/ and test/: share of each class, at least one picture of each.
+SHARES = {"test": 0.2, "validation": 0.1}
+_LISTED = 20  # files that a message names
+
+Listing = tuple[list[Path], np.ndarray]  # paths, and their labels
 
 
 def load_image_folder(config: Any) -> Source:
     """Load the pictures into memory; the data set has the name of its folder."""
     root, size = _root(config.data_dir), config.image_size or DEFAULT_SIZE
-    class_names = find_classes(root / "train")
-    seen: dict = {}
-    train = _read(root / "train", class_names, size, seen)
-    own = root / "validation"
-    validation = _read(own, class_names, size, seen) if own.is_dir() else None
-    test = _read(root / "test", class_names, size, seen)
-    return Source(f"{root.resolve().name} (image folder)", train, test, class_names, validation)
+    class_names, listings = _find(root)
+    splits = _read(listings, size)
+    return Source(f"{root.resolve().name} (image folder)", class_names=class_names, **splits)
 
 
 def image_folder_files(data_dir: str) -> dict[str, list[Path]]:
     """The pictures of each part."""
-    root = _root(data_dir)
-    class_names = find_classes(root / "train")
-    own = ["validation"] if (root / "validation").is_dir() else []
-    parts = ("train", "test", *own)
-    return {part: list_pictures(root / part, class_names)[0] for part in parts}
+    return {part: paths for part, (paths, _) in _find(_root(data_dir))[1].items()}
 
 
 def find_classes(folder: Path) -> tuple[str, ...]:
@@ -51,7 +49,7 @@ def find_classes(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+def list_pictures(folder: Path, class_names: tuple[str, ...]) -> Listing:
     """Paths, class by class and sorted within each, and labels, shape `(pictures,)`, int64."""
     different = set(_folders(folder)) ^ set(class_names)
     if different:
@@ -66,7 +64,8 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path
         pictures = [path for path in found if _is_picture(path)]
         if not pictures:
             raise FileNotFoundError(
-                f"{folder / name} has no pictures ({', '.join(SUFFIXES)}); add some or remove it."
+                f"{folder / name} has no pictures of a format that Pillow reads; add some or "
+                "remove it."
             )
         others += [f"{name}/{path.name}" for path in found if path not in set(pictures)]
         paths += pictures
@@ -82,7 +81,7 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> tuple[list[Path
 
 def _is_picture(path: Path) -> bool:
     """By its name, and a file: not a folder, a device, or a link in a circle or to nothing."""
-    is_named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    is_named = path.suffix.lower() in readable_suffixes() and not path.name.startswith(".")
     return is_named and path.is_file()
 
 
@@ -90,9 +89,45 @@ def _root(data_dir: str) -> Path:
     if not data_dir:
         raise ValueError(
             "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
-            "FOLDER/test/CLASS/*.jpg."
+            "FOLDER/test/CLASS/*.jpg, or with FOLDER/CLASS/*.jpg."
         )
     return Path(data_dir).expanduser()
+
+
+def _find(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """The classes and the pictures of each part."""
+    if not (root / "train").is_dir() and not (root / "test").is_dir():
+        class_names = find_classes(root)
+        return class_names, dict(_split(*list_pictures(root, class_names)))
+    class_names = find_classes(root / "train")
+    own = ["validation"] if (root / "validation").is_dir() else []
+    parts = ("train", "test", *own)
+    return class_names, {part: list_pictures(root / part, class_names) for part in parts}
+
+
+def _split(paths: list[Path], labels: np.ndarray) -> Iterator[tuple[str, Listing]]:
+    """Splits pictures by a hash of their bytes, so that copies of one stand in one part.
+
+    The parts are the same for every seed, and stay nearly the same when pictures are added.
+    """
+    content = np.array([hashlib.sha256(_content(path)).hexdigest() for path in paths])
+    parts = np.full(len(paths), "train", object)
+    for label in np.unique(labels):
+        different = np.unique(content[labels == label])  # sorted, so in random order
+        if len(different) <= len(SHARES):
+            folder = paths[int(np.argmax(labels == label))].parent
+            raise ValueError(
+                f"{folder} has {len(different)} different pictures, which are too few to split "
+                "into training, validation and test; add some."
+            )
+        first = 0
+        for part, share in SHARES.items():
+            last = first + max(1, round(share * len(different)))
+            parts[(labels == label) & np.isin(content, different[first:last])] = part
+            first = last
+    for part in ("train", *SHARES):
+        index = np.flatnonzero(parts == part)
+        yield part, ([paths[i] for i in index], labels[index])
 
 
 def _folders(folder: Path) -> tuple[str, ...]:
@@ -113,20 +148,32 @@ def _folders(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _read(folder: Path, class_names: tuple[str, ...], size: int, seen: dict) -> Split:
-    """The pictures of one part; `seen` maps a picture's hash to the part and class it was in."""
-    paths, labels = list_pictures(folder, class_names)
-    images, notes = np.empty((len(paths), size, size, 3), np.uint8), Notes(str(folder))
-    for i, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
-        data = _content(path)
-        notes.add(data, str(path))
-        images[i] = _decode(data, path, size)
-        here = (folder.name, label)
-        first = seen.setdefault(hashlib.sha256(data).digest(), (here, path))
-        if first[1] != path:
-            notes.note(_copy(first[0], here), f"{path.parent.name}/{path.name}")
-    notes.warn()
-    return Split(images, labels)
+def _read(listings: dict[str, Listing], size: int) -> dict[str, Split]:
+    """Reads all parts; a `ValueError` names every picture that cannot be read."""
+    splits, unreadable, seen = {}, [], {}
+    for part, (paths, labels) in listings.items():
+        images, notes = (
+            np.empty((len(paths), size, size, 3), np.uint8),
+            Notes(str(paths[0].parents[1])),
+        )
+        for i, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
+            try:
+                data = _content(path)
+                notes.add(data, str(path))
+                images[i] = resize(decode_picture(data, str(path))[np.newaxis], size)[0]
+            except ValueError as error:
+                unreadable.append(str(error))
+                continue
+            here = (part, label)
+            first = seen.setdefault(hashlib.sha256(data).digest(), (here, path))
+            if first[1] != path:
+                notes.note(_copy(first[0], here), f"{path.parent.name}/{path.name}")
+        notes.warn()
+        splits[part] = Split(images, labels)
+    if unreadable:
+        more = f"\n  and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""
+        raise ValueError("\n  ".join(unreadable[:_LISTED]) + more)
+    return splits
 
 
 def _copy(first: tuple[str, int], here: tuple[str, int]) -> str:
@@ -142,13 +189,3 @@ def _content(path: Path) -> bytes:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); replace or remove it."
         ) from error
-
-
-def _decode(data: bytes, path: Path, size: int) -> np.ndarray:
-    import tensorflow as tf
-
-    try:
-        picture = tf.io.decode_image(data, channels=3, expand_animations=False)
-    except (tf.errors.OpError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a picture; replace or remove it.") from error
-    return resize(picture.numpy()[np.newaxis], size)[0]

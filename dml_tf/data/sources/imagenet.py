@@ -2,10 +2,11 @@
 
 `data_dir` is one of:
 
-- a folder with `train/<wnid>/*.JPEG` and `validation/<wnid>/*.JPEG` (or `val/`);
+- a folder with `train/<wnid>/*.JPEG` and `validation/<wnid>/*.JPEG` (or `val/`), or a folder whose
+  sub-folder `imagenet/` has them;
 - a folder of TensorFlow Datasets in which `imagenet2012` is prepared ('' for its default folder);
-- a folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, in itself or in
-  `downloads/manual/`; TensorFlow Datasets prepares `imagenet2012` there once.
+- a folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, in itself, in
+  `imagenet/` or in `downloads/manual/`; TensorFlow Datasets prepares `imagenet2012` there once.
 
 1.28 million pictures do not fit into memory, so they stay on disk: see `pictures`. Networks are
 tested on the 50,000 validation images, as usual and in Sec. 4.1.
@@ -23,13 +24,15 @@ CLASSES = 1000
 TRAIN_IMAGES = 1_281_167
 DEFAULT_SIZE = 224
 TEST_FOLDERS = ("validation", "val")
+FOLDER = "imagenet"  # its usual name beside other data sets
 
 
 def load_imagenet(config: Any) -> Source:
     """Find ImageNet's pictures; no picture is decoded yet."""
-    root, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
-    if config.data_dir and (root / "train").is_dir():
-        return _named(load_folders(root, "ImageNet", size))
+    given, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
+    for root in (given / FOLDER, given) if config.data_dir else ():
+        if (root / "train").is_dir():
+            return _named(load_folders(root, "ImageNet", size))
     from dml_tf.data.sources import imagenet_tfds
 
     train, test, class_names = imagenet_tfds.load(config.data_dir, size)

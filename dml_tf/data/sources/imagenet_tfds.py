@@ -47,17 +47,17 @@ def _prepared(data_dir: str):
 
 
 def _find_tars(root: Path) -> Path:
-    places = (root / "downloads" / "manual", root)
+    places = (root / "downloads" / "manual", root, root / "imagenet")
     for place in places:
         if all((place / tar).exists() for tar in TARS):
             return place
     absent = {place: [tar for tar in TARS if not (place / tar).exists()] for place in places}
     looked = "; ".join(f"{place} lacks {' and '.join(tars)}" for place, tars in absent.items())
     raise FileNotFoundError(
-        f"ImageNet is missing: {root} has no train/ folder of class folders and no imagenet2012 "
-        f"of TensorFlow Datasets, and {looked}. Register at image-net.org for the two tar files, "
-        "put them into one of these folders and give --data_dir, or try --dataset=imagenet_mini, "
-        "which is generated."
+        f"ImageNet is missing: {root} has no train/ folder of class folders, in itself or in "
+        f"imagenet/, no imagenet2012 of TensorFlow Datasets, and {looked}. Register at "
+        "image-net.org for the two tar files, put them into one of these folders and give "
+        "--data_dir, or try --dataset=imagenet_mini, which is generated."
     )
 
 

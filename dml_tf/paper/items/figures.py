@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper.cells import Cell, Claim, Contrast, Item, Line, contrasts, gain
@@ -25,6 +26,7 @@ COHORT_METHODS = {
 # The two strategies of Figs. 4 and 5 -> method.
 _COMPARED = {"Independent": "independent", "DML": "dml"}
 _ANALYSED = (("analyse", True),)
+_DECISIVE_SIGMA, _DECISIVE_RATIO = 0.05, 0.2  # of Fig. 4b, in results/cpu/PROTOCOL.md
 
 
 def _entropy() -> Item:
@@ -41,9 +43,12 @@ def _entropy() -> Item:
         low = Cell(*at, lower, "train.entropy", method, networks, "mean", settings)
         high = Cell(*at, "DML", "train.entropy", "dml", networks, "mean")
         lines += [low, high, gain("Training images", f"DML-{lower}", high, low)]
+    than_alone, than_ensemble = contrasts(lines)
     return Item(
         "entropy", "Sec. 4.8", "mean posterior entropy on the training images, in nats",
-        tuple(lines), (Claim("4.8", "Posteriors have more entropy", contrasts(lines)),),
+        tuple(lines),
+        (Claim("4.8", "Posteriors have more entropy with mutual learning", (than_alone,)),
+         Claim("4.8", "Posteriors have more entropy with DML than with DML_e", (than_ensemble,))),
     )  # fmt: skip
 
 
@@ -63,7 +68,8 @@ def _figure2a() -> Item:
     return Item(
         "figure2a", "Figure 2a",
         "ImageNet, a pair of two architectures; curves are the same runs' histories",
-        tuple(lines), (Claim("4.4", "Both architectures gain on ImageNet", contrasts(lines)),),
+        tuple(lines),
+        (Claim("4.4", "Both architectures gain on ImageNet", contrasts(lines), each=True),),
     )  # fmt: skip
 
 
@@ -101,8 +107,7 @@ def _figure3a() -> Item:
         "the average network of a cohort, by the cohort's size, and the spread in it",
         (*average.values(), *gains, *spread.values()),
         (Claim("4.7", "The average network is better in larger cohorts",
-               (gain("DML", "(average of 5) - (average of 2)",
-                     average["DML", 5], average["DML", 2]),)),
+               (_trend("average", [average["DML", size] for size in COHORT_SIZES]),)),
          Claim("4.7", "Networks of larger cohorts differ less in accuracy",
                (gain("DML", "(spread of 2) - (spread of 5)", spread["DML", 2], spread["DML", 5]),)),
          Claim("4.8", "Peers teach better than their ensemble",
@@ -113,9 +118,18 @@ def _figure3a() -> Item:
 
 def _figure3b() -> Item:
     ensembles, gains = _cohorts("figure3b", "ensemble", "ensemble")
+    better = [
+        gain("DML", f"(ensemble of {size}) - (its average network)", cell,
+             dataclasses.replace(cell, column=f"average of {size}", of="mean"))
+        for (row, size), cell in ensembles.items()
+        if row == "DML" and size > 1
+    ]  # fmt: skip
     return Item(
         "figure3b", "Figure 3b", "the same cohorts as ensembles", (*ensembles.values(), *gains),
-        (Claim("4.7", "Ensembles gain from mutual learning", contrasts(gains, rows=["DML-Ind"])),),
+        (Claim("4.7", "Ensembles gain from mutual learning", contrasts(gains, rows=["DML-Ind"])),
+         Claim("4.7", "The ensemble is better than its members", tuple(better)),
+         Claim("4.7", "The ensemble is better in larger cohorts",
+               (_trend("ensemble", [ensembles["DML", size] for size in COHORT_SIZES]),))),
     )  # fmt: skip
 
 
@@ -134,10 +148,14 @@ def _figure4a() -> Item:
         for cell in cells
         if cell.metric == "train.accuracy"
     )
+    alone, dml = (cell for cell in cells if cell.metric == "train.cross_entropy")
+    deeper = gain("DML - Independent", alone.column, dml, alone)
     return Item(
         "figure4a", "Figure 4a",
         "training loss over training; training accuracy reaches 100% (Sec. 4.8)",
-        tuple(cells), (Claim("4.8", "Training accuracy reaches 100%, of both", learnt),),
+        tuple(cells),
+        (Claim("4.8", "Training accuracy reaches 100%, of both", learnt, each=True),
+         Claim("4.8", "Both find equally deep minima", (deeper,), margin=0.02)),
     )  # fmt: skip
 
 
@@ -158,12 +176,39 @@ def _figure4b() -> Item:
              rises["Independent", sigma], rises["DML", sigma])
         for sigma in above
     )  # fmt: skip
+    relative = _noise_less(f"relative_noise.{_DECISIVE_SIGMA}")
+    by_filter = _noise_less(f"filter_noise.{_DECISIVE_RATIO}")
+    said = "Noise on the parameters raises the training loss less"
     return Item(
         "figure4b", "Figure 4b",
         "training loss after Gaussian noise of deviation sigma on each parameter",
         (*cells.values(), *compared),
-        (Claim("4.8", "Noise on the parameters raises the training loss less", compared),),
+        (Claim("4.8", f"{said}, in nats (sigma {_DECISIVE_SIGMA})",
+               contrasts(compared, columns=[f"sigma {_DECISIVE_SIGMA}"])),
+         Claim("4.8", f"{said}, relative to the loss without noise (sigma {_DECISIVE_SIGMA})",
+               (relative,)),
+         Claim("4.8", f"{said}, in nats (noise of {_DECISIVE_RATIO} of each filter's length)",
+               (by_filter,))),
     )  # fmt: skip
+
+
+def _noise_less(metric: str) -> Contrast:
+    """How much less a noise raises the loss with mutual learning.
+
+    For noise on filters, the rise is the loss with the noise less the loss without.
+    """
+    alone, dml = (
+        Cell("figure4b", "CIFAR-100", row, metric, metric, method, ("MobileNet", "MobileNet"),
+             "mean", _ANALYSED, printed=False)
+        for row, method in _COMPARED.items()
+    )  # fmt: skip
+    column = metric.replace("_", " ").replace(".", " ", 1)
+    less = gain("Independent - DML", column, alone, dml)
+    if metric.startswith("relative"):
+        return less
+    at_start = [dataclasses.replace(cell, metric=f"noise.{SIGMAS[0]}") for cell in (dml, alone)]
+    return gain("Rise of Independent - rise of DML", column, less,
+                gain("", "", at_start[1], at_start[0]))  # fmt: skip
 
 
 def _figure4c() -> Item:
@@ -175,13 +220,16 @@ def _figure4c() -> Item:
             for row, method in _COMPARED.items()
         )  # fmt: skip
         lines += [alone, dml, gain("DML - Independent", alone.column, dml, alone)]
-    secondary = [f"Class {rank}" for rank in range(2, 6)]
+    secondary = contrasts(lines, columns=[f"Class {rank}" for rank in range(2, 6)])
+    total = Contrast(
+        "DML - Independent",
+        "Classes 2 to 5",
+        tuple(term for line in secondary for term in line.terms),
+    )
     return Item(
         "figure4c", "Figure 4c",
         "posterior mass by rank on the training images; class 1 is the true one",
-        tuple(lines),
-        (Claim("4.8", "More mass is on secondary probabilities",
-               contrasts(lines, columns=secondary)),),
+        tuple(lines), (Claim("4.8", "More mass is on secondary probabilities", (total,)),),
     )  # fmt: skip
 
 
@@ -238,6 +286,16 @@ def _cohorts(item: str, title: str, of: str) -> tuple[dict[tuple[str, int], Cell
     return cells, gains
 
 
+def _trend(title: str, cells: Sequence[Cell]) -> Contrast:
+    """Points gained with each further network: the least-squares slope over the cohort's size."""
+    middle = sum(COHORT_SIZES) / len(COHORT_SIZES)
+    squares = sum((size - middle) ** 2 for size in COHORT_SIZES)
+    weights = [(size - middle) / squares for size in COHORT_SIZES]
+    ends = f"{COHORT_SIZES[0]} to {COHORT_SIZES[-1]}"
+    terms = zip(cells, weights, strict=True)
+    return Contrast("DML", f"{title}: slope over {ends} networks", tuple(terms))
+
+
 def _semi_supervised(
     item: str, dataset: str, network: str, what: str
 ) -> tuple[tuple[Line, ...], tuple[Claim, ...]]:
@@ -265,7 +323,7 @@ def _semi_supervised(
     )
     return tuple(lines), (
         Claim("4.10", f"Mutual learning gains at every number of labelled {what}",
-              contrasts(lines, columns=["DML-labelled - Independent"])),
+              contrasts(lines, columns=["DML-labelled - Independent"]), each=True),
         Claim("4.10", f"Unlabelled {what} help mutual learning", tuple(unlabelled.values())),
         Claim("4.10", f"They help more where fewer {what} have labels", (more,)),
     )  # fmt: skip

@@ -59,7 +59,7 @@ def _section31() -> Item:
         "section31", "Sec. 3.1", "the mimicry loss of Eq. (7) in place of the KL divergence",
         tuple(lines),
         (Claim("3.1", "Eq. (7) in place of the KL divergence does equally well",
-               contrasts(lines), equal=True),),
+               contrasts(lines), margin=0.5),),
     )  # fmt: skip
 
 
@@ -89,18 +89,22 @@ def _table2() -> Item:
     return Item(
         "table2", "Table 2", "six pairs on two data sets; its DML-Ind columns are computed",
         tuple(lines),
-        (Claim("4.2", "Each network of each pair gains from mutual learning", contrasts(lines)),
+        (Claim("4.2", "Mutual learning gains, in the mean of Table 2's places", contrasts(lines),
+               useful=0.5),
+         Claim("4.2", "Each network of each pair gains from mutual learning", contrasts(lines),
+               each=True),
          Claim("4.2", "The smaller network of a pair gains more", smaller)),
     )  # fmt: skip
 
 
 def _table3() -> Item:
-    lines = [
+    published = [
         Cell("table3", MARKET, row, column, metric)
         for row, queries in REID_PUBLISHED.items()
         for column, metric in REID_COLUMNS.items()
         if column.startswith(queries)
     ]
+    lines, best = list(published), {}
     for pretrained, (column, metric) in itertools.product((False, True), REID_COLUMNS.items()):
         name = "MobileNet, pre-trained" if pretrained else "MobileNet"
         alone, dml = (
@@ -109,11 +113,18 @@ def _table3() -> Item:
             for row, method in ((name, "independent"), (f"{name}, DML", "dml"))
         )  # fmt: skip
         lines += [alone, dml, gain(f"{name}, DML-Ind", column, dml, alone)]
+        best[column] = dml  # the pre-trained network, which comes last
+    better = tuple(
+        gain(f"MobileNet, pre-trained, DML - {prior.row}", prior.column, best[prior.column], prior)
+        for prior in published
+    )
     return Item(
         "table3", "Table 3", "re-identification, the average of the two networks of a cohort",
         tuple(lines),
         (Claim("4.3", "Re-identification gains, with and without pre-training",
-               contrasts(lines)),),
+               contrasts(lines)),
+         Claim("4.3", "With pre-training it is better than all prior methods of Table 3", better,
+               each=True)),
     )  # fmt: skip
 
 
@@ -127,11 +138,14 @@ def _table4() -> Item:
         distilled = Cell(*at, "1 distills 2", metric, "distill", nets, 1, teacher=alone[0])
         dml = [Cell(*at, f"DML Net {k + 1}", metric, "dml", nets, k) for k in (0, 1)]
         lines += [*alone, distilled, *dml, gain(row, "DML-Distilled Net 2", dml[1], distilled)]
+        lines += [gain(row, "Distilled-Ind Net 2", distilled, alone[1])]
         lines += [gain(row, f"DML-Ind Net {k + 1}", dml[k], alone[k]) for k in (0, 1)]
     return Item(
         "table4", "Table 4", "a trained teacher against a peer", tuple(lines),
         (Claim("4.6", "A peer teaches more than a trained teacher does",
                contrasts(lines, columns=["DML-Distilled Net 2"])),
+         Claim("4.6", "A trained teacher is better than labels alone",
+               contrasts(lines, columns=["Distilled-Ind Net 2"])),
          Claim("4.6", "The network in the teacher's place gains as well",
                contrasts(lines, columns=["DML-Ind Net 1"]))),
     )  # fmt: skip

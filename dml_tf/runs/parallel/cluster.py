@@ -11,12 +11,13 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from dml_tf.errors import FlagError, ProcessLost, handled_by
+from dml_tf.errors import FlagError, ProcessLost, RunFailed, handled_by
 from dml_tf.runs import quiet
 
 _EXAMPLE = (
@@ -46,7 +47,7 @@ class Cluster:
         rank: Index of this process.
         size: Number of processes.
 
-    Example:
+    Examples:
         >>> Cluster().share(b"alone")
         [b'alone']
     """
@@ -75,6 +76,7 @@ class Cluster:
         """
         if self._strategy:
             return self._strategy
+        self._refuse_taken_port()
         others = ", ".join(a for i, a in enumerate(self._addresses) if i != self.rank)
         print(f"worker {self.rank} of {self.size}: waiting for {others}", flush=True)
         try:
@@ -87,6 +89,19 @@ class Cluster:
                 "addresses in every process, each free on its own host."
             ) from error
         return self._strategy
+
+    def _refuse_taken_port(self):
+        """Raises `RunFailed`; TensorFlow itself may share the port with another program."""
+        address = self._addresses[self.rank]
+        with socket.socket() as probe, contextlib.suppress(ValueError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed ones are free
+            try:
+                probe.bind(("", int(address.rpartition(":")[2])))
+            except OSError as error:
+                raise RunFailed(
+                    f"TF_CONFIG gives worker {self.rank} the address {address}, and its port is "
+                    f"not free ({error.strerror}). Name another one, in every process."
+                ) from error
 
     def gather(self, value: tf.Tensor) -> tf.Tensor:
         """The values of all processes, stacked: shape `(processes, *value.shape)`.

@@ -1,0 +1,222 @@
+"""Compares ways to get one good network from your own pictures, within a time.
+
+Trained are, each with the same amount of computing and with the same seeds: the network alone; two
+networks that learn from each other; a student of a larger, frozen teacher; a student of an ensemble
+of two. Teachers' training counts. They are compared on validation images; test images are not used.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dml_tf.data import Splits
+from dml_tf.errors import FlagError, exit_status
+from dml_tf.paper.progress import duration
+from dml_tf.runs import config as configs
+from dml_tf.runs import quiet, records
+from dml_tf.runs.config import Config
+from dml_tf.tools import verdict
+from dml_tf.tools.candidates import Candidate, candidates, larger
+
+EXAMPLE = """example:
+  dml_tf advise --data_dir=PICTURES --net=resnet20 --image_size=64 --minutes=30"""
+_PART = 0.85  # of the time is planned, the rest is for what takes longer
+_LONG = 20  # minutes from which on six seeds are trained
+_TRAININGS = 6  # of a seed: two of the four ways train teachers first
+_LEAST = 10  # steps of a training that teach anything
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `dml_tf advise`; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        "dml_tf advise", description=__doc__, epilog=EXAMPLE, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--data_dir", default="", help="your pictures, as for training")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long it may take (30)")
+    parser.add_argument("--net", default="resnet20", help="the network that you want (resnet20)")
+    parser.add_argument("--partner", default="", help="its peer; default: the same network")
+    parser.add_argument("--teacher", default="", help="the larger one; default: twice the width")
+    parser.add_argument("--image_size", default="0", help="side in pixels; default: 64")
+    parser.add_argument("--seeds", type=int, default=0, help="default: 6, or 3 below 20 minutes")
+    parser.add_argument("--dataset", default="image_folder", help="default: image_folder")
+    parser.add_argument("--train_images", type=int, default=0, help="fewer training images")
+    parser.add_argument("--results_dir", default="", help="default: results/PICTURES/advise")
+    options = parser.parse_args(argv)
+    return exit_status(parser.prog, partial(_advise, options), also=(ValueError,))
+
+
+def _advise(options: argparse.Namespace):
+    started = time.monotonic()
+    seeds = options.seeds or (6 if options.minutes >= _LONG else 3)
+    if seeds < 3:
+        raise FlagError(f"--seeds={seeds}: give 3 or more, or no interval can be said.")
+    ways = candidates(
+        options.net, options.partner or options.net, options.teacher or larger(options.net)
+    )
+    base = _base(options)
+    quiet.import_tensorflow()
+    from dml_tf.tools import trials
+
+    base, splits = trials.load(base)
+    sizes = trials.sizes(ways, base, splits)
+    plan = _plan(options, base, splits, ways, sizes, seeds, started)
+    print(_heading(options, splits, plan, seeds), flush=True)
+    measured = _train(trials.train, base, splits, ways, plan, seeds, started + 60 * options.minutes)
+    print(report(options, base, splits, ways, plan, measured, sizes))
+
+
+def _base(options: argparse.Namespace) -> Config:
+    settings = {
+        name: getattr(options, name)
+        for name in ("dataset", "data_dir", "image_size", "train_images")
+    }
+    asked = configs.load(**settings, net=(options.net,))
+    folder = Path(options.results_dir or Path(asked.results_dir) / "advise")
+    return asked.replace(results_dir=str(folder), epochs=0, steps=1)
+
+
+def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
+    """Steps of each way, kept in a file so that the same command resumes."""
+    from dml_tf.tools import trials
+
+    file = Path(base.results_dir) / "plan.json"
+    asked = {
+        "net": [way.net for way in ways], "seeds": seeds, "minutes": options.minutes,
+        "digest": splits.train.digest, "image_size": base.image_size,
+    }  # fmt: skip
+    asked = json.loads(json.dumps(asked))
+    if file.exists():
+        kept = records.read(file)
+        if kept["asked"] == asked:
+            return kept
+    seconds_per_unit, overhead = trials.speed(base, splits, sizes)
+    left = _PART * 60 * options.minutes - (time.monotonic() - started)
+    seconds = (left / seeds - _TRAININGS * overhead) / len(ways)
+    steps = {
+        way.name: int(seconds / seconds_per_unit / (way.cost(sizes) * base.batch_size))
+        for way in ways
+    }
+    if min(steps.values()) < _LEAST:
+        least = _LEAST * max(way.cost(sizes) for way in ways) * base.batch_size * seconds_per_unit
+        needed = seeds * (len(ways) * least + _TRAININGS * overhead) / _PART / 60
+        raise FlagError(
+            f"--minutes={options.minutes:g} are too few: {seeds} seeds need {needed + 1:.0f} "
+            "minutes at least. Give more, or a smaller --image_size or --net."
+        )
+    plan = {"asked": asked, "steps": steps, "seconds": seconds, "per_unit": seconds_per_unit}
+    records.write(plan, file)
+    return plan
+
+
+def _heading(options, splits: Splits, plan: dict, seeds: int) -> str:
+    images = f"{len(splits.train)} training images, {len(splits.validation)} for validation"
+    each = f"about {duration(plan['seconds'])} of training for each way and seed"
+    return f"{options.net} on {splits.name}: {images}, {seeds} seeds, {each}"
+
+
+def _train(
+    train: Callable, base: Config, splits: Splits, ways: Sequence[Candidate], plan: dict,
+    seeds: int, deadline: float,
+) -> dict[str, list[dict[str, float]]]:  # fmt: skip
+    """Way -> peer -> validation accuracy, for each seed that the time allows, whole seeds only."""
+    measured = {way.name: [] for way in ways}
+    per_epoch = base.schedule(len(splits.train)).steps_per_epoch
+    longest = 0.0
+    for seed in range(seeds):
+        began = time.monotonic()
+        if seed and began + longest > deadline:
+            print(f"The time is over after {seed} seeds.")
+            break
+        found = {}
+        for way in ways:
+            run = way.config(base, seed, plan["steps"][way.name], per_epoch)
+            found[way.name] = train(run, splits)
+            best = 100 * max(found[way.name].values())
+            print(f"  seed {seed}, {way.name}: {best:.2f}%", flush=True)
+        for name, accuracies in found.items():
+            measured[name].append(accuracies)
+        longest = max(longest, time.monotonic() - began)
+    return measured
+
+
+def report(
+    options: argparse.Namespace, base: Config, splits: Splits, ways: Sequence[Candidate],
+    plan: dict, measured: dict[str, list[dict[str, float]]], sizes: dict[str, int],
+) -> str:  # fmt: skip
+    """The comparison and the advice in words; also written to `advice.json`."""
+    seeds = len(measured[ways[0].name])
+    if seeds < 3:
+        return "Fewer than three seeds were trained: no advice. Give more --minutes."
+    own = {way.name: [_of_net(way, row) for row in measured[way.name]] for way in ways}
+    lines = verdict.compare(own)
+    chosen = verdict.recommended(lines)
+    way = next(each for each in ways if each.name == chosen.name)
+    advice = {
+        "use": chosen.name,
+        "keep": _best_peer(measured[way.name]),
+        "command": _command(options, way),
+        "seconds": _full_seconds(options, base, splits, way, plan, sizes),
+        "seeds": seeds,
+        "validation": measured,
+        "steps": plan["steps"],
+        "differences": {x.name: [x.difference, x.low, x.high] for x in lines[1:]},
+    }
+    records.write(advice, Path(base.results_dir) / "advice.json")
+    doubt = " (no other way is clearly better)" if chosen is lines[0] else ""
+    keep = f"; keep {advice['keep']}" if len(measured[way.name][0]) > 1 else ""
+    return "\n".join(
+        [
+            *_table(lines, plan["steps"]),
+            "",
+            f"Use: {chosen.name}{doubt}{keep}.",
+            f"In full: {advice['command']}",
+            f"  takes about {duration(advice['seconds'])} on this machine, with the epochs of the "
+            "flag file.",
+        ]
+    )
+
+
+def _table(lines: Sequence[verdict.Line], steps: dict[str, int]) -> list[str]:
+    width = max(len(line.name) for line in lines)
+    text = [f"{'':{width}}  steps  accuracy, %     against independent, points [95% interval]"]
+    for line in lines:
+        against = ""
+        if line is not lines[0]:
+            low, high = 100 * line.low, 100 * line.high
+            against = f"{100 * line.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        own = f"{100 * line.mean:5.2f} ± {100 * line.spread:4.2f}"
+        text.append(f"{line.name:{width}}  {steps[line.name]:5}  {own}    {against}".rstrip())
+    return text
+
+
+def _of_net(way: Candidate, accuracies: dict[str, float]) -> float:
+    """Mean accuracy of the copies of the wanted network that learnt in this way."""
+    wanted = way.net[-1] if way.method == "distill" else way.net[0]
+    students = [way.net[-1]] if way.method == "distill" else list(way.net)
+    rows = zip(students, accuracies.values(), strict=True)
+    return float(np.mean([accuracy for net, accuracy in rows if net == wanted]))
+
+
+def _best_peer(rows: Sequence[dict[str, float]]) -> str:
+    """The learning peer with the best mean validation accuracy."""
+    return max(rows[0], key=lambda peer: np.mean([row[peer] for row in rows]))
+
+
+def _command(options: argparse.Namespace, way: Candidate) -> str:
+    words = [f"dml_tf train --dataset={options.dataset}", f"--net={','.join(way.net)}"]
+    words += [f"--data_dir={options.data_dir}"] if options.data_dir else []
+    words += [f"--method={way.method}"]
+    words += [f"--image_size={options.image_size}"] if options.image_size != "0" else []
+    return " ".join(words)
+
+
+def _full_seconds(options, base: Config, splits: Splits, way: Candidate, plan, sizes) -> float:
+    full = configs.load(dataset=options.dataset, data_dir=options.data_dir, net=(options.net,))
+    steps = full.replace(batch_size=base.batch_size).schedule(len(splits.train)).steps
+    return steps * base.batch_size * way.cost(sizes) * plan["per_unit"]

@@ -1,0 +1,125 @@
+"""Lists runs: what is done, what is being trained or was interrupted, accuracy, time left."""
+
+import argparse
+import fcntl
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dml_tf import home
+from dml_tf.data import TRAIN_IMAGES
+from dml_tf.errors import DONE, FlagError, RecordMismatch, exit_status
+from dml_tf.paper.progress import duration
+from dml_tf.runs import records
+from dml_tf.runs.files import RunFiles
+from dml_tf.tools.trained import record_files
+
+
+class Row(NamedTuple):
+    """One run; `when` is text to sort by: the newest is the greatest."""
+
+    run: str
+    state: str
+    accuracy: str
+    left: str
+    when: str
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command `dml_tf runs`; returns its exit status."""
+    parser = argparse.ArgumentParser("dml_tf runs", description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", nargs="?", default="", help="only runs with this in their names")
+    parser.add_argument("--results_dir", default="", help="default: every folder in results/")
+    parser.add_argument("--all", action="store_true", help="more than the 20 newest")
+    return exit_status(parser.prog, partial(_list, parser.parse_args(argv)))
+
+
+def _list(options: argparse.Namespace) -> int:
+    found = [row for row in rows(options.results_dir) if options.name in row.run]
+    if not found:
+        raise FlagError(f"no runs in {options.results_dir or home.HOME / 'results'}.")
+    found.sort(key=lambda row: row.when, reverse=True)
+    shown = found if options.all else found[:20]
+    width = max(len(row.run) for row in shown)
+    print(f"{'run':{width}}  {'state':22}  {'accuracy':>16}  left")
+    for row in shown:
+        print(f"{row.run:{width}}  {row.state:22}  {row.accuracy:>16}  {row.left}")
+    if len(shown) < len(found):
+        print(f"{len(found) - len(shown)} older runs: add --all.")
+    return DONE
+
+
+def rows(results_dir: str = "") -> Iterator[Row]:
+    """The runs of a results folder, or of every one under `results/`."""
+    for file in record_files(results_dir):
+        try:
+            yield _finished(records.read(file))
+        except (RecordMismatch, KeyError, TypeError):
+            yield Row(file.stem, "record is damaged", "", "", "")
+    place = Path(results_dir).expanduser() if results_dir else home.HOME / "results"
+    pattern = "checkpoints/*/state.npz" if results_dir else "**/checkpoints/*/state.npz"
+    for file in sorted(place.glob(pattern)):
+        yield _unfinished(file)
+
+
+def _finished(record: dict) -> Row:
+    test = record["test"]
+    best = test.get("ensemble") or next(iter(test["peers"].values()))
+    percent = best.get("accuracy", best.get("mAP"))
+    name = "mAP" if "mAP" in best else "test"
+    return Row(record["run_id"], "done", f"{name} {100 * percent:.2f}%", "", record["finished"])
+
+
+def _unfinished(file: Path) -> Row:
+    run = RunFiles(file.parents[2], file.parent.name)
+    try:
+        with np.load(file) as saved:
+            progress = json.loads(str(saved["state"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return Row(run.run_id, "checkpoint is damaged", "", "", "")
+    done, epochs = progress["epoch"], _epochs(progress["config"])
+    state = "training" if _is_held(run.lock()) else "interrupted"
+    left = duration(progress["wall_clock_s"] / done * (epochs - done)) if epochs and done else ""
+    of = f"/{epochs}" if epochs else ""
+    when = str(np.datetime64(int(file.stat().st_mtime), "s"))
+    watched = "test" if progress["config"].get("watch_test") else "validation"
+    accuracy = _accuracy(progress["history"], watched)
+    return Row(run.run_id, f"{state}, epoch {done}{of}", accuracy, left, when)
+
+
+def _epochs(settings: dict) -> int:
+    """Epochs of the whole run; 0 if that is not known without its data."""
+    if not settings["steps"]:
+        return settings["epochs"]
+    images = settings["train_images"] or TRAIN_IMAGES.get(settings["dataset"], 0)
+    return -(-settings["steps"] // (images // settings["batch_size"])) if images else 0
+
+
+def _accuracy(history: dict[str, list[float]], watched: str) -> str:
+    """The latest accuracy of the best network, on the images that are measured each epoch."""
+    for part, prefix in ((watched, "val_"), ("train", "")):
+        latest = [
+            values[-1]
+            for name, values in history.items()
+            if name.startswith(prefix) and name.endswith("_accuracy")
+        ]
+        if latest:
+            return f"{part} {100 * max(latest):.2f}%"
+    return ""
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process trains the run."""
+    if not lock.exists():
+        return False
+    with lock.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

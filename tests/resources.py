@@ -1,0 +1,70 @@
+"""Memory, threads and open files over many epochs, and over many runs in one process."""
+
+import gc
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+SMALL = {"dataset": "digits", "net": "resnet8:2", "image_size": 8, "batch_size": 16,
+         "train_images": 32}  # fmt: skip
+_MEGABYTES = 60  # that memory may grow by in the second half: far below a run's, or 100 epochs'
+
+
+class Used(NamedTuple):
+    """What this process has now."""
+
+    megabytes: float
+    threads: int
+    files: int
+
+
+def used() -> Used:
+    """Resident memory, threads and open files of this process."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return Used(megabytes, *(len(os.listdir(f"/proc/self/{of}")) for of in ("task", "fd")))
+
+
+def refuse_growth(half: Used, whole: Used):
+    """Raises `AssertionError` if more is used after the second half than after the first."""
+    assert whole.megabytes - half.megabytes < _MEGABYTES, (half, whole)
+    assert whole.threads <= half.threads + 2 and whole.files <= half.files + 2, (half, whole)
+
+
+def epochs(count: int) -> Counter:
+    """Trains for so many small epochs."""
+    import keras
+
+    from dml_tf.runs import config, train
+
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch + 1 in (count // 2, count):
+                seen.append(used())
+
+    with tempfile.TemporaryDirectory() as folder:
+        asked = config.load(**SMALL, cohort=2, epochs=count, results_dir=folder)
+        train.run(asked, verbose=0, callbacks=[Look()])
+    refuse_growth(*seen)
+    return Counter({f"epochs, {seen[1].megabytes - seen[0].megabytes:+.0f} MB in the half": count})
+
+
+def runs(count: int) -> Counter:
+    """Trains so many runs one after the other, as a worker of `run_all.sh` does."""
+    from dml_tf.paper import run_all
+    from dml_tf.runs import config
+
+    seen = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(count):
+            asked = config.load(**SMALL, steps=2, seed=seed, results_dir=folder)
+            run_all.train_one(lambda text: None, asked)
+            if seed + 1 in (count // 2, count):
+                seen.append(used())
+    refuse_growth(*seen)
+    return Counter({f"runs, {seen[1].megabytes - seen[0].megabytes:+.0f} MB in the half": count})

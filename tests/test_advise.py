@@ -1,0 +1,146 @@
+"""The advice: equal compute by hand, the verdict, and what the command does with measured runs."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dml_tf import networks
+from dml_tf.data import load
+from dml_tf.errors import FlagError
+from dml_tf.runs import config, records
+from dml_tf.tools import advise, candidates, commands, verdict
+from dml_tf.tools.candidates import Candidate
+
+
+def test_the_cost_of_a_step_counts_passes_refreshes_and_the_teachers_training():
+    sizes = {"small": 10, "large": 40}
+    costs = {
+        (("small",), "independent"): 3 * 10,
+        (("small", "large"), "dml"): 3 * 10 + 3 * 40 + 10,  # the first is refreshed
+        (("large", "small"), "distill"): 3 * 40 + 40 + 3 * 10,  # train, then predict
+        (("small", "small", "small"), "distill"): 2 * (3 * 10 + 10) + 3 * 10,
+    }
+    for (net, method), cost in costs.items():
+        assert Candidate("", net, method).cost(sizes) == cost
+
+
+def test_multiply_adds_are_those_of_the_layers():
+    net = networks.build("resnet8:4", num_classes=10, input_shape=(8, 8, 3))
+    by_hand = 9 * 3 * 4 * 64  # the stem
+    by_hand += 2 * (9 * 4 * 4 * 64)
+    by_hand += 9 * 4 * 8 * 16 + 9 * 8 * 8 * 16
+    by_hand += 9 * 8 * 16 * 4 + 9 * 16 * 16 * 4
+    by_hand += 16 * 10
+    shortcuts = sum(
+        int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
+        for layer in net.layers
+        if getattr(layer, "kernel", None) is not None and layer.kernel.shape[:2] == (1, 1)
+    )
+    assert candidates.multiply_adds(net) == by_hand + shortcuts
+
+
+def test_every_way_trains_the_wanted_network():
+    ways = candidates.candidates("resnet8", "resnet8", "resnet8:32")
+    assert [way.net[0 if way.method != "distill" else -1] for way in ways] == ["resnet8"] * 4
+    assert ways[0].method == "independent"
+    with pytest.raises(FlagError, match="--teacher is missing"):
+        candidates.larger("inception_v1")
+
+
+def test_a_way_is_recommended_only_if_its_interval_lies_above_zero():
+    alone = [0.60, 0.62, 0.58, 0.61, 0.59, 0.60]
+    better = [a + 0.02 + 0.002 * (i % 3) for i, a in enumerate(alone)]
+    noisy = [a + d for a, d in zip(alone, (0.2, -0.1, 0.2, -0.1, 0.1, 0.0), strict=True)]
+    lines = verdict.compare({"alone": alone, "better": better, "noisy": noisy})
+    assert verdict.recommended(lines).name == "better"
+    assert lines[2].mean > lines[0].mean and not lines[2].is_better
+    assert verdict.recommended(verdict.compare({"alone": alone, "noisy": noisy})).name == "alone"
+
+
+def test_intervals_of_few_seeds_are_students_with_bonferronis_correction():
+    rows = {"alone": [0.0, 0.0, 0.0], "a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 0.0]}
+    line = verdict.compare(rows)[1]
+    half = stats.t.ppf(1 - 0.05 / 2 / 2, 2) / 3**0.5
+    assert (line.low, line.high) == pytest.approx((2 - half, 2 + half))
+
+
+def digits(tmp_path, **changes):
+    flags = {
+        "data_dir": "", "minutes": 30.0, "net": "resnet8:4", "partner": "", "teacher": "",
+        "image_size": "8", "seeds": 3, "dataset": "digits", "train_images": 0,
+        "results_dir": str(tmp_path),
+    }  # fmt: skip
+    return argparse.Namespace(**flags | changes)
+
+
+def test_the_command_compares_paired_seeds_at_equal_compute(tmp_path, monkeypatch, capsys):
+    """The short trainings are stood in for; what is planned and said is the command's own."""
+    from dml_tf.tools import trials
+
+    asked = []
+
+    def train(run, splits):
+        asked.append(run)
+        gain = 0.1 if run.method == "dml" else 0.0
+        students = run.net[-1:] if run.method == "distill" else run.net
+        return {f"peer{k}": 0.5 + gain + 0.01 * k for k in range(len(students))}
+
+    monkeypatch.setattr(trials, "train", train)
+    monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-9, 5.0))
+    words = "advise --dataset=digits --net=resnet8:4 --image_size=8 --minutes=10 --seeds=3"
+    assert commands.main([*words.split(), f"--results_dir={tmp_path}"]) == 0
+    assert [run.seed for run in asked] == [0] * 4 + [1] * 4 + [2] * 4
+    assert all(run.validation_fraction == 0.2 for run in asked)
+    ways = candidates.candidates("resnet8:4", "resnet8:4", "resnet8:8")
+    splits = load(asked[0])
+    sizes = trials.sizes(ways, asked[0], splits)
+    compute = [w.cost(sizes) * run.steps for w, run in zip(ways, asked[:4], strict=True)]
+    assert max(compute) < 1.01 * min(compute)
+    text = capsys.readouterr().out
+    assert "Use: mutual learning with resnet8:4; keep peer1." in text
+    assert "In full: dml_tf train --dataset=digits --net=resnet8:4,resnet8:4 --method=dml" in text
+    advice = records.read(tmp_path / "advice.json")
+    assert advice["differences"]["mutual learning with resnet8:4"][0] == pytest.approx(0.105)
+    steps = json.loads((tmp_path / "plan.json").read_text())["steps"]
+    monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-3, 5.0))
+    assert commands.main([*words.split(), f"--results_dir={tmp_path}"]) == 0  # the plan is kept
+    assert asked[12].steps == steps["independent"]
+
+
+def test_too_few_minutes_or_seeds_are_refused_with_what_is_needed(tmp_path, monkeypatch):
+    from dml_tf.tools import trials
+
+    monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-6, 5.0))
+    with pytest.raises(FlagError, match=r"--minutes=1 are too few: 3 seeds need \d+ minutes"):
+        advise._advise(digits(tmp_path, minutes=1))
+    with pytest.raises(FlagError, match="--seeds=2: give 3 or more"):
+        advise._advise(digits(tmp_path, seeds=2))
+
+
+def test_no_seed_begins_that_would_end_after_the_time(capsys):
+    ways = [Candidate("alone", ("resnet8:4",), "independent")]
+    base = config.load(dataset="digits", net=("resnet8:4",), steps=5, image_size=8)
+    measured = advise._train(
+        lambda run, splits: {"peer": 0.5}, base, load(base), ways,
+        {"steps": {"alone": 5}}, seeds=4, deadline=0.0,
+    )  # fmt: skip
+    assert len(measured["alone"]) == 1  # the first is always trained
+    assert "The time is over after 1 seeds." in capsys.readouterr().out
+
+
+def test_a_short_training_measures_validation_images_only(tmp_path, monkeypatch):
+    """Not trained here: what trains is the same `fit` as of every run."""
+    from dml_tf.tools import trials
+
+    monkeypatch.setattr(trials, "fit", lambda *args, **options: None)
+    base, splits = trials.load(advise._base(digits(tmp_path)))
+    way = candidates.candidates("resnet8:4", "resnet8:4", "resnet8:8")[2]
+    run = way.config(base, seed=1, steps=2, steps_per_epoch=2)
+    learning = trials.train(run, splits)
+    assert len(learning) == 1 and 0 <= next(iter(learning.values())) <= 1  # the student alone
+    assert trials.train(run, splits) == learning  # from its record
+    (teacher,) = [f for f in (tmp_path / "runs").glob("*.json") if "independent" in f.name]
+    assert records.read(teacher).keys() == {"validation", "config"}
