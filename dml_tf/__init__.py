@@ -2,6 +2,7 @@
 
 import importlib
 
+from dml_tf import after_keras
 from dml_tf.version import __version__
 
 # Public name -> its module, and its name in it; None for the module itself. Each is imported on
@@ -31,3 +32,6 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+after_keras.register()

@@ -132,7 +132,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "flags": Row(draw_flags, 15, 500),
-    "kills": Row(kills.kill, 10, 200),
+    "kills": Row(kills.kill, 10, 400),
     "training": Row(kills.kill_training, 1, 40),
     "processes": Row(processes.lose, 1, len(processes.MOMENTS)),
     "epochs": Row(resources.epochs, 20, 200),
@@ -151,7 +151,9 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     for row in asked.rows or ROWS:
         ends = ROWS[row].do(ROWS[row].many if asked.all else ROWS[row].some)
-        print(f"{row}: {', '.join(f'{count} {end}' for end, count in ends.most_common())}")
+        print(
+            f"{row}: {', '.join(f'{count} {end}' for end, count in ends.most_common())}", flush=True
+        )
     return 0
 
 

@@ -179,3 +179,21 @@ def test_keras_trains_on_the_stream_for_several_epochs():
         verbose=0,
     )
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def test_randaugment_is_a_function_of_seed_epoch_and_step():
+    splits, config = make_splits(images=8), settings(augment="randaugment")
+    batches = list(train_batches(splits, config).take(4))
+    later = list(train_batches(splits, config, initial_epoch=1).take(2))
+    for (images, labels), (again, same) in zip(batches[2:], later, strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, same)
+    config.augment = "crop_flip"
+    plain = list(train_batches(splits, config).take(4))
+    changed = [np.abs(a - b).max() for (a, _), (b, _) in zip(batches, plain, strict=True)]
+    assert max(changed) > 0.1
+    pixels = [(images * splits.std + splits.mean).numpy() for images, _ in batches]
+    assert np.min(pixels) > -1e-5 and np.max(pixels) < 1 + 1e-5
+    config.augment = "randaugment"
+    with pytest.raises(ValueError, match="randaugment is for colour images; these have 1 channel"):
+        train_batches(make_splits(channels=1), config)

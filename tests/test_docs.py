@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from dml_tf import home
+from dml_tf.paper import tables
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import flags
 from docs import figures
 
@@ -83,6 +86,20 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, mon
     for line, code in blocks:  # an exception names the page and the line
         exec(compile("\n" * (line - 1) + code, ROOT / page, "exec"), names)
     assert blocks and names.keys() - {"images", "labels", "test_images", "test_labels"}
+
+
+def test_ten_lines_of_pandas_give_the_pooled_gain_of_the_page(monkeypatch):
+    ((_, code),) = python_blocks(PAGES["docs/results.md"])
+    lines = [line for line in code.splitlines() if line.strip() and "import" not in line]
+    assert len(lines) == 10
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(code, names)
+    cpu, folder = BY_NAME["cpu"], ROOT / "results" / "cpu"
+    pooled = tables.judge(ITEMS["table2"].claims[0], cpu.available(folder), folder).pooled
+    assert len(names["gain"]) == pooled["seeds"] >= 6
+    assert names["gain"].mean() == pytest.approx(pooled["measured"])
+    assert names["gain"].std() == pytest.approx(pooled["std"])
 
 
 # The measured tables

@@ -24,7 +24,7 @@ ROOMS = (
     ("paper", "export"),
     ("tools",),
 )
-FOR_ALL = {"atomic", "errors", "home", "version"}
+FOR_ALL = {"after_keras", "atomic", "errors", "home", "version"}
 
 
 def imported_by(file):

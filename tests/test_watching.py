@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dml_tf import home
 from dml_tf.paper import progress as paper_progress
 from dml_tf.paper import run_all, workers
-from dml_tf.runs import config, progress, summaries, train
+from dml_tf.runs import config, progress, summaries, train, words
 from dml_tf.runs.config import Schedule
 from dml_tf.runs.files import RunFiles
 
@@ -128,11 +128,14 @@ def test_a_run_leaves_what_tensorboard_needs(tmp_path):
 
 def test_a_run_has_a_name_that_a_person_can_read():
     pair = config.load(dataset="digits", net="resnet8:16", cohort=2, seed=3)
-    assert pair.title == "DML, 2 x resnet8:16, digits, seed 3"
+    assert words.title(pair) == "DML, 2 x resnet8:16, digits, seed 3"
     mixed = config.load(
         dataset="digits", net="wrn-10-2,resnet8:16", method="distill", learning_rate=0.2
     )
-    assert mixed.title == "distillation, wrn-10-2 + resnet8:16, digits, seed 0 (learning_rate=0.2)"
+    assert (
+        words.title(mixed)
+        == "distillation, wrn-10-2 + resnet8:16, digits, seed 0 (learning_rate=0.2)"
+    )
 
 
 def test_run_all_shows_names_that_a_person_can_read(tmp_path, capsys):

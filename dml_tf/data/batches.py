@@ -38,7 +38,8 @@ def train_batches(
     Args:
         splits: The run's data.
         config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for images in
-            memory, `crop_flip`, or, for pictures on disk, `inception`.
+            memory, `crop_flip` or `randaugment` (crops, flips and Keras's RandAugment), or, for
+            pictures on disk, `inception`.
         initial_epoch: First epoch of the stream, counted from 0.
         initial_step: Steps of the first epoch that are left out; no image is read for them.
         part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
@@ -101,15 +102,39 @@ def _from_memory(
         draws = EpochDraws(*tf.numpy_function(draw, [epoch], dtypes, stateful=False))
         for array in draws:
             array.set_shape(shape)
-        return tf.data.Dataset.from_tensor_slices(EpochDraws(*(a[:, columns] for a in draws)))
+        parts = tf.data.Dataset.from_tensor_slices(EpochDraws(*(a[:, columns] for a in draws)))
+        return parts.enumerate(start=epoch * shape[0])
 
     images, labels = _on_host(splits.train)
     normalise = _normaliser(splits)
+    change = _rand_augment(splits, config.seed) if config.augment == "randaugment" else None
 
-    def batch(draws):
-        return normalise(crop(images, draws, pad)), tf.gather(labels, draws.index)
+    def batch(step, draws):
+        pixels = crop(images, draws, pad)
+        if change:
+            pixels = change(pixels, step)
+        return normalise(pixels), tf.gather(labels, draws.index)
 
     return epochs.flat_map(batches_of).skip(skipped).map(batch).with_options(_options())
+
+
+def _rand_augment(splits: Splits, seed: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """RandAugment as a function of the pixels and the step."""
+    from dml_tf.data.keras_layers import rand_augment  # Keras, which other batches do not need
+
+    channels = splits.train.images.shape[-1]
+    if channels != 3:
+        raise ValueError(
+            f"--augment=randaugment is for colour images; these have {channels} channel. Use "
+            "--augment=crop_flip."
+        )
+    augment = rand_augment()
+    start = tf.constant([seed % 2**31, seed >> 31], tf.int64)
+
+    def change(pixels, step):
+        return augment(pixels, tf.random.experimental.stateless_fold_in(start, step))
+
+    return change
 
 
 def _from_disk(

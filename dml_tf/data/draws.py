@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-AUGMENTATIONS = ("none", "flip", "crop_flip")
+AUGMENTATIONS = ("none", "flip", "crop_flip", "randaugment")
 STREAMED_AUGMENTATIONS = ("none", "flip", "inception")
 # Windows have 8 to 100% of the area and an aspect ratio of 3/4 to 4/3 (Szegedy et al., Going
 # deeper with convolutions, CVPR 2015, Sec. 6).
@@ -98,7 +98,7 @@ def epoch_draws(
         epoch: Epoch, counted from 0.
         images: Size of the training set.
         batch_size: Images in a batch.
-        augment: `none`, `flip` or `crop_flip`.
+        augment: `none`, `flip` or `crop_flip`; `randaugment` has the same crops and flips.
         pad: Padding on each side in pixels; offsets of `pad` mean no shift.
 
     Returns:
@@ -116,7 +116,7 @@ def epoch_draws(
     index = index.reshape(-1, batch_size)
     words = philox(seed, Purpose.EPOCH, epoch).random_raw(2 * images)[images:][index]
     span = np.uint64(2 * pad + 1)
-    if augment == "crop_flip":
+    if augment in ("crop_flip", "randaugment"):
         top, left = (words % span).astype(np.int32), (words // span % span).astype(np.int32)
     else:
         top = left = np.full_like(index, pad)

@@ -80,6 +80,10 @@ def _check(config: Config, folder: Path):
             f"--dataset={config.dataset}: an exported step takes its images from memory, and "
             "these stay on disk; use train.py."
         )
+    if config.augment == "randaugment" or config.patience:
+        raise FlagError(
+            "--augment=randaugment and --patience are not for an exported step: leave them out."
+        )
     for name in ("placement", "precision", "steps_per_execution", "jit_compile"):
         value, default = getattr(config, name), getattr(Config, name)
         if value != default:

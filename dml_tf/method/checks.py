@@ -1,9 +1,11 @@
-"""What a cohort accepts: its options, networks, names and batches."""
+"""What a cohort accepts: its options, networks, names and optimizers."""
 
+import re
+import warnings
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
+import numpy as np
 
 UPDATES = ("sequential", "simultaneous")
 MIMICRIES = ("kl", "js", "ensemble", "none")
@@ -49,6 +51,58 @@ def check_mimicry(mimicry, temperature: float):
         )
 
 
+def check_keras_loss(loss: keras.losses.Loss):
+    """Refuses a Keras loss that compares no distributions; says what those do that clip."""
+    name = type(loss).__name__
+    if name.startswith("Sparse"):
+        raise ValueError(
+            f"mimicry=keras.losses.{name}() takes class indices, and a peer teaches a "
+            "distribution: use mimicry='kl'."
+        )
+    if isinstance(loss, keras.losses.KLDivergence) or loss.get_config().get("from_logits") is False:
+        warnings.warn(
+            f"keras.losses.{name} clips probabilities at 1e-7: where a student gives a class less, "
+            "it learns nothing about that class from its peers. mimicry='kl' works with "
+            "log-probabilities and has no such limit.",
+            stacklevel=6,
+        )
+
+
+def check_backend():
+    """Refuses a Keras that does not compute with TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"Keras uses the backend {keras.backend.backend()!r}, and dml_tf trains with "
+            "TensorFlow: set KERAS_BACKEND=tensorflow, in the environment or in "
+            "~/.keras/keras.json, before Keras is imported."
+        )
+
+
+def check_file(filepath):
+    """Refuses a legacy file, which cannot hold a cohort."""
+    name = str(filepath)
+    if name.endswith((".h5", ".hdf5")):
+        raise ValueError(
+            f"{name} has the legacy HDF5 format, which holds one network and one optimizer, and a "
+            "cohort has several: save to a .keras file, or its weights alone with "
+            "save_weights('NAME.weights.h5')."
+        )
+
+
+def network_list(networks, others: Sequence) -> list[keras.Model]:
+    """The networks as a list; refuses what is no list of Keras models."""
+    if others or isinstance(networks, keras.Layer):
+        given = ", ".join(getattr(net, "name", "...") for net in (networks, *others))
+        raise TypeError(f"Cohort takes a list of networks: write Cohort([{given}]).")
+    networks = list(networks)
+    for k, network in enumerate(networks):
+        if not isinstance(network, keras.Layer):
+            raise TypeError(
+                f"networks[{k}] is of type {type(network).__name__}, not a Keras model."
+            )
+    return networks
+
+
 def check_networks(networks: Sequence[keras.Model]):
     """Refuses peers that are not separate networks."""
     if not networks:
@@ -83,6 +137,34 @@ def check_names(names: Sequence[str], count: int):
         )
     if "ensemble" in names:
         raise ValueError("'ensemble' names the cohort's mean prediction; rename that peer.")
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.-]*", name):
+            raise ValueError(
+                f"The name {name!r} cannot name metrics: use letters, digits, '_', '-' and '.' "
+                "only. Rename the network, or pass names=[...] with a name for each peer."
+            )
+
+
+def warn_of_equal_peers(networks: Sequence[keras.Model], names: Sequence[str]):
+    """Warns of students that start from the same weights: each step leaves them equal."""
+    built = [(name, net) for name, net in zip(names, networks, strict=True) if net.built]
+    for i, (name, network) in enumerate(built):
+        for other, copy in built[:i]:
+            if _are_equal(network, copy):
+                warnings.warn(
+                    f"Peers {other!r} and {name!r} have equal weights. They stay equal, or nearly "
+                    "so with sequential updates, and learn next to nothing from each other. Build "
+                    "each from a seed of its own; of two copies of a pre-trained network, give "
+                    "each a new last layer.",
+                    stacklevel=4,
+                )
+
+
+def _are_equal(network: keras.Model, other: keras.Model) -> bool:
+    ours, theirs = network.trainable_weights, other.trainable_weights
+    if [w.shape for w in ours] != [w.shape for w in theirs] or not ours:
+        return False
+    return all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs, strict=True))
 
 
 def check_optimizers(optimizers: Sequence[keras.optimizers.Optimizer], count: int):
@@ -97,21 +179,3 @@ def check_optimizers(optimizers: Sequence[keras.optimizers.Optimizer], count: in
             "Two peers share an optimizer instance, and with it its momenta. Give each its own, "
             "or pass a single optimizer to be copied for each."
         )
-
-
-def images_and_labels(data) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images and integer labels of a batch; labels come out with shape `(batch,)`."""
-    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if labels is None:
-        raise ValueError("A cohort needs labels: pass y, with -1 for unlabelled images.")
-    if sample_weight is not None:
-        raise ValueError("A cohort does not take sample_weight or class_weight.")
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[1] == 1:
-        labels = tf.squeeze(labels, axis=1)
-    if labels.shape.rank not in (None, 1):
-        raise ValueError(
-            f"Labels must be class indices of shape (batch,); got shape {tuple(labels.shape)}. "
-            "For one-hot labels pass y.argmax(axis=-1)."
-        )
-    return images, tf.cast(labels, tf.int64)

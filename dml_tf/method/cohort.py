@@ -14,9 +14,11 @@ import tensorflow as tf
 # Optimizers and layers are imported so that Keras knows them when a saved cohort is loaded.
 import dml_tf.method.optimizers
 import dml_tf.networks.layers  # noqa: F401
-from dml_tf.method import checks, losses, peers
-from dml_tf.method.mimicry import Mimicry, of_name
-from dml_tf.method.peers import OneDevice, Outputs
+from dml_tf.method import batch, checks, losses, peers
+from dml_tf.method.metrics import UserMetrics, guess_modes, mean_loss, of_peer
+from dml_tf.method.mimicry import Mimicry, resolve
+from dml_tf.method.outputs import check_classes, prepared
+from dml_tf.method.peers import OneDevice, OptimizerGroup, Outputs
 
 MimicryLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -39,7 +41,9 @@ class Cohort(keras.Model):
         - entropy_weight x mean posterior entropy                (confidence penalty, Table 5)
         + the network's own regularization losses.
 
-    Everything of a peer is a constant in it. A label of -1 marks an unlabelled image.
+    Everything of a peer is a constant in it. A label of -1 marks an unlabelled image. One-hot and
+    soft labels are rows of shape `(batch, classes)`, with zeros for an unlabelled image. A sample
+    weight is a factor of all terms of its image; both means still divide by the number of images.
 
     Each peer's forward pass is recorded once, on its own tape, before any update. The others learn
     from it and, when the peer's turn comes, its gradient is taken from it. After its update a peer
@@ -50,11 +54,12 @@ class Cohort(keras.Model):
     Args:
         networks: Built or unbuilt Keras models. Each maps images to logits `(batch, classes)`, or
             to a dict with `logits` and, for re-identification and feature losses, `features`
-            `(batch, dim)`.
+            `(batch, dim)`. A last softmax is taken off, with a warning.
         update: `sequential` (Algorithm 1) or `simultaneous` (all peers from the same predictions).
         mimicry: `kl` (Eq. 10), `js` (Eq. 7 as printed), `ensemble` (DML_e, Eq. 11) or `none`; or
             an object with options of its own, such as `dml_tf.KL(temperature=2)` or `dml_tf.JS()`;
-            or a callable `(student_logits, peer_logits, labels, step) -> (batch,)` for one peer.
+            or a callable `(student_logits, peer_logits, labels, step) -> (batch,)` for one peer;
+            or one of `keras.losses`, of the peer's and the student's posteriors.
         peer_reduction: `mean` over the peers, the 1/(K-1) of Eq. (10), or `sum`, as in the
             authors' released code. An ensemble is one teacher: the reduction leaves it alone.
         ensemble_average: `probability` (Eq. 11) or `logit`; for the name `ensemble`.
@@ -72,7 +77,10 @@ class Cohort(keras.Model):
             the default. It is not saved.
 
     Raises:
-        ValueError: For options out of range, or peers that share variables.
+        ValueError: For options out of range, peers that share variables, networks that return
+            something else than logits, or networks that do not fit each other.
+        TypeError: For anything else than a list of Keras models.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Examples:
         >>> import keras, numpy as np
@@ -91,7 +99,7 @@ class Cohort(keras.Model):
     def __init__(
         self,
         networks: Sequence[keras.Model],
-        *,
+        *others: keras.Model,
         update: str = "sequential",
         mimicry: str | Mimicry | MimicryLoss = "kl",
         peer_reduction: str = "mean",
@@ -107,8 +115,9 @@ class Cohort(keras.Model):
         name: str = "cohort",
         **kwargs,
     ):
+        checks.check_backend()
         super().__init__(name=name, **kwargs)
-        self.networks = list(networks)
+        self.networks = checks.network_list(networks, others)
         self.update = update
         self.mimicry = mimicry
         self.peer_reduction = peer_reduction
@@ -122,10 +131,13 @@ class Cohort(keras.Model):
         checks.check_options(self)
         self.peer_names = tuple(names) if names is not None else peers.names_of(self.networks)
         checks.check_names(self.peer_names, len(self.networks))
+        self.networks = prepared(self.networks, self.peer_names)
+        self._mimicry = resolve(mimicry, temperature, ensemble_average)
         self._placement = placement or OneDevice()
-        self.peers = peers.make_peers(self.networks, self.frozen, self._placement)
+        self.peers = peers.make_peers(self.networks, self.peer_names, self.frozen, self._placement)
         self.optimizers: list[keras.optimizers.Optimizer] = []
         self._trackers = {metric.name: metric for metric in self._make_metrics()}
+        self._user_metrics = UserMetrics()
         self.built = all(network.built for network in self.networks)
 
     @property
@@ -149,18 +161,21 @@ class Cohort(keras.Model):
         """One mini-batch of Algorithm 1, for every peer.
 
         Args:
-            data: `(images, labels)` of shapes `(batch, ...)` and `(batch,)`.
+            data: `(images, labels)` or `(images, labels, sample_weights)`, of shapes
+                `(batch, ...)`, `(batch,)` or `(batch, classes)`, and `(batch,)`.
 
         Returns:
             The metrics' values so far.
         """
-        images, labels = checks.images_and_labels(data)
-        batch = {"labels": labels, "step": self._steps(), "shares": peers.replica_shares(labels)}
+        images, labels, weights = batch.read(data)
+        given = {"labels": labels, "step": self._steps(), "weights": weights}
+        given["shares"] = peers.replica_shares(labels)
         own = [peer.predict(images) for peer in self.peers]  # recorded once, each on its own tape
         known = self._share([prediction.outputs for prediction in own])  # constants for the others
-        self._track_ensemble(known, labels)
+        given["are_right"] = batch.check_labels(labels, known[0]["logits"])
+        self._track_ensemble(known, labels, weights)
         for k in self.students:
-            loss = partial(self._student_loss, k, others=_others(known, k), **batch)
+            loss = partial(self._student_loss, k, others=_others(known, k), **given)
             self.peers[k].learn(own[k], known[k], loss)
             if self._must_refresh(k):
                 known[k] = self.peers[k].refresh(images)
@@ -169,12 +184,14 @@ class Cohort(keras.Model):
 
     def test_step(self, data) -> dict[str, tf.Tensor]:
         """The metrics of one batch, in inference mode; arguments and result as of `train_step`."""
-        images, labels = checks.images_and_labels(data)
+        images, labels, weights = batch.read(data)
         known = self._share([peer.outputs(images, training=False) for peer in self.peers])
-        self._track_ensemble(known, labels)
+        given = {"labels": labels, "step": self._steps(), "weights": weights}
+        given["are_right"] = batch.check_labels(labels, known[0]["logits"])
+        self._track_ensemble(known, labels, weights)
         for k in self.students:
             with self.peers[k].on():
-                self._student_loss(k, known[k], _others(known, k), labels, self._steps())
+                self._student_loss(k, known[k], _others(known, k), **given)
         return self.get_metrics_result()
 
     def _must_refresh(self, k: int) -> bool:
@@ -185,9 +202,11 @@ class Cohort(keras.Model):
     def _share(self, outputs: Sequence[Outputs]) -> list[Outputs]:
         """What the peers learn from, as constants; the placement fetches that of remote peers."""
         wanted = ("logits", "features") if self.feature_weight else ("logits",)
-        return self._placement.exchange(
+        shared = self._placement.exchange(
             [{name: tf.stop_gradient(o[name]) for name in wanted if name in o} for o in outputs]
         )
+        check_classes(dict(zip(self.peer_names, [o["logits"] for o in shared], strict=True)))
+        return shared
 
     def _steps(self) -> tf.Tensor:
         """Number of training steps made so far."""
@@ -204,35 +223,38 @@ class Cohort(keras.Model):
         labels: tf.Tensor,
         step: tf.Tensor,
         shares: tuple = (1.0, 1.0),
+        weights: tf.Tensor | None = None,
+        are_right: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Loss of student k on one batch, given the others' outputs; updates its metrics.
 
         With the `shares` of `replica_shares` it is this replica's part of the batch's loss.
         """
+        mean = partial(_weighted_mean, weights=weights)
         log_q = losses.log_posterior(own["logits"])
-        supervised = losses.supervised_loss(log_q, labels, self.label_smoothing)
-        mimicry = tf.reduce_mean(
+        supervised = losses.supervised_loss(log_q, labels, self.label_smoothing, weights)
+        if self.jit_compile and are_right is not None:  # XLA left the assertion out
+            supervised = tf.where(are_right, supervised, float("nan"))
+        mimicry = mean(
             self._mimicry_loss(own["logits"], [o["logits"] for o in others], labels, step)
         )
-        self._track(k, log_q, labels, supervised, mimicry)
+        self._track(k, log_q, labels, weights, supervised, mimicry)
         labelled_share, share = shares
         loss = labelled_share * supervised + share * self.mimicry_weight * mimicry
         if self.feature_weight and others:
             distances = [losses.feature_distance(o["features"], own["features"]) for o in others]
-            loss += share * self.feature_weight * tf.reduce_mean(self._reduce(distances))
+            loss += share * self.feature_weight * mean(self._reduce(distances))
         if self.entropy_weight:
-            loss -= share * self.entropy_weight * tf.reduce_mean(losses.entropy(log_q))
+            loss -= share * self.entropy_weight * mean(losses.entropy(log_q))
         return tf.add_n([loss, *(share * tf.cast(r, tf.float32) for r in self.networks[k].losses)])
 
     def _mimicry_loss(
         self, student: tf.Tensor, others: Sequence[tf.Tensor], labels: tf.Tensor, step: tf.Tensor
     ) -> tf.Tensor:
         """Mimicry term of each example, shape `(batch,)`, from logits `(batch, classes)`."""
-        chosen = self.mimicry
-        if chosen == "none" or not others:
+        chosen = self._mimicry
+        if chosen is None or not others:
             return tf.zeros(tf.shape(student)[:1])
-        if isinstance(chosen, str):
-            chosen = of_name(chosen, self.temperature, self.ensemble_average)
         if isinstance(chosen, Mimicry):
             return chosen.loss(student, others, self._reduce)
         return self._reduce([chosen(student, peer, labels, step) for peer in others])
@@ -246,32 +268,43 @@ class Cohort(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Accuracy, supervised and mimicry loss of each student; accuracy of the ensemble."""
-        return list(self._trackers.values())
+        """Accuracy, supervised and mimicry loss of each student, then what `compile` got."""
+        return [*self._trackers.values(), *self._user_metrics.all]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the values in the list that `evaluate` returns."""
+        return [*(metric.name for metric in self.metrics), "loss"]
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
+        results = super().get_metrics_result()
+        students = [self.peer_names[k] for k in self.students]
+        return results | {"loss": mean_loss(results, students, self.mimicry_weight)}
 
     def _make_metrics(self) -> list[keras.metrics.Metric]:
         made = []
         for k in self.students:
             with self.peers[k].on():
-                made += [
-                    keras.metrics.Mean(name=f"{self.peer_names[k]}_{quantity}")
-                    for quantity in ("accuracy", "supervised_loss", "mimicry_loss")
-                ]
+                made += of_peer(self.peer_names[k])
         if len(self.networks) > 1:
             made.append(keras.metrics.Mean(name="ensemble_accuracy"))
         return made
 
-    def _track(self, k, log_q, labels, supervised, mimicry):
-        peer, labelled = self.peer_names[k], tf.cast(labels >= 0, tf.float32)
+    def _track(self, k, log_q, labels, weights, supervised, mimicry):
+        peer, labelled = self.peer_names[k], tf.cast(losses.is_labelled(labels), tf.float32)
         images = tf.cast(tf.shape(labels)[0], tf.float32)
         self._trackers[f"{peer}_accuracy"].update_state(_correct(log_q, labels), labelled)
         self._trackers[f"{peer}_supervised_loss"].update_state(supervised, tf.reduce_sum(labelled))
         self._trackers[f"{peer}_mimicry_loss"].update_state(mimicry, images)
+        self._user_metrics.update(peer, log_q, labels, weights)
 
-    def _track_ensemble(self, outputs: Sequence[Outputs], labels: tf.Tensor):
+    def _track_ensemble(self, outputs: Sequence[Outputs], labels: tf.Tensor, weights=None):
         if tracker := self._trackers.get("ensemble_accuracy"):
             log_p = losses.ensemble_log_posterior([o["logits"] for o in outputs])
-            tracker.update_state(_correct(log_p, labels), tf.cast(labels >= 0, tf.float32))
+            labelled = tf.cast(losses.is_labelled(labels), tf.float32)
+            tracker.update_state(_correct(log_p, labels), labelled)
+            self._user_metrics.update("ensemble", log_p, labels, weights)
 
     # Keras's life cycle
 
@@ -281,6 +314,8 @@ class Cohort(keras.Model):
             if not network.built:
                 network.build(input_shape)
         checks.check_networks(self.networks)
+        for k in self.trained:
+            self.peers[k].build_optimizer()
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
@@ -303,6 +338,10 @@ class Cohort(keras.Model):
         self,
         optimizers: str | keras.optimizers.Optimizer | Sequence = "rmsprop",
         *,
+        optimizer: str | keras.optimizers.Optimizer | Sequence | None = None,
+        metrics: Sequence = (),
+        weighted_metrics: Sequence = (),
+        loss: None = None,
         jit_compile: bool | None = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
@@ -312,14 +351,25 @@ class Cohort(keras.Model):
         Args:
             optimizers: One for each of `trained` (frozen peers have none), in the networks' order;
                 or one, of which each gets a copy.
+            optimizer: Keras's name for the same argument.
+            metrics: Keras metrics, made anew for each student and the ensemble and named
+                `<peer>_<metric>`. They get the labels as they are, and probabilities.
+            weighted_metrics: Those that also count each image with its sample weight.
+            loss: Not accepted: a cohort has its own.
             jit_compile: Compile the step with XLA. Default: on a GPU only, because XLA runs
                 convolutions at half speed on a CPU.
             run_eagerly: Run the step without a `tf.function`, to debug it.
             steps_per_execution: Steps in one call of the `tf.function`.
 
         Raises:
-            ValueError: If the number of optimizers is wrong or two students share one.
+            ValueError: If the number of optimizers is wrong, two students share one, or two
+                metrics have one name.
         """
+        if loss is not None:
+            raise ValueError(
+                "A cohort has its own loss, cross-entropy and mimicry: leave loss out. "
+                "Cohort(..., label_smoothing=, mimicry=) has its options."
+            )
         if jit_compile is None:
             jit_compile = bool(tf.config.list_logical_devices("GPU")) and not run_eagerly
         super().compile(
@@ -330,12 +380,58 @@ class Cohort(keras.Model):
             steps_per_execution=steps_per_execution,
         )
         students = [self.peers[k] for k in self.trained]
-        chosen = peers.optimizers_for([peer.network for peer in students], optimizers)
-        for peer, optimizer in zip(students, chosen, strict=True):
-            peer.take(optimizer)
+        chosen = peers.optimizers_for(
+            [peer.network for peer in students], optimizers if optimizer is None else optimizer
+        )
+        for peer, own in zip(students, chosen, strict=True):
+            peer.take(own)
         self.optimizers = chosen
+        self.optimizer = OptimizerGroup(chosen) if chosen else None
+        self._user_metrics = self._make_user_metrics(metrics, weighted_metrics)
+
+    def _make_user_metrics(self, plain: Sequence, weighted: Sequence) -> UserMetrics:
+        names = [self.peer_names[k] for k in self.students]
+        if len(self.networks) > 1:
+            names.append("ensemble")
+        return UserMetrics(names, plain or (), weighted or (), taken=self._trackers)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kw):
+        """Trains as Keras's `fit`, with the same arguments.
+
+        Raises:
+            ValueError: A batch has labels that are no classes.
+        """
+        students = [(self.networks[k], self.peer_names[k]) for k in self.students]
+        checks.warn_of_equal_peers(*zip(*students, strict=True))
+        guess_modes(callbacks, self.metrics)
+        with batch.refusals():
+            history = super().fit(x, y, batch_size, epochs, verbose, callbacks, **kw)
+        for k in self.trained:
+            self.peers[k].finish()
+        return history
+
+    def evaluate(self, *args, **kw):
+        """Measures as Keras's `evaluate`, with the same arguments; raises as `fit`."""
+        with batch.refusals():
+            return super().evaluate(*args, **kw)
 
     # Saving
+
+    def save(self, filepath, *args, **kw):
+        """Writes peers, optimizers and options to a `.keras` file, as Keras's `save`.
+
+        Raises:
+            ValueError: The file is of the legacy HDF5 format.
+        """
+        checks.check_file(filepath)
+        super().save(filepath, *args, **kw)
+
+    def export(self, filepath, format="tf_saved_model", input_signature=None, **kw):
+        """Writes the posteriors of `call` for serving, as Keras's `export`."""
+        if input_signature is None and self.networks[0].built:
+            shape = self.networks[0].input_shape
+            input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
+        return super().export(filepath, format, input_signature=input_signature, **kw)
 
     def get_config(self) -> dict:
         """Options and peers, for `keras.saving`."""
@@ -362,6 +458,7 @@ class Cohort(keras.Model):
             return {}
         return {
             "optimizers": [keras.saving.serialize_keras_object(o) for o in self.optimizers],
+            **self._user_metrics.get_config(),
             "jit_compile": self.jit_compile,
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
@@ -370,8 +467,10 @@ class Cohort(keras.Model):
     def compile_from_config(self, config: dict):
         """Compiles with what `get_compile_config` returned."""
         if config:
+            objects = ("optimizers", "metrics", "weighted_metrics")
             read = keras.saving.deserialize_keras_object
-            self.compile(**{**config, "optimizers": [read(o) for o in config["optimizers"]]})
+            made = {key: [read(o) for o in config[key]] for key in objects if key in config}
+            self.compile(**{**config, **made})
 
     def save_own_variables(self, store):
         """Writes the states of the networks' seed generators, which Keras leaves out."""
@@ -391,4 +490,10 @@ def _others(known: Sequence[Outputs], k: int) -> list[Outputs]:
 
 def _correct(log_p: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """1 where the most probable class is the label, shape `(batch,)`."""
-    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), labels), tf.float32)
+    classes = tf.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
+    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), classes), tf.float32)
+
+
+def _weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Mean over all images of a batch, each counted with its weight."""
+    return tf.reduce_mean(losses.weighted(values, weights))

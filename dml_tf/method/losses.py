@@ -25,39 +25,77 @@ def log_posterior(logits: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
     return tf.nn.log_softmax(tf.cast(logits, tf.float32) / temperature)
 
 
+def is_labelled(labels: tf.Tensor) -> tf.Tensor:
+    """Which examples have a label.
+
+    Args:
+        labels: Class indices, shape `(batch,)`, -1 for no label; or a distribution over the
+            classes for each example, shape `(batch, classes)`, zeros for no label.
+
+    Returns:
+        Booleans, shape `(batch,)`.
+    """
+    return tf.reduce_sum(labels, axis=-1) > 0 if len(labels.shape) == 2 else labels >= 0
+
+
 def cross_entropy(log_q: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Cross-entropy between labels and the student's posterior, Eq. (2).
 
     Args:
         log_q: Log-posterior of the student, shape `(batch, classes)`.
         labels: Class of each example, integers, shape `(batch,)`; -1 marks an unlabelled example.
+            Or a distribution over the classes, floats, shape `(batch, classes)`; a row of zeros
+            marks an unlabelled example.
         label_smoothing: Probability mass spread evenly over all classes, in `[0, 1)`.
 
     Returns:
         Nats, shape `(batch,)`; 0 for unlabelled examples.
     """
-    picked = tf.one_hot(labels, tf.shape(log_q)[-1], dtype=log_q.dtype)
-    loss = -tf.reduce_sum(picked * log_q, axis=-1)
+    if len(labels.shape) == 2:
+        target = tf.cast(labels, log_q.dtype)
+    else:
+        target = tf.one_hot(labels, tf.shape(log_q)[-1], dtype=log_q.dtype)
+    loss = -tf.reduce_sum(target * log_q, axis=-1)
     if label_smoothing:
         uniform = -tf.reduce_mean(log_q, axis=-1)
         loss = (1.0 - label_smoothing) * loss + label_smoothing * uniform
-    return tf.where(labels >= 0, loss, tf.zeros_like(loss))
+    return tf.where(is_labelled(labels), loss, tf.zeros_like(loss))
 
 
-def supervised_loss(log_q: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+def supervised_loss(
+    log_q: tf.Tensor,
+    labels: tf.Tensor,
+    label_smoothing: float = 0.0,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Mean cross-entropy over the labelled examples of a batch, the first term of Eq. (12).
 
     Args:
         log_q: Log-posterior of the student, shape `(batch, classes)`.
-        labels: Class of each example, integers, shape `(batch,)`; -1 marks an unlabelled example.
+        labels: As of `cross_entropy`.
         label_smoothing: Probability mass spread evenly over all classes, in `[0, 1)`.
+        weights: Factor of each example, shape `(batch,)`; as in Keras, the mean still divides by
+            the number of examples. None for no factors.
 
     Returns:
         Scalar, nats; 0 for a batch without labels.
     """
-    labelled = tf.reduce_sum(tf.cast(labels >= 0, log_q.dtype))
-    total = tf.reduce_sum(cross_entropy(log_q, labels, label_smoothing))
+    labelled = tf.reduce_sum(tf.cast(is_labelled(labels), log_q.dtype))
+    total = tf.reduce_sum(weighted(cross_entropy(log_q, labels, label_smoothing), weights))
     return total / tf.maximum(labelled, 1.0)
+
+
+def weighted(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Values of each example times its weight; the values themselves where there are no weights.
+
+    Args:
+        values: Shape `(batch,)`.
+        weights: Shape `(batch,)`, or None.
+
+    Returns:
+        Shape `(batch,)`.
+    """
+    return values if weights is None else weights * values
 
 
 def kl_divergence(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:

@@ -123,9 +123,37 @@ class Ensemble(KL):
         return {**super().get_config(), "average": self.average}
 
 
-def of_name(name: str, temperature: float, ensemble_average: str) -> Mimicry | None:
-    """The mimicry loss that a name stands for; None for `none`."""
-    if name == "ensemble":
+class KerasLoss(Mimicry):
+    """A Keras loss between the posterior of a peer, as `y_true`, and that of the student.
+
+    Args:
+        loss: One of `keras.losses` that compares distributions. If it has `from_logits=True` it
+            gets the student's logits.
+        temperature: Divisor of all logits, above 0.
+
+    Raises:
+        ValueError: The loss takes class indices.
+    """
+
+    def __init__(self, loss: keras.losses.Loss, temperature: float = 1.0):
+        super().__init__(temperature)
+        checks.check_keras_loss(loss)
+        self._loss = loss
+        self._takes_logits = bool(loss.get_config().get("from_logits"))
+
+    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+        """Keras's value for each example; a log-posterior serves as logits."""
+        return self._loss.call(tf.exp(log_p), log_q if self._takes_logits else tf.exp(log_q))
+
+
+def resolve(
+    chosen, temperature: float, ensemble_average: str
+) -> "Mimicry | Callable[..., tf.Tensor] | None":
+    """The mimicry loss that a cohort's option stands for; None for `none`."""
+    if chosen == "ensemble":
         return Ensemble(temperature, ensemble_average)
-    pairwise = {"kl": KL, "js": JS}
-    return pairwise[name](temperature) if name in pairwise else None
+    if isinstance(chosen, keras.losses.Loss):
+        return KerasLoss(chosen, temperature)
+    if isinstance(chosen, str):
+        return {"kl": KL, "js": JS}[chosen](temperature) if chosen != "none" else None
+    return chosen

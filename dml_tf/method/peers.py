@@ -10,6 +10,8 @@ import keras
 import tensorflow as tf
 
 from dml_tf.method.checks import check_optimizers
+from dml_tf.method.losses import is_labelled
+from dml_tf.method.outputs import as_outputs
 
 Outputs = Mapping[str, tf.Tensor]
 
@@ -54,15 +56,21 @@ class Peer:
     is_student = True
     is_trained_here = False
 
-    def __init__(self, network: keras.Model, on: Callable[[], contextlib.AbstractContextManager]):
+    def __init__(
+        self,
+        network: keras.Model,
+        name: str,
+        on: Callable[[], contextlib.AbstractContextManager],
+    ):
         self.network = network
+        self.name = name
         self.on = on
 
     def outputs(self, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
         """Logits `(batch, classes)`, and features `(batch, dim)` where the network has any."""
         with self.on():
             outputs = self.network(images, training=training)
-        return dict(outputs) if isinstance(outputs, Mapping) else {"logits": outputs}
+        return as_outputs(self.name, outputs)
 
     def predict(self, images: tf.Tensor) -> Prediction:
         """The peer's prediction of a training batch, before any update."""
@@ -77,10 +85,21 @@ class TrainedPeer(Peer):
 
     def take(self, optimizer: keras.optimizers.Optimizer):
         """Makes an optimizer the peer's own."""
-        if self.network.built:
-            with self.on():
-                optimizer.build(self.network.trainable_variables)
         self.optimizer = optimizer
+        if self.network.built:
+            self.build_optimizer()
+
+    def build_optimizer(self):
+        """Makes the optimizer's variables, if there is an optimizer without them."""
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.on():
+                self.optimizer.build(self.network.trainable_variables)
+
+    def finish(self):
+        """Puts averaged weights in the weights' place, as Keras's `fit` does."""
+        if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
+            with self.on():
+                self.optimizer.finalize_variable_values(self.network.trainable_variables)
 
     def predict(self, images: tf.Tensor) -> Prediction:
         """Records the forward pass, which serves the others and later the peer's own gradient."""
@@ -125,15 +144,54 @@ class RemotePeer(Peer):
         return self.outputs(images, training=True)
 
 
+class OptimizerGroup:
+    """The optimizers of all students as one, for callbacks and for users: `cohort.optimizer`.
+
+    Keras's callbacks know groups by `optimizers`. They set the learning rate of each member.
+    """
+
+    def __init__(self, optimizers: Sequence[keras.optimizers.Optimizer]):
+        # A loss scale's own optimizer has the learning rate and the averaged weights.
+        self.optimizers = [getattr(o, "inner_optimizer", o) for o in optimizers]
+
+    @property
+    def learning_rate(self) -> keras.Variable | tf.Tensor:
+        """The first optimizer's rate; setting it sets that of all."""
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float):
+        for optimizer in self.optimizers:
+            optimizer.learning_rate = rate
+
+    @property
+    def iterations(self) -> keras.Variable:
+        """Number of steps made."""
+        return self.optimizers[0].iterations
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The variables of all optimizers."""
+        return [variable for optimizer in self.optimizers for variable in optimizer.variables]
+
+    @property
+    def built(self) -> bool:
+        """True for Keras: each optimizer is built on its own peer's variables."""
+        return True
+
+
 def make_peers(
-    networks: Sequence[keras.Model], frozen: Sequence[int], placement: OneDevice
+    networks: Sequence[keras.Model],
+    names: Sequence[str],
+    frozen: Sequence[int],
+    placement: OneDevice,
 ) -> tuple[Peer, ...]:
     """One peer for each network."""
     peers = []
-    for k, network in enumerate(networks):
+    for k, (network, name) in enumerate(zip(networks, names, strict=True)):
         here = RemotePeer if isinstance(network, RemoteNetwork) else TrainedPeer
         kind = FrozenPeer if k in frozen else here
-        peers.append(kind(network, partial(placement.on, k)))
+        peers.append(kind(network, name, partial(placement.on, k)))
     return tuple(peers)
 
 
@@ -188,7 +246,7 @@ def replica_shares(labels: tf.Tensor) -> tuple:
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return 1.0, 1.0
-    labelled = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
-    counts = tf.stack([labelled, tf.cast(tf.size(labels), tf.float32)])
+    labelled = tf.reduce_sum(tf.cast(is_labelled(labels), tf.float32))
+    counts = tf.stack([labelled, tf.cast(tf.shape(labels)[0], tf.float32)])
     totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, counts)
     return tuple(tf.unstack(counts / tf.maximum(totals, 1.0)))

@@ -13,7 +13,7 @@ from functools import partial
 
 import keras
 
-from dml_tf.networks import inception, mobilenet, resnet, wide_resnet
+from dml_tf.networks import inception, mobilenet, own, resnet, wide_resnet
 from dml_tf.networks.layers import Layers
 
 Body = Callable[[keras.KerasTensor, Layers], keras.KerasTensor]
@@ -52,7 +52,8 @@ _NETWORKS = {
 }
 NAMES = (
     f"{', '.join(_NETWORKS)}; "
-    "with a width as in resnet8:16 (base channels) or mobilenet_short:0.5 (multiplier)"
+    "with a width as in resnet8:16 (base channels) or mobilenet_short:0.5 (multiplier); a name of "
+    "keras.applications, as in efficientnetb0; or module:function, a function of your own"
 )
 
 
@@ -66,8 +67,16 @@ def build(
     dropout: float = 0.0,
     init: str = "goyal",
     seed: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> keras.Model:
     """Build a network that returns its logits and the feature of its last pooling layer.
+
+    A network of keras.applications gets its own preprocessing, new weights and the classifier of
+    all networks here. Where one of the paper's has the same name, as `resnet50`, write
+    `keras.applications:resnet50`. A function of your own, `module:function`, is called with
+    `input_shape` and `num_classes` and returns a functional or sequential model; it decides about
+    dropout, `init` and the features.
 
     Args:
         name: One of the forms in `NAMES`. It is also the model's name, without the width.
@@ -84,6 +93,10 @@ def build(
             Keras's for the rest.
         seed: Fixes the initial weights and the dropout masks, whatever was drawn or built before;
             None takes them from Keras' global seed.
+        mean: Mean by which the images are normalised, of pixels in [0, 1], for each channel. Only
+            networks of keras.applications use it: they take pixels from 0 to 255. None if the
+            images are such pixels.
+        std: The standard deviation, likewise.
 
     Returns:
         A functional model from float images, shape `(batch, height, width, channels)`, to a dict
@@ -106,10 +119,18 @@ def build(
             f"Input shape {tuple(input_shape)} is not (height, width, channels): "
             "give three positive integers, as in (32, 32, 3)."
         )
+    layers = Layers(weight_decay=weight_decay, init=init, seed=seed, mean=mean, std=std)
+    if _is_function(name):
+        return own.network(name, num_classes, input_shape, layers)
     images = keras.Input(tuple(input_shape), name="images")
-    layers = Layers(weight_decay=weight_decay, init=init, seed=seed)
-    outputs = layers.classify(body(images, layers), num_classes, dropout)
-    return keras.Model(images, outputs, name=label)
+    try:
+        maps = body(images, layers)
+    except ValueError as error:
+        raise ValueError(
+            f"Network {name!r} cannot take images of shape {tuple(input_shape)}: {error}"
+        ) from error
+    network = keras.Model(images, layers.classify(maps, num_classes, dropout), name=label)
+    return layers.settled(network) if body.func is own.application_maps else network
 
 
 def count_parameters(network: keras.Model) -> int:
@@ -132,7 +153,8 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
         width: As in `build`; must agree with a width in the name.
 
     Returns:
-        The name without its width, and the body that maps images and `Layers` to the last maps.
+        The name without its width, and the body that maps images and `Layers` to the last maps; of
+        `module:function` the function's name, and the function.
 
     Raises:
         ValueError: The name has none of the forms in `NAMES`, or the width does not fit.
@@ -144,6 +166,10 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
         Traceback (most recent call last):
         ValueError: No network 'resnet31': its depth must be 6n+2. Use resnet26 or resnet32.
     """
+    if _is_function(name):
+        return name.partition(":")[2], own.function(name)
+    if make := application(name):
+        return name.rpartition(":")[2].lower(), partial(own.application_maps, make=make)
     label, colon, written = name.partition(":")
     network, numbers = _find(label)
     if colon:
@@ -158,6 +184,27 @@ def parse(name: str, width: float | None = None) -> tuple[str, Body]:
         _check_width(label, width, network.width)
         numbers["width"] = network.width(width)
     return label, partial(network.body, **numbers)
+
+
+def _is_ours(label: str) -> bool:
+    """Whether a name is one of the paper's networks: resnet50 is, resnet101 is not."""
+    for form, network in _NETWORKS.items():
+        match = re.fullmatch(network.pattern or re.escape(form), label)
+        if match and not own.application(label):
+            return True
+        if match:
+            extra = network.six_n_plus
+            return extra is None or (int(match["depth"]) - extra) % 6 == 0
+    return False
+
+
+def _is_function(name: str) -> bool:
+    return own.is_function(name) and not _is_ours(name.partition(":")[0])
+
+
+def application(name: str) -> Callable[..., keras.Model] | None:
+    """What keras.applications has of this name, unless the name is of one of the paper's."""
+    return None if _is_ours(name) else own.application(name)
 
 
 def _find(label: str) -> tuple[_Network, dict[str, int]]:

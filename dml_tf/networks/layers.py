@@ -5,7 +5,7 @@ rounds up.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -33,7 +33,6 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
     return (int(sequence.spawn(1)[0].generate_state(1)[0]) for _ in itertools.count())
 
 
-@keras.saving.register_keras_serializable(package="dml_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
 
@@ -66,18 +65,36 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return plain and len(inputs.shape) == 4 and self.axis in (-1, 3) and all(types)
 
 
+# Files name a layer by its class's module and name. This one is named as Keras's own, so that a
+# saved network loads without dml_tf; with dml_tf it loads as this class. Files of 0.2.0 have the
+# other name.
+BatchNormalization.__module__ = "keras.layers"
+for _name in ("BatchNormalization", "dml_tf>BatchNormalization"):
+    keras.saving.get_custom_objects()[_name] = BatchNormalization
+
+
 class Layers:
     """Applies the layers of one network, with its weight decay and its seed.
 
     Kernels are drawn from He's normal distribution. Convolutions have no bias, because BatchNorm
-    follows each of them, or the sum that it is part of.
+    follows each of them, or the sum that it is part of. Images of a `mean` and a deviation `std`
+    in [0, 1] are normalised by them; without them they are pixels, 0 to 255.
     """
 
-    def __init__(self, *, weight_decay: float = 0.0, init: str = "goyal", seed: int | None = None):
+    def __init__(
+        self,
+        *,
+        weight_decay: float = 0.0,
+        init: str = "goyal",
+        seed: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
         # L2(c) is c * sum(theta^2), whose gradient is 2 * c * theta.
         self._regularizer = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
         self._seeds = layer_seeds(seed)
         self._init = init
+        self._mean, self._std = mean, std
 
     def _he_normal(self, fan: str) -> keras.Initializer:
         return keras.initializers.VarianceScaling(
@@ -158,6 +175,30 @@ class Layers:
         if dropout:
             kept = keras.layers.Dropout(dropout, seed=next(self._seeds), dtype="float32")(features)
         return {"logits": classifier(kept), "features": features}
+
+    def pixels(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Pixels 0 to 255, from images that may be normalised."""
+        if self._mean is None:
+            return images
+        scale, offset = ([255 * float(v) for v in values] for values in (self._std, self._mean))
+        return keras.layers.Rescaling(scale, offset, dtype="float32")(images)
+
+    def settled(self, network: keras.Model) -> keras.Model:
+        """A network from outside, made anew with the weight decay and the seeds of this object."""
+        return keras.models.clone_model(network, clone_function=self._settle)
+
+    def _settle(self, layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        for value in config.values():
+            own = value.get("config") if isinstance(value, dict) else None
+            if isinstance(own, dict) and "seed" in own:  # an initializer
+                own["seed"] = next(self._seeds)
+        if "seed" in config:
+            config["seed"] = next(self._seeds)
+        for kernel in ("kernel", "depthwise", "pointwise"):
+            if config.get(f"{kernel}_regularizer", "none") is None:
+                config[f"{kernel}_regularizer"] = self._regularizer
+        return type(layer).from_config(config)
 
     def _classifier_initializer(self) -> keras.Initializer:
         # Goyal et al. 2017, Sec. 5.1. Peers begin with posteriors that hardly differ. With

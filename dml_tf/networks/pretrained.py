@@ -2,10 +2,13 @@
 
 import re
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
 
+from dml_tf import networks
 from dml_tf.networks import trusted
 
 # Keras publishes ImageNet weights of the paper's networks for MobileNet only, at these widths.
@@ -52,22 +55,30 @@ def load(network: keras.Model, name: str, source: str) -> None:
 
 
 def _imagenet(name: str) -> keras.Model:
-    label, _, width = name.partition(":")
-    width = float(width or 1.0)
-    if label != "mobilenet" or width not in _IMAGENET_WIDTHS:
-        raise ValueError(
-            f"--pretrained=imagenet: Keras has no ImageNet weights for {name!r}, only for "
-            "mobilenet and mobilenet:0.25, 0.5 or 0.75. Give a file of your own."
-        )
+    make = _published(name)
     try:
-        return keras.applications.MobileNet(
-            input_shape=(224, 224, 3), alpha=width, include_top=False, weights="imagenet"
-        )
+        return make(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises whatever the download raised
         raise FileNotFoundError(
             f"--pretrained=imagenet: Keras's weights cannot be downloaded ({error}). Put them "
             "into ~/.keras/models, or give a file."
         ) from error
+
+
+def _published(name: str) -> Callable[..., keras.Model]:
+    """What makes the network of keras.applications that has ImageNet weights for this one."""
+    label, _, width = name.partition(":")
+    if label == "mobilenet" and float(width or 1.0) in _IMAGENET_WIDTHS:
+        return partial(
+            keras.applications.MobileNet, input_shape=(224, 224, 3), alpha=float(width or 1.0)
+        )
+    if (make := networks.application(name)) is None:
+        raise ValueError(
+            f"--pretrained=imagenet: Keras has no ImageNet weights for {name!r}, only for "
+            "mobilenet and mobilenet:0.25, 0.5 or 0.75, and for networks of keras.applications. "
+            "Give a file of your own."
+        )
+    return make
 
 
 def _weighted(network: keras.Model) -> list[keras.Layer]:

@@ -29,13 +29,14 @@ def settings(runs: Iterable[Config]) -> list[Config]:
 def smallest(
     scale: Scale, items: Sequence[str], estimate: Estimate, results_dir: str, data_dir: str = ""
 ) -> list[Config]:
-    """The setting of each item that has the shortest step; a setting of several items once."""
-    chosen = []
+    """A setting for each item: one that another item has, too, or that with the shortest step."""
+    chosen: dict[str, Config] = {}
     for item in items:
         runs = plan.runs(scale, (item,), results_dir=results_dir, data_dir=data_dir, seeds=1)
-        if runs:
-            chosen.append(min(runs, key=lambda run: estimate.step_s(run) or float("inf")))
-    return settings(chosen)
+        if runs and chosen.keys().isdisjoint(run.run_id for run in runs):
+            least = min(runs, key=lambda run: estimate.step_s(run) or float("inf"))
+            chosen[least.run_id] = least
+    return list(chosen.values())
 
 
 def find(run: Config) -> dict | None:

@@ -107,8 +107,10 @@ def check_features(config: Config, splits: Splits):
     shape = splits.train.images.shape[1:]
     widths = {}
     for name in dict.fromkeys(config.net):
-        network = networks.build(name, num_classes=splits.num_classes, input_shape=shape)
-        widths[name] = network.output["features"].shape[-1]
+        with _bad_network_refused():
+            network = networks.build(name, num_classes=splits.num_classes, input_shape=shape)
+        if "features" in network.output:
+            widths[name] = network.output["features"].shape[-1]
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{width} of {name}" for name, width in widths.items())
         raise FlagError(
@@ -223,7 +225,7 @@ def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Mod
 
 
 def _network(config: Config, splits: Splits, k: int) -> keras.Model:
-    with _precision(config.precision):
+    with _precision(config.precision), _bad_network_refused():
         network = networks.build(
             config.net[k],
             num_classes=splits.num_classes,
@@ -232,7 +234,10 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             dropout=config.dropout,
             init=config.init,
             seed=_seed(config, k),
+            mean=splits.mean.tolist(),
+            std=splits.std.tolist(),
         )
+    _refuse_missing_features(network, config, splits, k)
     if source := config.pretrained:
         if source != "imagenet":
             source = RunFiles.of(config).weights(source)
@@ -242,6 +247,25 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
         except ValueError as error:
             raise FlagError(str(error)) from error
     return network
+
+
+@contextlib.contextmanager
+def _bad_network_refused() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise FlagError(f"--net: {error}") from error
+
+
+def _refuse_missing_features(network: keras.Model, config: Config, splits: Splits, k: int):
+    """Refuses a function's network that lacks the features which a run needs."""
+    needed = splits.reid or config.feature_weight or config.analyse
+    if needed and "features" not in network.output:
+        raise FlagError(
+            f"--net={config.net[k]} returns no features, which re-identification, "
+            "--feature_weight and --analyse need: return a dict with 'logits' and 'features', the "
+            "output of the last pooling layer."
+        )
 
 
 def learning_rate(config: Config, steps_per_epoch: int):

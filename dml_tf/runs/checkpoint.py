@@ -202,7 +202,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves the state after an epoch."""
         self._epoch, self.step = epoch + 1, 0
         for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
+            if name.removeprefix("val_") != "loss":  # a mean of others
+                self.history.setdefault(name, []).append(float(value))
         if self.is_due:
             self._save()
 

@@ -137,8 +137,8 @@ def _of_the_data(config) -> Iterator[tuple[bool, str]]:
     )
     sides = config.image_size if isinstance(config.image_size, tuple) else (config.image_size,)
     yield (
-        config.augment == "crop_flip" and 0 < min(sides) <= crop_pad(sides[0]),
-        f"--image_size={config.image_size} with --augment=crop_flip: a crop reflects "
+        config.augment in ("crop_flip", "randaugment") and 0 < min(sides) <= crop_pad(sides[0]),
+        f"--image_size={config.image_size} with --augment={config.augment}: a crop reflects "
         f"{crop_pad(sides[0])} pixels at the border, which the images lack. Use larger images, or "
         "--augment=flip.",
     )

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +28,7 @@ from dml_tf.runs.checks import refuse
 from dml_tf.runs.values import nearest, to_flag
 
 SCALES = ("smoke", "mini", "cpu", "paper")
-TITLES = {"independent": "independent", "dml": "DML", "dml_e": "DML_e", "distill": "distillation"}
-METHODS = tuple(TITLES)
+METHODS = ("independent", "dml", "dml_e", "distill")
 
 # Not hashed in a run id: what names a run, and what does not change its result.
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
@@ -82,7 +81,11 @@ class Config:
     strict: bool = _setting(
         False, "Refuse data of which anything would be skipped or converted (docs/reliability.md)."
     )
-    net: tuple[str, ...] = _setting((), "Networks, comma-separated; one name serves all peers.")
+    net: tuple[str, ...] = _setting(
+        (),
+        "Networks, comma-separated, as resnet32, efficientnetb0 or my_module:my_network; one name "
+        "serves all peers.",
+    )
     cohort: int = _setting(0, "Number of peers; 0: one for each name in --net.", low=0, high=1000)
     method: str = _setting(
         "", "Default: dml for a cohort of two or more, else independent.", METHODS
@@ -155,7 +158,8 @@ class Config:
         0.0, "Decay of the averaged weights that are evaluated; 0: no averages.", low=0.0, high=1.0
     )
     augment: str = _setting(
-        "none", "Random flips; flips and reflect-padded crops; Inception's crops (ImageNet).",
+        "none", "Random flips; flips and reflect-padded crops; these and Keras's RandAugment; "
+        "Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
     image_size: int | tuple[int, int] = _setting(
@@ -242,9 +246,10 @@ class Config:
     @functools.cached_property
     def run_id(self) -> str:
         """`<dataset>-<method>-<nets>-seed<n>`, and a hash of what differs from the flag files."""
-        nets = "+".join(self.net).replace(":", "w")
+        widths = re.sub(r":(?=[0-9.])", "w", "+".join(self.net))
+        nets = widths.replace(":", ".")  # of a module and its function
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
-        differing = self._differing()
+        differing = self.differing()
         if not differing:
             return name
         text = json.dumps(differing, sort_keys=True)
@@ -263,17 +268,8 @@ class Config:
         flags = {"dataset": self.dataset, "net": self.net, "method": self.method}
         if self.scale != _defaults(self.dataset)["scale"]:
             flags["scale"] = self.scale
-        flags |= self._differing() | ({"seed": self.seed} if self.seed else {})
+        flags |= self.differing() | ({"seed": self.seed} if self.seed else {})
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
-
-    @property
-    def title(self) -> str:
-        """The run in words, for people: `DML, 2 x resnet8:16, digits, seed 0`."""
-        counts = Counter(self.net).items()
-        nets = [f"{count} x {net}" if count > 1 else net for net, count in counts]
-        settings = [to_flag(name, value)[2:] for name, value in self._differing().items()]
-        more = f" ({', '.join(settings)})" if settings else ""
-        return f"{TITLES[self.method]}, {' + '.join(nets)}, {self.dataset}, seed {self.seed}{more}"
 
     @property
     def default_teacher(self) -> "Config":
@@ -295,7 +291,7 @@ class Config:
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
 
-    def _differing(self) -> dict:
+    def differing(self) -> dict:
         """The settings that differ from the flag files, without those that name a run."""
         base = _comparable(_defaults(self.dataset, self.scale))
         ours = self.comparable()

@@ -1,6 +1,7 @@
 """The steps of a run, by Keras's `fit`: several in one call, and from where it stopped."""
 
 import math
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -38,7 +39,9 @@ def fit(
     for begin, end, left_out in parts:
         if begin < end and not cohort.stop_training:
             batches = data.train_batches(splits, config, initial_epoch=begin, initial_step=left_out)
-            cohort.fit(
+            # The cohort's own `fit` ends by putting averaged weights in the weights' place.
+            fit_part = cohort.fit if end == last else partial(keras.Model.fit, cohort)
+            fit_part(
                 batches,
                 validation_data=validation,
                 shuffle=False,

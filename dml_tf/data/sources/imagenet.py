@@ -29,10 +29,9 @@ FOLDER = "imagenet"  # its usual name beside other data sets
 
 def load_imagenet(config: Any) -> Source:
     """Find ImageNet's pictures; no picture is decoded yet."""
-    given, size = Path(config.data_dir).expanduser(), config.image_size or DEFAULT_SIZE
-    for root in (given / FOLDER, given) if config.data_dir else ():
-        if (root / "train").is_dir():
-            return _named(load_folders(root, "ImageNet", size))
+    size = config.image_size or DEFAULT_SIZE
+    if root := _root(config.data_dir):
+        return _named(load_folders(root, "ImageNet", size))
     from dml_tf.data.sources import imagenet_tfds
 
     train, test, class_names = imagenet_tfds.load(config.data_dir, size)
@@ -41,12 +40,19 @@ def load_imagenet(config: Any) -> Source:
 
 def imagenet_files(data_dir: str) -> dict[str, list[Path]]:
     """The pictures of each part; none if TensorFlow Datasets has prepared them."""
-    root = Path(data_dir).expanduser()
-    if not data_dir or not (root / "train").is_dir():
+    root = _root(data_dir)
+    if not root:
         return {}
     class_names = find_classes(root / "train")
     parts = ["train", *[part for part in TEST_FOLDERS if (root / part).is_dir()][:1]]
     return {part: list_pictures(root / part, class_names)[0] for part in parts}
+
+
+def _root(data_dir: str) -> Path | None:
+    """The folder with the pictures; None if TensorFlow Datasets has to find them."""
+    given = Path(data_dir).expanduser()
+    roots = [root for root in (given / FOLDER, given) if (root / "train").is_dir()]
+    return roots[0] if data_dir and roots else None
 
 
 def load_folders(root: Path, name: str, size: int) -> Source:

@@ -129,7 +129,7 @@ def _function(cohort: Cohort, step: Callable) -> Callable:
     def several(iterator, count):
         if count == 1:
             return one(iterator)
-        zeros = {metric.name: tf.zeros(()) for metric in cohort.metrics}
+        zeros = {name: tf.zeros(()) for name in cohort.metrics_names}
         _, logs = tf.while_loop(
             lambda i, logs: i < count, lambda i, logs: (i + 1, one(iterator)), (0, zeros)
         )

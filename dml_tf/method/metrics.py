@@ -1,0 +1,106 @@
+"""What a cohort reports: its own metrics of each peer, the user's, and `loss`."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from dml_tf.method import losses
+
+_BUILT_IN = ("accuracy", "acc")  # as strings in `compile(metrics=...)`: always there
+_QUANTITIES = ("accuracy", "supervised_loss", "mimicry_loss")
+
+
+def of_peer(peer: str) -> list[keras.metrics.Metric]:
+    """The cohort's own metrics of one student."""
+    return [keras.metrics.Mean(name=f"{peer}_{quantity}") for quantity in _QUANTITIES]
+
+
+def mean_loss(results: Mapping, peers: Sequence[str], mimicry_weight: float):
+    """Mean over the students of supervised loss + weight x mimicry loss: `loss` in the logs."""
+    each = [
+        results[f"{peer}_supervised_loss"] + mimicry_weight * results[f"{peer}_mimicry_loss"]
+        for peer in peers
+    ]
+    return sum(each) / len(each)
+
+
+class UserMetrics:
+    """The metrics given to `compile`, made anew for each peer and the ensemble.
+
+    Args:
+        names: Of the students, and `ensemble` where there is one.
+        metrics: As of Keras's `compile`.
+        weighted: Those that also count each image with its weight.
+        taken: Names of the cohort's own metrics.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        metrics: Sequence = (),
+        weighted: Sequence = (),
+        taken: Sequence[str] = (),
+    ):
+        self._given = {"metrics": metrics, "weighted_metrics": weighted}
+        self._plain = {name: _made(metrics, name) for name in names}
+        self._weighted = {name: _made(weighted, name) for name in names}
+        seen = set(taken)
+        for metric in self.all:
+            if metric.name in seen:
+                raise ValueError(
+                    f"There is a metric {metric.name!r} already: give the metric another name, or "
+                    "leave it out."
+                )
+            seen.add(metric.name)
+
+    @property
+    def all(self) -> list[keras.metrics.Metric]:
+        """All metrics, in a fixed order."""
+        return [m for part in (self._plain, self._weighted) for own in part.values() for m in own]
+
+    def get_config(self) -> dict[str, list]:
+        """The arguments of `compile` that the metrics were made from."""
+        write = keras.saving.serialize_keras_object
+        return {option: [write(m) for m in given] for option, given in self._given.items()}
+
+    def update(self, name: str, log_p: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None):
+        """Counts a batch; images without a label have the weight 0."""
+        plain, weighted = self._plain.get(name, ()), self._weighted.get(name, ())
+        if not plain and not weighted:
+            return
+        posterior, labelled = tf.exp(log_p), tf.cast(losses.is_labelled(labels), tf.float32)
+        known = tf.maximum(labels, tf.zeros_like(labels))
+        for metric in plain:
+            metric.update_state(known, posterior, sample_weight=labelled)
+        for metric in weighted:
+            counted = labelled if weights is None else labelled * weights
+            metric.update_state(known, posterior, sample_weight=counted)
+
+
+def _made(metrics: Sequence, peer: str) -> list[keras.metrics.Metric]:
+    return [_copy(metric, peer) for metric in metrics if metric not in _BUILT_IN]
+
+
+def _copy(metric, peer: str) -> keras.metrics.Metric:
+    """A new metric of the same kind, named after its peer."""
+    metric = metric() if isinstance(metric, type) else keras.metrics.get(metric)
+    if not isinstance(metric, keras.metrics.Metric):
+        return keras.metrics.MeanMetricWrapper(metric, name=f"{peer}_{metric.__name__}")
+    return type(metric).from_config({**metric.get_config(), "name": f"{peer}_{metric.name}"})
+
+
+def guess_modes(callbacks, metrics: Sequence[keras.metrics.Metric]):
+    """Tells callbacks that watch a metric whether higher is better; Keras knows its own only."""
+    made = {metric.name: metric for metric in metrics}
+    for callback in getattr(callbacks, "callbacks", callbacks) or ():
+        watched = getattr(callback, "monitor", None)
+        if not isinstance(watched, str) or getattr(callback, "mode", None) != "auto":
+            continue
+        name = watched.removeprefix("val_")
+        if name.endswith(("_accuracy", "_acc")):
+            callback.mode = "max"
+        elif name.endswith("_loss"):
+            callback.mode = "min"
+        elif direction := getattr(made.get(name), "_direction", None):
+            callback.mode = "max" if direction == "up" else "min"

@@ -1,0 +1,386 @@
+"""The tables on photographs and digits in the Markdown files, from the records in `results/`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dml_tf import home
+from dml_tf.measures.evaluate import unpack_correct
+from dml_tf.paper import items as paper_items
+from dml_tf.paper import scales, statistics, tables
+from dml_tf.paper.cells import Cell, Contrast, Line, contrasts, unit
+from dml_tf.paper.items import ITEMS
+from dml_tf.paper.scales import Scale
+from dml_tf.paper.verdicts import Conclusion, Judgement
+from dml_tf.runs import records
+from docs import formats
+
+CPU = home.HOME / "results" / "cpu"
+EXPLORATORY = CPU / "exploratory"
+FIRST_INIT = CPU / "first_init"
+# A table's kind of runs -> scale and folder.
+_CONFIRMATORY = (scales.BY_NAME["cpu"], CPU)
+_EXPLORED = (scales.EXPLORATORY, EXPLORATORY)
+
+
+def opening() -> str:
+    """Three sentences: what the protocol's primary hypothesis says, its limit, and what is open."""
+    pooled = _primary(*_CONFIRMATORY)
+    line = formats.interval(pooled.pooled)
+    alone, _ = _first_start()
+    return (
+        f"1. On 2,000 small photographs without augmentation, the mean gain over Table 2's twelve "
+        f"places is\n   {line} points (primary hypothesis; {_state(pooled)}).\n"
+        "2. With crops and flips, and good first weights, exploratory runs showed no clear gain: "
+        "with those weights an\n   independent network reaches about what mutual learning gave it "
+        f"before (they raised it by {formats.interval(alone)} points).\n"
+        "3. No accuracy that the paper prints has been reproduced: no run here had the paper's "
+        "networks\n   and data."
+    )
+
+
+def results() -> str:
+    """Table 2 on photographs, confirmatory: each small network over its places, and all."""
+    return _by_network(*_CONFIRMATORY)
+
+
+def explored() -> str:
+    """The same of the exploratory runs."""
+    return _by_network(*_EXPLORED)
+
+
+def photographs() -> str:
+    """Table 2 at cpu scale: its twelve places, with simultaneous intervals."""
+    command = "    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
+    return f"{_places(*_CONFIRMATORY)}\n\n{command}"
+
+
+def explored_pairs() -> str:
+    """Table 2's places in the exploratory runs."""
+    return _places(*_EXPLORED)
+
+
+def digits() -> str:
+    """Table 2 at mini scale: its gains, as the last `run_all.sh` wrote them."""
+    table = pd.read_csv(home.HOME / "results" / "mini" / "table2.csv")
+    table = table.set_index(["dataset", "row", "column"])
+    rows = []
+    for line in _gains():
+        dml, alone = (table.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
+        gain = table.loc[line.first.dataset, line.row, line.column]
+        rows.append(
+            {
+                "in the place of": line.row,
+                "network": f"`{_network_here(line, scales.BY_NAME['mini'])}`, "
+                f"Net {line.first.of + 1}",
+                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+                "difference [95% interval]": formats.interval(gain),
+                "seeds": int(gain.seeds),
+            }
+        )
+    return formats.markdown(rows)
+
+
+def claims() -> str:
+    """The paper's claims and our hypotheses, by the confirmatory runs."""
+    return _claims(*_CONFIRMATORY)
+
+
+def explored_claims() -> str:
+    """The paper's claims in the exploratory runs, which decide nothing."""
+    return _claims(*_EXPLORED)
+
+
+def calibration() -> str:
+    """Beyond accuracy: calibration error and churn of each small network; seeds and images."""
+    scale, folder = _CONFIRMATORY
+    rows = []
+    for name, lines in _lines_by_network(scale).items():
+        dml, alone = (
+            [_peers(line.terms[side][0], scale, folder) for line in lines] for side in (0, 1)
+        )
+        seeds = _shared(*dml, *alone)
+        if not seeds:
+            continue
+        errors = [
+            {s: 100 * np.mean([np.mean([p["calibration_error"] for p in x[s]]) for x in side])
+             for s in seeds}
+            for side in (dml, alone)
+        ]  # fmt: skip
+        difference = statistics.summary({s: errors[0][s] - errors[1][s] for s in seeds})
+        churn_alone, churn_dml = _churn(alone[0], seeds), _churn(dml[0], seeds)
+        rows.append(
+            {
+                "network": name,
+                "calibration error alone, %": f"{np.mean(list(errors[1].values())):.2f}",
+                "with DML, %": f"{np.mean(list(errors[0].values())):.2f}",
+                "difference [95% interval]": formats.interval(difference),
+                "churn alone, %": churn_alone,
+                "churn with DML, %": churn_dml,
+                "seeds": len(seeds),
+            }
+        )
+    return f"{formats.markdown(rows)}\n\n{_over_images(scale, folder)}"
+
+
+def first_init() -> str:
+    """The first runs, with Keras's and He's first weights, beside those with ours."""
+    alone, dml = _first_start()
+    rows = []
+    for name, folder in (("Keras's and He's", FIRST_INIT), ("near the identity", EXPLORATORY)):
+        pair, single = (_first_runs(folder, method) for method in ("dml", "independent"))
+        seeds = _shared(pair, single)
+        gain = statistics.summary({seed: pair[seed] - single[seed] for seed in seeds})
+        rows.append(
+            {
+                "first weights": name,
+                "independent": formats.mean_and_spread([single[s] for s in seeds]),
+                "DML, mean of both peers": formats.mean_and_spread([pair[s] for s in seeds]),
+                "difference [95% interval]": formats.interval(gain),
+                "seeds": len(seeds),
+            }
+        )
+    return (
+        f"{formats.markdown(rows)}\n\n"
+        f"The other first weights raised the independent network by {formats.interval(alone)} "
+        f"points,\nand changed the one with mutual learning by {formats.interval(dml)} points "
+        f"({alone['seeds']} seeds)."
+    )
+
+
+def article_state() -> str:
+    """How many seeds of each confirmatory item have finished, of those that are planned."""
+    scale, folder = _CONFIRMATORY
+    scale, rows = scale.available(folder), []
+    for item in ("table2", "table4", *scales.STUDIES, "entropy", "figure6a"):
+        cells = [cell for cell in ITEMS[item].cells if scale.place(item, cell.dataset)]
+        finished = len(_shared(*(tables.found(cell, scale, folder) for cell in cells)))
+        planned = len(scale.planned(item, "CIFAR-10"))
+        state = "finished" if finished >= planned else "unfinished"
+        name = ITEMS[item].title if item in scales.STUDIES else ITEMS[item].short
+        rows.append({"item": name, "finished seeds": f"{finished} of {planned}", "state": state})
+    return formats.markdown(rows)
+
+
+def article_claims() -> str:
+    """The claims and hypotheses by verdict."""
+    scale, folder = _CONFIRMATORY
+    scale, by_verdict = scale.available(folder), {}
+    for item, claim in paper_items.claims():
+        judged = tables.judge(claim, scale, folder)
+        by_verdict.setdefault(judged.conclusion, []).append(f"{claim.text} ({item.short})")
+    rows = [
+        {"verdict": f"**{conclusion}**", "claims": "; ".join(by_verdict[conclusion])}
+        for conclusion in Conclusion
+        if conclusion in by_verdict and conclusion is not Conclusion.NOT_RUN
+    ]
+    primary = _primary(scale, folder)
+    shown = f"{formats.interval(primary.pooled)} points ({_state(primary)})"
+    return f"The primary contrast is {shown}.\n\n{formats.markdown(rows)}"
+
+
+FIGURES = {
+    "article_state": article_state,
+    "article_claims": article_claims,
+    "article_results": results,
+    "article_start": first_init,
+    "opening": opening,
+    "results": results,
+    "explored": explored,
+    "photographs": photographs,
+    "explored_pairs": explored_pairs,
+    "digits": digits,
+    "claims": claims,
+    "explored_claims": explored_claims,
+    "calibration": calibration,
+    "first_init": first_init,
+}
+
+
+def _primary(scale: Scale, folder: Path) -> Judgement:
+    return tables.judge(ITEMS["table2"].claims[0], scale.available(folder), folder)
+
+
+def _state(judgement: Judgement) -> str:
+    """The verdict with its seeds; or that the runs are unfinished."""
+    if judgement.conclusion is Conclusion.NO_VERDICT:
+        return f"unfinished: {judgement.words}"
+    return f"{judgement.words.lower()}, {judgement.pooled['seeds']} seeds"
+
+
+def _gains() -> list[Contrast]:
+    """Table 2's gains on CIFAR-10."""
+    return [line for line in contrasts(ITEMS["table2"].lines) if line.first.dataset == "CIFAR-10"]
+
+
+def _network_here(line: Contrast, scale: Scale) -> str:
+    return scale.data["CIFAR-10"].networks[line.first.networks[line.first.of]]
+
+
+def _lines_by_network(scale: Scale) -> dict[str, list[Contrast]]:
+    found: dict[str, list[Contrast]] = {}
+    for line in _gains():
+        found.setdefault(f"`{_network_here(line, scale)}`", []).append(line)
+    return found
+
+
+def _by_network(scale: Scale, folder: Path) -> str:
+    rows = []
+    for name, lines in {**_lines_by_network(scale), "all": _gains()}.items():
+        gain = tables.measure(_mean_of(lines), scale, folder)
+        dml, alone = (
+            tables.measure(_mean_of([line.terms[side][0] for line in lines]), scale, folder)
+            for side in (0, 1)
+        )
+        rows.append(
+            {
+                "network": name,
+                "places in Table 2": len(lines),
+                "independent, %": f"{alone['measured']:.2f}",
+                "DML, %": f"{dml['measured']:.2f}",
+                "difference [95% interval]": formats.interval(gain),
+                "seeds": _of_planned(gain["seeds"], scale, "table2"),
+            }
+        )
+    return formats.markdown(rows)
+
+
+def _of_planned(seeds: int, scale: Scale, item: str) -> str:
+    planned = len(scale.planned(item, "CIFAR-10"))
+    return f"{seeds} of {planned}" if scale.is_fixed and seeds < planned else str(seeds)
+
+
+def _places(scale: Scale, folder: Path) -> str:
+    frame = tables.table(scale.available(folder), folder, "table2")
+    frame = frame.set_index(["dataset", "row", "column"])
+    rows = []
+    for line in _gains():
+        dml, alone = (frame.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
+        gain = frame.loc[line.first.dataset, line.row, line.column]
+        rows.append(
+            {
+                "in the place of": line.row,
+                "network": f"`{_network_here(line, scale)}`, Net {line.first.of + 1}",
+                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+                "difference [95% interval]": formats.interval(gain),
+                "seeds": int(gain.seeds),
+            }
+        )
+    return formats.markdown(rows)
+
+
+def _claims(scale: Scale, folder: Path) -> str:
+    scale, rows, not_run = scale.available(folder), [], []
+    for item, claim in paper_items.claims():
+        if item.name in scales.STUDIES and item.name not in scale.studies:
+            continue
+        judged = tables.judge(claim, scale, folder)
+        if judged.conclusion is Conclusion.NOT_RUN:
+            not_run.append(item.short)
+            continue
+        name = unit(claim.contrasts[0].first.metric)
+        places = 4 if name == "nats" else 2
+        run = sum(place["seeds"] > 0 for place in judged.places)
+        detectable = judged.pooled["detectable"]
+        where = ", ".join(dict.fromkeys((f"Sec. {claim.section}", item.short)))
+        rows.append(
+            {
+                "claim": f"{claim.text} ({where})",
+                "here": f"**{judged.words}**",
+                "difference [95% interval]": f"{formats.interval(judged.pooled, places)} {name}"
+                + (f", equal within {claim.margin:g}" if claim.margin else ""),
+                "places": run,
+                "could show": "" if np.isnan(detectable) else f"{detectable:.{places}f}",
+                "p": "" if np.isnan(judged.pooled["p"]) else f"{judged.pooled['p']:.2g}",
+            }
+        )
+    names = ", ".join(dict.fromkeys(not_run))
+    return formats.markdown(rows) + (f"\n\nNot run, or not finished: {names}." if names else "")
+
+
+def _mean_of(lines: Sequence[Line]) -> Contrast:
+    terms = tuple((cell, weight / len(lines)) for line in lines for cell, weight in line.terms)
+    return Contrast("", "mean", terms)
+
+
+def _peers(cell: Cell, scale: Scale, folder: Path) -> dict[int, list[dict]]:
+    """Seed -> the measures of a cell's peers: one, or all where the cell is their mean."""
+    here = cell.at(scale)
+    peers = {
+        seed: [
+            measures | {"images": record["images"]["test"]}
+            for measures in record["test"]["peers"].values()
+        ]
+        for seed, record in tables.found(cell, scale, folder).items()
+    }
+    return peers if here.of == "mean" else {seed: [found[here.of]] for seed, found in peers.items()}
+
+
+def _shared(*found: Mapping[int, object]) -> list[int]:
+    return sorted(set.intersection(*map(set, found))) if found else []
+
+
+def _right(peer: Mapping) -> np.ndarray:
+    return unpack_correct(peer["correct"], peer["images"])
+
+
+def _churn(found: Mapping[int, list[dict]], seeds: Sequence[int]) -> str:
+    """Churn between seeds, of one network of each run, with its jackknife interval."""
+    right = np.array([_right(found[seed][0]) for seed in seeds])
+    if len(seeds) < 3:
+        return ""
+    low, high = statistics.jackknife(lambda rows: statistics.churn(right[rows]), len(seeds))
+    return f"{100 * statistics.churn(right):.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _over_images(scale: Scale, folder: Path) -> str:
+    """The primary contrast's interval over seeds and test images, in one sentence."""
+    found = [[_peers(cell, scale, folder) for cell, _ in line.terms] for line in _gains()]
+    seeds = _shared(*(side for line in found for side in line))
+    if len(seeds) < 3:
+        return "The interval over seeds and images needs three seeds."
+    gains = np.array(
+        [
+            np.mean(
+                [_mean_right(dml[seed]) - _mean_right(alone[seed]) for dml, alone in found],
+                axis=0,
+            )
+            for seed in seeds
+        ]
+    )
+    low, high = (100 * end for end in statistics.over_seeds_and_images(gains))
+    return (
+        f"If the test images are a sample, too, the mean gain of Table 2 is "
+        f"{100 * gains.mean():+.2f} [{low:+.2f}, {high:+.2f}] points ({len(seeds)} seeds, "
+        f"{gains.shape[1]:,} images)."
+    )
+
+
+def _mean_right(peers: Sequence[Mapping]) -> np.ndarray:
+    return np.mean([_right(peer) for peer in peers], axis=0)
+
+
+def _first_runs(folder: Path, method: str) -> dict[int, float]:
+    """Seed -> mean accuracy of the first setting's runs: 1,000 images, crops and flips."""
+    found = {}
+    for file in sorted((folder / "runs").glob(f"cifar10-{method}-*.json")):
+        record = records.read(file)
+        run = record["config"]
+        if (run["train_images"], run["augment"], run["epochs"]) == (1000, "crop_flip", 80):
+            peers = record["test"]["peers"].values()
+            found[run["seed"]] = 100 * float(np.mean([peer["accuracy"] for peer in peers]))
+    return found
+
+
+def _first_start() -> tuple[dict, dict]:
+    """What our first weights changed against the first ones: independent, and with DML."""
+    changed = []
+    for method in ("independent", "dml"):
+        before, after = (_first_runs(folder, method) for folder in (FIRST_INIT, EXPLORATORY))
+        seeds = _shared(before, after)
+        changed.append(statistics.summary({seed: after[seed] - before[seed] for seed in seeds}))
+    return changed[0], changed[1]
