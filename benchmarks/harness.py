@@ -140,10 +140,13 @@ def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
     """Prints a record's tables, with the machine, the versions and the command, and writes it."""
     settings = record["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    batch = ""
+    if "batch_size" in settings:
+        size = settings["image_size"]
+        batch = f", batch {settings['batch_size']}, {size}x{size}"
     head = (
-        f"{title}, batch {settings['batch_size']}, {settings['image_size']}x"
-        f"{settings['image_size']}, threads: {settings['threads']}; medians of "
-        f"{settings['repeats']} interleaved repeats. {record['machine']}; {versions}.\n"
+        f"{title}{batch}, threads: {settings['threads']}; medians of {settings['repeats']} "
+        f"interleaved repeats. {record['machine']}; {versions}.\n"
     )
     printed = "\n".join([head, *tables, f"    {record['command']}"])
     print(printed)

@@ -211,6 +211,7 @@ FIGURES = {
             "throughput",
             "pytorch_step",
             "placement",
+            "run_time",
         )
     },
 }

@@ -15,6 +15,7 @@ from benchmarks import (
     placement,
     pytorch_step,
     reid,
+    run_time,
     step,
     throughput,
 )
@@ -265,3 +266,23 @@ def step_in_keras(images, labels, change=lambda value: value):
 def in_torch_order(weight):
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[len(weight.shape)]
     return np.ascontiguousarray(weight.numpy().transpose(axes))
+
+
+def test_a_part_within_a_part_counts_for_itself_only(monkeypatch):
+    times = iter([(0, 0), (1, 2), (2, 4), (4, 8), (7, 14)])
+    monkeypatch.setattr(run_time, "_now", lambda: next(times))
+    watch = run_time.Stopwatch()
+    with watch.part("rest"), watch.part("steps"):
+        pass
+    assert watch.cpu == {"rest": 1 + 3, "steps": 2} and watch.wall == {"rest": 8, "steps": 4}
+
+
+def test_the_parts_of_a_run_add_up(tmp_path, capsys, monkeypatch):
+    small = {"scale": "mini", "net": ("resnet8:2",), "image_size": 8, "train_images": 64}
+    monkeypatch.setitem(run_time.RUNS, "digits", small)
+    (row,) = run(run_time, ["--datasets=digits", "--steps=4", "--repeats=1"], tmp_path)["rows"]
+    assert set(row["cpu_s"]) == set(run_time.PARTS)
+    assert min(row["wall_s"][part] for part in (*run_time.WANTED, "building", "results")) > 0
+    wanted = sum(row["cpu_s"][part] for part in run_time.WANTED)
+    assert row["wanted"] == pytest.approx(wanted / sum(row["cpu_s"].values()))
+    assert "| digits, mini: resnet8:2 + resnet8:2 | 4 |" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import train as command
 from dml_tf import Cohort, data
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.measures import evaluate
-from dml_tf.runs import build, config, records, train
+from dml_tf.runs import build, checkpoint, config, records, train
 from dml_tf.runs.checkpoint import Checkpoint
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, load_state
 from dml_tf.runs.parallel.placement import Placement
 
 ROOT = Path(__file__).parent.parent
@@ -30,9 +32,9 @@ def settings(tmp_path, **changes):
 
 def command_line(*flags):
     """A finished `python train.py` process."""
-    command = [sys.executable, "train.py", *flags]
+    program = [sys.executable, "train.py", *flags]
     users = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(command, cwd=ROOT, env=users, capture_output=True, text=True, check=False)
+    return subprocess.run(program, cwd=ROOT, env=users, capture_output=True, text=True, check=False)
 
 
 def weights(file):
@@ -334,29 +336,45 @@ RESUMED = {"cohort": 2, "net": ("resnet8:4",), "dropout": 0.3, "augment": "crop_
            "learning_rate": 0.01, "momentum": 0.0, "ema": 0.9}  # fmt: skip
 
 
-class Interruption(Exception):
-    pass
-
-
 ENTROPY = {"optimizer": "entropy_sgd", "learning_rate": 1.0, "langevin_steps": 7, "momentum": 0.9,
            "langevin_noise": 0.01, "ema": 0.0}  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{}, ENTROPY], ids=["adam", "entropy_sgd"])
-def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path, changes):
-    class Interrupt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.optimizers[0].iterations) == 40:  # in the fourth epoch
-                raise Interruption
+class Interrupt(keras.callbacks.Callback):
+    """Raises an error after a step."""
 
-    options = {**RESUMED, "steps": 0, "epochs": 5, **changes}
+    def __init__(self, step, error):
+        super().__init__()
+        self._step, self._error = step, error
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizers[0].iterations) == self._step:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({}, ZeroDivisionError), (ENTROPY, KeyboardInterrupt)],
+    ids=["adam, killed", "entropy_sgd, by Ctrl-C"],
+)
+def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_never_stopped(
+    tmp_path, changes, error, monkeypatch, capsys
+):
+    """It is saved at every step, or when Ctrl-C comes, and resumed there."""
+    monkeypatch.setattr(checkpoint, "SHARE", np.inf)
+    options = {**RESUMED, "train_images": 100, "steps": 16, **changes}
     whole, stopped = (settings(tmp_path / name, **options) for name in ("whole", "stopped"))
+    if error is not KeyboardInterrupt:
+        stopped = stopped.replace(save_minutes=0.0)
     uninterrupted = train.run(whole, verbose=0)
-    with pytest.raises(Interruption):
-        train.run(stopped, verbose=0, callbacks=[Interrupt()])
-    assert not RunFiles.of(stopped).record.exists()
-    record = train.run(stopped, verbose=0)
-    assert_same_weights(RunFiles.of(whole).model, RunFiles.of(stopped).model)
+    with pytest.raises(error):
+        train.run(stopped, verbose=0, callbacks=[Interrupt(9, error())])
+    files = RunFiles.of(stopped)
+    progress, _ = load_state(files.checkpoint() / "state.npz")
+    assert (progress["epoch"], progress["step"]) == (1, 3) and not files.record.exists()
+    record = train.run(stopped, verbose=2)
+    assert "1 of 3 epochs, and 3 steps of the next, are done; resuming" in capsys.readouterr().out
+    assert_same_weights(RunFiles.of(whole).model, files.model)
     assert record["history"] == uninterrupted["history"]
     assert not list((tmp_path / "stopped" / "checkpoints").iterdir())
 
@@ -364,10 +382,10 @@ def test_an_interrupted_run_ends_as_if_it_had_never_stopped(tmp_path, changes):
 def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
     asked = settings(tmp_path)
     cohort = build.build_cohort(asked, build.load_data(asked))
-    checkpoint = Checkpoint(tmp_path / "state", asked)
-    checkpoint.set_model(cohort)
-    checkpoint.on_train_begin()
-    checkpoint.on_epoch_end(0, {"resnet8_accuracy": 0.5})
+    saver = Checkpoint(tmp_path / "state", asked)
+    saver.set_model(cohort)
+    saver.on_train_begin()
+    saver.on_epoch_end(0, {"resnet8_accuracy": 0.5})
     with pytest.raises(RecordMismatch, match="learning_rate"):
         Checkpoint(tmp_path / "state", asked.replace(learning_rate=0.2)).restore(cohort)
     assert Checkpoint(tmp_path / "state", asked).restore(cohort) == 1
@@ -377,7 +395,7 @@ def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
         Checkpoint(tmp_path / "state", asked).restore(cohort)
 
 
-KILLED = {**SMALL, **RESUMED, "epochs": 40}
+KILLED = {**SMALL, **RESUMED, "epochs": 12, "save_minutes": 0}
 
 
 def command_for(folder):
@@ -404,7 +422,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole, number):
     assert not killed.record.exists()
     finished = command_line(*command_for(tmp_path))
     assert finished.returncode == 0, finished.stderr
-    assert "epochs are done; resuming" in finished.stdout
+    assert "are done; resuming" in finished.stdout
     assert_same_weights(killed.model, uninterrupted.model)
 
 
@@ -449,26 +467,33 @@ def test_the_command_line_reports_each_peer_and_exits_with_0(tmp_path):
         (("--dataset=digits",), 2, "train.py: --net is missing"),
         (("--dataset=digits", "--net=resnet9"), 2, "depth must be 6n+2"),
         (("--dataset=cifar10", "--net=resnet8", "--data_dir=absent"), 1, "absent"),
-        (("--dataset=digits", "--net=resnet8", "--batch_size=5000"), 1, "--batch_size=5000"),
     ],
 )
-def test_a_users_mistake_gives_a_message_and_a_status_and_no_traceback(
-    flags, status, message, tmp_path
+def test_a_users_mistake_gives_a_message_and_a_status(
+    flags, status, message, tmp_path, capsys, monkeypatch
 ):
-    finished = command_line(*flags, f"--results_dir={tmp_path}")
-    assert finished.returncode == status
-    assert message in finished.stderr
-    assert "Traceback" not in finished.stderr
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the command sets it
+    assert command.main([*flags, f"--results_dir={tmp_path}"]) == status
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "entropy_sgd"])
-def test_a_saved_cohort_loads_where_only_the_cohort_is_imported(tmp_path, optimizer):
-    asked = settings(tmp_path, optimizer=optimizer, steps=1, epochs=1)
-    train.run(asked, verbose=0)
+def test_a_process_that_ends_by_a_mistake_shows_no_traceback(tmp_path):
+    flags = "--dataset=digits", "--net=resnet8", "--batch_size=5000", f"--results_dir={tmp_path}"
+    finished = command_line(*flags)
+    assert finished.returncode == 1
+    assert "--batch_size=5000" in finished.stderr and "Traceback" not in finished.stderr
+
+
+def test_saved_cohorts_load_where_only_the_cohort_is_imported(tmp_path):
+    files = []
+    for optimizer in ("sgd", "rmsprop", "entropy_sgd"):
+        asked = settings(tmp_path, optimizer=optimizer, steps=1, epochs=1)
+        build.build_cohort(asked, build.load_data(asked)).save(tmp_path / f"{optimizer}.keras")
+        files.append(str(tmp_path / f"{optimizer}.keras"))
     program = (
         "import sys, keras; from dml_tf import Cohort; "
-        "print(type(keras.saving.load_model(sys.argv[1])) is Cohort)"
+        "print([type(keras.saving.load_model(file)) is Cohort for file in sys.argv[1:]])"
     )
-    command = [sys.executable, "-c", program, str(RunFiles.of(asked).model)]
+    command = [sys.executable, "-c", program, *files]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.stdout == "True\n", finished.stderr
+    assert finished.stdout == "[True, True, True]\n", finished.stderr

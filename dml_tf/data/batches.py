@@ -20,7 +20,12 @@ from dml_tf.data.splits import Split, Splits
 
 
 def train_batches(
-    splits: Splits, config: Any, *, initial_epoch: int = 0, part: tuple[int, int] = (0, 1)
+    splits: Splits,
+    config: Any,
+    *,
+    initial_epoch: int = 0,
+    initial_step: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """An endless stream of augmented training batches.
 
@@ -29,7 +34,7 @@ def train_batches(
     sizes (ours). Images that are stored at another size are resized after that, bilinearly.
     Pictures on disk are cropped to Inception's random windows, or to the middle.
     Flips are left to right. A stream that starts at epoch `e` gives exactly the batches that a
-    longer one gives from epoch `e` on.
+    longer one gives from epoch `e` on, and so from a step in its middle.
 
     Args:
         splits: The run's data.
@@ -38,6 +43,7 @@ def train_batches(
             pictures on disk, `inception`. With `mixup` above 0, images in memory and their labels
             are mixed in pairs.
         initial_epoch: First epoch of the stream, counted from 0.
+        initial_step: Steps of the first epoch that are left out; no image is read for them.
         part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
 
     Returns:
@@ -69,11 +75,16 @@ def train_batches(
     columns = slice(number * share, (number + 1) * share)
     shape = (steps_per_epoch(len(splits.train), config.batch_size), config.batch_size)
     make = _from_disk if on_disk else _from_memory
-    return make(epochs, splits, config, shape, columns).prefetch(2)
+    return make(epochs, splits, config, shape, columns, initial_step).prefetch(2)
 
 
 def _from_memory(
-    epochs: tf.data.Dataset, splits: Splits, config: Any, shape: tuple[int, int], columns: slice
+    epochs: tf.data.Dataset,
+    splits: Splits,
+    config: Any,
+    shape: tuple[int, int],
+    columns: slice,
+    skipped: int,
 ) -> tf.data.Dataset:
     """The columns of each epoch's `shape` (steps, batch), from images in memory."""
     pad = crop_pad(splits.train.pixels.shape[1])
@@ -106,7 +117,7 @@ def _from_memory(
             pixels, classes = change(pixels, classes, step)
         return normalise(pixels), classes
 
-    return epochs.flat_map(batches_of).map(batch).with_options(_options())
+    return epochs.flat_map(batches_of).skip(skipped).map(batch).with_options(_options())
 
 
 def _changes(splits: Splits, config: Any) -> list[Callable]:
@@ -149,7 +160,12 @@ def _refuse_grey(splits: Splits):
 
 
 def _from_disk(
-    epochs: tf.data.Dataset, splits: Splits, config: Any, shape: tuple[int, int], columns: slice
+    epochs: tf.data.Dataset,
+    splits: Splits,
+    config: Any,
+    shape: tuple[int, int],
+    columns: slice,
+    skipped: int,
 ) -> tf.data.Dataset:
     """The columns of each epoch's `shape` (steps, batch), from pictures on disk."""
     pictures = splits.train.images
@@ -167,8 +183,10 @@ def _from_disk(
     def picture(epoch, i):
         return pictures.augmented(i, seed=config.seed, epoch=epoch, augment=config.augment)
 
-    decoded = _decode(epochs.flat_map(places_of), picture, splits.train)
-    return _batched(decoded, splits, columns.stop - columns.start, only_whole=True)
+    share = columns.stop - columns.start
+    places = epochs.flat_map(places_of).skip(skipped * share)
+    decoded = _decode(places, picture, splits.train)
+    return _batched(decoded, splits, share, only_whole=True)
 
 
 def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:

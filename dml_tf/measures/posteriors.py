@@ -43,6 +43,41 @@ def entropy(posteriors: np.ndarray) -> float:
     return float(-(posteriors * log_p).sum(axis=1).mean())
 
 
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence D_KL(p || q) of two peers' posteriors, Eq. (4).
+
+    Args:
+        p: Class probabilities of the one that teaches, shape `(images, classes)`.
+        q: Those of the one that learns, of the same shape.
+
+    Returns:
+        Nats.
+
+    Example:
+        >>> round(divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])), 4)
+        0.1438
+    """
+    log_p, log_q = (np.log(np.maximum(x, np.finfo(np.float32).tiny)) for x in (p, q))
+    return float((p * (log_p - log_q)).sum(axis=1).mean())
+
+
+def agreement(p: np.ndarray, q: np.ndarray) -> float:
+    """Share of the images for which two peers name the same class.
+
+    Args:
+        p: Class probabilities of one, shape `(images, classes)`.
+        q: Those of the other.
+
+    Returns:
+        A fraction.
+
+    Example:
+        >>> agreement(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.6, 0.4], [0.7, 0.3]]))
+        0.5
+    """
+    return float(np.mean(p.argmax(axis=1) == q.argmax(axis=1)))
+
+
 def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error, Guo et al. 2017, Eq. (3).
 

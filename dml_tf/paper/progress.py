@@ -8,6 +8,7 @@ from functools import partial
 from tqdm import tqdm
 
 from dml_tf.paper.workers import Event, Task
+from dml_tf.runs.words import duration
 
 
 def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
@@ -22,9 +23,9 @@ def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
         for kind, task, text in events:
             if kind == "started":
                 clock.start(task.name)
-                running[task.name] = "starting"
+                running[task.name] = f"{task}: starting"
             elif kind == "progress":
-                running[task.name] = text
+                running[task.name] = f"{task}: {text}"
             else:
                 del running[task.name]
                 took = clock.end(task.name)
@@ -32,8 +33,8 @@ def follow(events: Iterable[Event], clock: "Clock") -> list[tuple[Task, str]]:
                 bar.set_description_str(str(clock))
                 if kind == "failed":
                     failures.append((task, text))
-                tqdm.write(f"{clock}  {kind:6} {took:5.0f} s  {task.name}")
-            below.set_description_str("; ".join(f"{n}: {text}" for n, text in running.items()))
+                tqdm.write(f"{clock}  {kind:6} {took:5.0f} s  {task}")
+            below.set_description_str("; ".join(running.values()))
     return failures
 
 
@@ -74,12 +75,3 @@ class Clock:
             return count
         slower = sum(self._took.values()) / done if done else 1.0
         return f"{count}, {duration(slower * (self.total - done) / self._jobs)} left"
-
-
-def duration(seconds: float) -> str:
-    """Some time in words: `40 s`, `5 min`, `3.5 h`, `12 days`."""
-    for size, unit, least in ((86400, "days", 3), (3600, "h", 2), (60, "min", 2), (1, "s", 0)):
-        if seconds >= least * size:
-            digits = 1 if unit == "h" and seconds < 10 * size else 0
-            return f"{seconds / size:.{digits}f} {unit}"
-    return "0 s"

@@ -18,7 +18,7 @@ from dml_tf.paper.items import ITEMS
 from dml_tf.paper.machine import Machine
 from dml_tf.paper.progress import Clock, duration, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
-from dml_tf.runs import files, flag_files, records
+from dml_tf.runs import files, flag_files, records, words
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, needed_weights, record_beside
 
@@ -166,7 +166,7 @@ def _task(run: Config) -> Task:
     weights = needed_weights(run)
     # A record says on which data a teacher was trained. Its own: perhaps only an analysis lacks.
     reads = (*weights, *map(record_beside, weights), *own)
-    return Task(run.run_id, train_one, (run,), run_files.log, reads, own)
+    return Task(run.run_id, train_one, (run,), run_files.log, reads, own, words.title(run))
 
 
 def _train(

@@ -33,6 +33,7 @@ class Task(NamedTuple):
         reads: Files that it uses if they exist.
         writes: Files that it leaves. Files are copied to and from a worker on another machine;
             paths are the same on all machines.
+        title: What people are shown in place of the name, if anything.
     """
 
     name: str
@@ -41,6 +42,10 @@ class Task(NamedTuple):
     log: Path
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    title: str = ""
+
+    def __str__(self) -> str:
+        return self.title or self.name
 
 
 class Event(NamedTuple):

@@ -163,7 +163,7 @@ def build_cohort(
         cohort.compile(
             chosen,
             jit_compile=_COMPILED[config.jit_compile] if place.kind == "one" else False,
-            steps_per_execution=config.steps_per_execution,
+            steps_per_execution=max(config.steps_per_execution, 1),
         )
     return cohort
 

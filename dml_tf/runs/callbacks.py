@@ -12,26 +12,41 @@ from dml_tf.runs.checkpoint import Checkpoint, peer_variables
 from dml_tf.runs.config import Config
 
 _LOSSES = {"_supervised_loss": "loss", "_mimicry_loss": "mimicry loss"}
-_KEPT = "The weights of the last finished epoch are kept. Try a smaller --learning_rate."
+_KEPT = "The last checkpoint is kept. Try a smaller --learning_rate."
 EPOCHS_AT_CHANCE = 10  # after so many a peer is named
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends a run with a loss or weight that is not a finite number, before weights are saved."""
+    """Ends a run with a loss or weight that is not a finite number, before weights are saved.
+
+    Args:
+        checkpoint: Saves the weights; it must follow in the list of callbacks. Without one,
+            weights are examined after every epoch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None = None):
+        super().__init__()
+        self._checkpoint = checkpoint
 
     def on_train_batch_end(self, batch, logs=None):
-        """Raises `RunFailed` if a peer's loss is not finite."""
+        """Raises `RunFailed` if a peer's loss is not finite, or a weight that will be saved."""
         self._refuse(logs, "")
+        if self._checkpoint and self._checkpoint.is_due_in_epoch:
+            self._refuse_weights()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Raises `RunFailed` if a weight, or a measure of the held-out images, is not finite."""
+        """Raises `RunFailed` if a measure is not finite, or a weight that will be saved."""
+        if self._checkpoint is None or self._checkpoint.is_due:
+            self._refuse_weights()
+        self._refuse(logs, "val_")
+
+    def _refuse_weights(self):
         for k in self.model.trained:
             refuse_not_finite(
                 peer_variables(self.model, k),
                 f"A weight of peer {self.model.peer_names[k]} is not finite at step {self._step}. "
                 f"{_KEPT}",
             )
-        self._refuse(logs, "val_")
 
     @property
     def _step(self) -> int:
@@ -77,21 +92,27 @@ class Warn(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Warns of a peer that did not move, or has been at chance for ten epochs."""
+        if self._checkpoint.is_due:  # reading all weights costs as much as a checkpoint
+            self._warn_of_standing_still(epoch)
         for k in self.model.trained:
-            name, before = self.model.peer_names[k], self._before[k]
-            self._before[k] = self._weights(k)
-            if self._rate and _is_rounding(self._before[k] - before, before):
-                self._say(
-                    f"{name} stands still",
-                    f"Peer {name}: the optimizer moved no weight by more than rounding in "
-                    f"epoch {epoch + 1}. Its learning rate or its gradient is too small.",
-                )
+            name = self.model.peer_names[k]
             if self._is_at_chance(name, logs):
                 self._say(
                     f"{name} at chance",
                     f"Peer {name} has been at chance for {EPOCHS_AT_CHANCE} epochs, to epoch "
                     f"{epoch + 1}: its accuracy on the training images never passed "
                     f"{100 * self._chance:.1f}%. Try another --learning_rate.",
+                )
+
+    def _warn_of_standing_still(self, epoch: int):
+        for k in self.model.trained:
+            name, before = self.model.peer_names[k], self._before[k]
+            self._before[k] = self._weights(k)
+            if self._rate and _is_rounding(self._before[k] - before, before):
+                self._say(
+                    f"{name} stands still",
+                    f"Peer {name}: the optimizer moved no weight by more than rounding in the "
+                    f"epochs to {epoch + 1}. Its learning rate or its gradient is too small.",
                 )
 
     def _is_at_chance(self, name: str, logs: dict) -> bool:
@@ -123,11 +144,18 @@ def accuracy_at_chance(labels: np.ndarray) -> float:
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Ends training after a number of steps, in the middle of an epoch if need be."""
+    """Ends training after a number of steps, in the middle of an epoch if need be.
 
-    def __init__(self, steps: int, per_epoch: int):
+    Args:
+        steps: Steps of the run.
+        per_epoch: Steps of an epoch.
+        checkpoint: Counts the steps of the present epoch; it must precede in the callbacks.
+    """
+
+    def __init__(self, steps: int, per_epoch: int, checkpoint: Checkpoint):
         super().__init__()
-        self._steps, self._per_epoch, self._before = steps, per_epoch, 0
+        self._steps, self._per_epoch, self._checkpoint = steps, per_epoch, checkpoint
+        self._before = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Counts the steps of the epochs before."""
@@ -135,21 +163,5 @@ class StopAfter(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Counts every step, also one that a loss scale skipped, so that processes agree."""
-        if self._before + batch + 1 >= self._steps:
+        if self._before + self._checkpoint.step >= self._steps:
             self.model.stop_training = True
-
-
-class Progress(keras.callbacks.ProgbarLogger):
-    """Keras's progress bar with the accuracies only; TensorBoard and the record have the rest."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Moves the bar."""
-        super().on_train_batch_end(batch, _accuracies(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Ends the bar."""
-        super().on_epoch_end(epoch, _accuracies(logs))
-
-
-def _accuracies(logs: dict) -> dict:
-    return {name: value for name, value in logs.items() if name.endswith("_accuracy")}

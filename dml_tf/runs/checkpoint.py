@@ -1,11 +1,15 @@
 """Checkpoints of an unfinished run: at every moment there is one whole file on disk, mostly two.
 
+Draws are functions of seed, epoch and image, so a run can also be resumed in the middle of an
+epoch: the state then has the number of steps, and the metrics so far.
+
 Keras's BackupAndRestore is not enough. It writes the weights and then the epoch's number, each in
 place, and leaves out the seed generators. A run killed between the two files repeats an epoch, one
 killed while the weights are written cannot resume, and dropout draws other masks.
 """
 
 import contextlib
+import math
 import shutil
 import time
 from pathlib import Path
@@ -19,21 +23,28 @@ from dml_tf.runs.config import Config
 from dml_tf.runs.files import load_state, save_state
 from dml_tf.runs.parallel.cluster import Cluster
 
+EVERY_S = 5.0  # seconds between the checkpoints of short epochs, at the least
+SHARE = 0.02  # of a run's time that checkpoints may take
+
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves a cohort and its history after every epoch, and restores them.
+    """Saves a cohort and its history while it trains, and restores them.
 
-    One file holds weights, optimizers, seed generators, history and times. The one before it is
-    kept: it is used if the newest is damaged, or if another process does not have the newest.
+    It saves after the first epoch, then after epochs that end five seconds or more after the last
+    checkpoint, in the middle of an epoch every `--save_minutes`, and after the last epoch.
+
+    One file holds weights, optimizers, seed generators, metrics, history and times. The one before
+    it is kept: it is used if the newest is damaged, or if another process does not have the newest.
 
     Args:
         folder: Folder of this run's checkpoint; it holds nothing else.
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
-            the last epoch that all have finished.
+            the last epoch that all have finished, so each saves after every epoch, and only then.
         splits: The run's data; a checkpoint of others is refused. Not compared if left out.
 
     Attributes:
+        step: Steps made in the epoch that is not finished.
         history: Metric name -> one value for each finished epoch.
         wall_clock_s: Seconds spent in training, interrupted runs included.
         cpu_s: CPU seconds of this process spent in training, likewise.
@@ -52,7 +63,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._previous = folder / "previous.npz"
         self._cluster = cluster or Cluster()
         self._config, self._splits = config, splits
-        self._epoch = 0
+        self._epoch = self.step = self._resumed_at = 0
+        self._iterations = 0  # before the epoch
+        self._metrics: list = []
+        self._begun = self._saved = -math.inf
+        self._took = 0.0
+        self._saved_at = None
         self._data = {}
         if splits:
             self._data = {"identity": splits.identity, "digest": splits.digests}
@@ -90,7 +106,7 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{epoch}: this process resumes after epoch {epoch}, too.",
                 flush=True,
             )
-        if not epoch:
+        if not found or not (epoch or found[0][0].get("step")):
             return 0
         try:
             progress, arrays = next(each for each in found if each[0]["epoch"] == epoch)
@@ -101,10 +117,13 @@ class Checkpoint(keras.callbacks.Callback):
             ) from None
         if epoch != newest:  # the newest is no use to the others
             self._previous.replace(self._file)
-        # The state of an exported step has its metrics' variables after the cohort's.
-        for variable, array in zip(variables(model), arrays, strict=False):
+        own = variables(model)
+        # The state of an exported step, too, has its metrics' variables after the cohort's.
+        for variable, array in zip(own, arrays, strict=False):
             variable.assign(array)
+        self._metrics = arrays[len(own) :]
         self._epoch, self.history = progress["epoch"], progress["history"]
+        self.step = progress.get("step", 0)
         self.wall_clock_s, self.cpu_s = progress["wall_clock_s"], progress["cpu_s"]
         self.warnings = progress.get("warnings", {})
         return self._epoch
@@ -138,31 +157,95 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(f"{file} is of other networks, or of another version; move it away.")
         return progress, arrays
 
+    @property
+    def is_due(self) -> bool:
+        """Whether an epoch that ends now will be saved."""
+        often = min(EVERY_S, 60 * self._config.save_minutes)
+        return self._cluster.size > 1 or self._is_due_after(often, self._saved)
+
+    @property
+    def is_due_in_epoch(self) -> bool:
+        """Whether a step that ends now will be saved, in the middle of its epoch."""
+        begun = max(self._begun, self._saved)
+        return self._saves_steps and self._is_due_after(60 * self._config.save_minutes, begun)
+
+    @property
+    def _saves_steps(self) -> bool:
+        return self._cluster.size == 1 and self._config.placement != "data"
+
+    def _is_due_after(self, seconds: float, begun: float) -> bool:
+        return time.monotonic() - begun >= max(seconds, self._took / SHARE)
+
     def on_train_begin(self, logs=None):
         """Starts the clocks."""
         self._started = time.perf_counter() - self.wall_clock_s
         self._cpu_started = time.process_time() - self.cpu_s
+        self._begun = time.monotonic()
+        if self._epoch or self.step:
+            self._saved = self._begun
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Puts the metrics of an epoch that was interrupted where they were."""
+        self._resumed_at = self.step
+        if self.step:
+            for variable, array in zip(self.model.metrics_variables, self._metrics, strict=True):
+                variable.assign(array)
+        self._iterations = self._count_iterations() - self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves the state in the middle of a long epoch."""
+        self.step = self._resumed_at + batch + 1
+        if self.is_due_in_epoch:
+            self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves the state after an epoch."""
-        self._epoch = epoch + 1
+        self._epoch, self.step = epoch + 1, 0
         for name, value in logs.items():
             if name.removeprefix("val_") != "loss":  # a mean of others
                 self.history.setdefault(name, []).append(float(value))
-        self.wall_clock_s = time.perf_counter() - self._started
-        self.cpu_s = time.process_time() - self._cpu_started
-        with uninterrupted():
+        if self.is_due:
             self._save()
+
+    def on_train_end(self, logs=None):
+        """Saves the state after the last epoch."""
+        if self._saved_at != (self._epoch, self.step):
+            self._save()
+
+    def save_interrupted(self):
+        """Saves the state of a run that was interrupted between two steps or during one.
+
+        TensorFlow finishes a call before the interruption is seen, and the optimizer counts its
+        steps. After the last step of an epoch the metrics are those of other images, so nothing is
+        saved then.
+        """
+        made = self._count_iterations() - self._iterations
+        steps = self._resumed_at + self.params["steps"]
+        in_epoch = not self.model.stop_training and self.step <= made < steps
+        if self._saves_steps and in_epoch:
+            self.step = made
+            self._save()
+
+    def _count_iterations(self) -> int:
+        return int(self.model.optimizers[0].iterations.numpy())
 
     def delete(self):
         """Removes the run's checkpoint."""
         shutil.rmtree(self._file.parent, ignore_errors=True)
 
     def _save(self):
+        with uninterrupted():
+            self._write()
+
+    def _write(self):
+        started = time.monotonic()
+        self.wall_clock_s = time.perf_counter() - self._started
+        self.cpu_s = time.process_time() - self._cpu_started
         progress = {
             "config": self._config.comparable(),
             **self._data,
             "epoch": self._epoch,
+            "step": self.step,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,
             "cpu_s": self.cpu_s,
@@ -170,7 +253,10 @@ class Checkpoint(keras.callbacks.Callback):
         }
         with contextlib.suppress(FileNotFoundError):  # before the first one
             self._file.replace(self._previous)
-        save_state(self._file, progress, [v.numpy() for v in variables(self.model)])
+        everything = variables(self.model) + (self.model.metrics_variables if self.step else [])
+        save_state(self._file, progress, [v.numpy() for v in everything])
+        self._saved_at, self._saved = (self._epoch, self.step), time.monotonic()
+        self._took = self._saved - started
 
 
 def variables(model: keras.Model) -> list:

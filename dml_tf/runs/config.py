@@ -34,7 +34,7 @@ METHODS = ("independent", "dml", "dml_e", "distill")
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution", "max_memory_gb", "strict",
+    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb", "strict",
 )  # fmt: skip
 
 
@@ -231,8 +231,13 @@ class Config:
         ("auto", "true", "false"),
     )
     steps_per_execution: int = _setting(
-        1, "Training steps in one call of TensorFlow; it divides the steps of an epoch.", low=1
-    )
+        0, "Training steps in one call of TensorFlow; it divides the steps of an epoch. 0: as many "
+        "as take well under a second.", low=0,
+    )  # fmt: skip
+    save_minutes: float = _setting(
+        5.0, "Minutes between checkpoints within an epoch; epochs that end are saved more often.",
+        low=0.0,
+    )  # fmt: skip
     seed: int = _setting(
         0, "Seed of initial weights, subset, order and augmentation.", low=0, high=2**63 - 1
     )
@@ -263,7 +268,7 @@ class Config:
         widths = re.sub(r":(?=[0-9.])", "w", "+".join(self.net))
         nets = widths.replace(":", ".")  # of a module and its function
         name = f"{self.dataset}-{self.method}-{nets}-seed{self.seed}"
-        differing = self._differing()
+        differing = self.differing()
         if not differing:
             return name
         text = json.dumps(differing, sort_keys=True)
@@ -282,7 +287,7 @@ class Config:
         flags = {"dataset": self.dataset, "net": self.net, "method": self.method}
         if self.scale != _defaults(self.dataset)["scale"]:
             flags["scale"] = self.scale
-        flags |= self._differing() | ({"seed": self.seed} if self.seed else {})
+        flags |= self.differing() | ({"seed": self.seed} if self.seed else {})
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
 
     @property
@@ -305,7 +310,7 @@ class Config:
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **changes)
 
-    def _differing(self) -> dict:
+    def differing(self) -> dict:
         """The settings that differ from the flag files, without those that name a run."""
         base = _comparable(_defaults(self.dataset, self.scale))
         ours = self.comparable()

@@ -15,18 +15,20 @@ from dml_tf import data, networks
 from dml_tf.atomic import write_whole
 from dml_tf.data import Splits
 from dml_tf.data.pictures import UNREADABLE
-from dml_tf.errors import FlagError, RecordMismatch, RunFailed
+from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
 from dml_tf.networks import own, trusted
-from dml_tf.runs import build, memory, records
-from dml_tf.runs.callbacks import Progress, StopAfter, StopAtNaN, Warn, refuse_not_finite
+from dml_tf.runs import build, memory, records, steps
+from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
-from dml_tf.runs.config import Config, Schedule
+from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
+from dml_tf.runs.progress import Progress
 from dml_tf.runs.stopping import StopEarly, best_epoch
+from dml_tf.runs.summaries import Summaries
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -34,13 +36,13 @@ Callbacks = Sequence[keras.callbacks.Callback]
 def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()) -> dict:
     """Trains and measures what the settings ask for, unless that is done already.
 
-    An interrupted run is resumed after its last finished epoch. It ends with the same weights as
-    an uninterrupted one. Where several processes train one run, each calls this with the same
+    An interrupted run is resumed from its last checkpoint. It ends with the same weights as an
+    uninterrupted one. Where several processes train one run, each calls this with the same
     settings; the first, the chief, measures, and writes record and model.
 
     Args:
         config: The run's settings.
-        verbose: Keras's: 0 silent, 1 a progress bar, 2 one line an epoch. Default: 1 in a
+        verbose: 0 silent, 1 a line that is written over, 2 a few lines for a log. Default: 1 in a
             terminal, else 2.
         callbacks: More of Keras's callbacks for the training.
 
@@ -134,10 +136,11 @@ def fit(
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     schedule = config.schedule(len(splits.train))
-    _check_steps_per_execution(config.steps_per_execution, schedule)
+    steps.refuse_misfit(config.steps_per_execution, schedule)
     first = checkpoint.restore(cohort)
-    if first and verbose:
-        done = f"{first} of {schedule.epochs} epochs are done"
+    if verbose and (first or checkpoint.step):
+        within = f", and {checkpoint.step} steps of the next," if checkpoint.step else ""
+        done = f"{first} of {schedule.epochs} epochs{within} are done"
         print(f"{config.run_id}: {done}; resuming.", flush=True)
     early = StopEarly(config.patience, checkpoint) if config.patience else None
     if first < schedule.epochs and not (early and early.is_over):
@@ -145,15 +148,17 @@ def fit(
             "initial_epoch": first,
             "epochs": schedule.epochs,
             "steps_per_epoch": min(schedule.steps_per_epoch, schedule.steps),
-            "verbose": verbose,
-            "callbacks": [*_callbacks(config, splits, checkpoint, place), *callbacks],
+            "verbose": 0,
+            "callbacks": [*_callbacks(config, splits, checkpoint, place, verbose), *callbacks],
         }
         if early:
             options["callbacks"].insert(0, early)
         watched = validation_batches(config, splits)
         if place.is_whole:
-            batches = data.train_batches(splits, config, initial_epoch=first)
-            cohort.fit(batches, validation_data=watched, shuffle=False, **options)
+            if not config.steps_per_execution and not any(map(steps.watched, callbacks)):
+                cohort.steps_per_execution = steps.in_a_call(cohort, config.batch_size, schedule)
+            with _saved_if_interrupted(checkpoint):
+                steps.fit(cohort, config, splits, watched, checkpoint, **options)
         else:
             loop.fit(cohort, config, splits, watched, **options)
     if not place.is_whole:
@@ -168,16 +173,18 @@ def fit(
 
 
 def _callbacks(
-    config: Config, splits: Splits, checkpoint: Checkpoint, place: Placement
+    config: Config, splits: Splits, checkpoint: Checkpoint, place: Placement, verbose: int
 ) -> list[keras.callbacks.Callback]:
     """The callbacks of every run, in the order in which Keras calls them."""
     schedule = config.schedule(len(splits.train))
-    stop = StopAfter(schedule.steps, schedule.steps_per_epoch)
-    chosen = [StopAtNaN(), stop, Warn(config, splits.train, checkpoint), checkpoint]
+    stop = StopAfter(schedule.steps, schedule.steps_per_epoch, checkpoint)
+    chosen = [StopAtNaN(checkpoint), Warn(config, splits.train, checkpoint), checkpoint, stop]
     if place.cluster.is_chief:
         folder = RunFiles.of(config).tensorboard
-        chosen.append(keras.callbacks.TensorBoard(folder, write_graph=False))
-    return [*chosen, Progress()]
+        chosen.append(Summaries(folder, config, splits if place.is_whole else None))
+    if verbose:
+        chosen.append(Progress(schedule, config.batch_size, live=verbose == 1))
+    return chosen
 
 
 def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50) -> None:
@@ -224,7 +231,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
             f"A weight of peer {name} is not finite after training: it is not measured. Try a "
             "smaller --learning_rate.",
         )
-    steps = int(cohort.optimizers[0].iterations.numpy())
+    made = int(cohort.optimizers[0].iterations.numpy())
     measured = {
         part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
         for part in ("train", "validation", "test")
@@ -256,7 +263,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         "repeatable": records.repeatable(),
         "warnings": list(checkpoint.warnings.values()),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "steps": steps,
+        "steps": made,
         **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
         "parameters": {
             name: networks.count_parameters(net)
@@ -264,7 +271,7 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
         },
         "wall_clock_s": round(checkpoint.wall_clock_s, 3),
         "cpu_s": round(checkpoint.cpu_s, 3),
-        "images_per_s": round(steps * config.batch_size / checkpoint.wall_clock_s, 2),
+        "images_per_s": round(made * config.batch_size / checkpoint.wall_clock_s, 2),
         **measured,
         "history": checkpoint.history,
     }
@@ -335,20 +342,6 @@ def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None
     return watched and data.eval_batches(watched, splits, 256)
 
 
-def _check_steps_per_execution(at_once: int, schedule: Schedule):
-    """Refuses calls that would run past the end of an epoch or of the run."""
-    counts = {"an epoch's": schedule.steps_per_epoch, "the run's": schedule.steps}
-    if schedule.epochs == 1:
-        del counts["an epoch's"]
-    for what, steps in counts.items():
-        if steps % at_once:
-            fits = max(n for n in range(1, at_once) if not any(s % n for s in counts.values()))
-            raise FlagError(
-                f"--steps_per_execution={at_once} does not divide {what} {steps} steps; {fits} "
-                "is the next lower number that fits."
-            )
-
-
 def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
     """Puts averaged weights (the flag ema), or Entropy-SGD's, in the weights' place.
 
@@ -369,6 +362,15 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
         with write_whole(Path(config.features_out)) as part, part.open("wb") as stream:
             np.savez(stream, **evaluate.labelled_features(features, splits))
     return evaluate.measure_reid(features, splits)
+
+
+@contextlib.contextmanager
+def _saved_if_interrupted(checkpoint: Checkpoint) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        checkpoint.save_interrupted()
+        raise
 
 
 @contextlib.contextmanager
