@@ -8,7 +8,7 @@ import pytest
 from dml_tf import home
 from dml_tf.paper import items, plan, scales, tables
 from dml_tf.paper.cells import KEYS, Contrast, gain
-from dml_tf.runs import config, flags, records
+from dml_tf.runs import flags, records, settings
 from dml_tf.runs.files import RunFiles
 
 
@@ -205,7 +205,7 @@ def test_small_scales_need_no_download(scale, tmp_path):
 
 
 def test_the_scales_are_those_of_the_flag():
-    assert tuple(scales.BY_NAME) == config.SCALES
+    assert tuple(scales.BY_NAME) == settings.SCALES
 
 
 def test_claims_stand_in_the_order_of_the_papers_sections():

@@ -15,22 +15,17 @@ import tensorflow as tf
 import dml_tf.method.optimizers
 import dml_tf.networks.layers  # noqa: F401
 from dml_tf.method import batch, checks, losses, peers
-from dml_tf.method.metrics import UserMetrics, guess_modes, mean_loss, of_peer
+from dml_tf.method.metrics import UserMetrics, correct, guess_modes, mean_loss, of_peer
 from dml_tf.method.mimicry import Mimicry, resolve
 from dml_tf.method.outputs import check_classes, prepared
 from dml_tf.method.peers import OneDevice, OptimizerGroup, Outputs
+from dml_tf.method.saving import Saving
 
 MimicryLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-# What a file keeps as it is; networks, mimicry and names need a form of their own.
-_OPTIONS = (
-    "update", "peer_reduction", "ensemble_average", "mimicry_weight", "temperature",
-    "feature_weight", "entropy_weight", "label_smoothing", "frozen",
-)  # fmt: skip
-
 
 @keras.saving.register_keras_serializable(package="dml_tf")
-class Cohort(keras.Model):
+class Cohort(Saving, keras.Model):
     """K peers that learn the same task from the same mini-batches and from each other.
 
     The loss of student k is, Eqs. (5), (6), (10) to (12),
@@ -230,7 +225,7 @@ class Cohort(keras.Model):
 
         With the `shares` of `replica_shares` it is this replica's part of the batch's loss.
         """
-        mean = partial(_weighted_mean, weights=weights)
+        mean = partial(losses.weighted_mean, weights=weights)
         log_q = losses.log_posterior(own["logits"])
         supervised = losses.supervised_loss(log_q, labels, self.label_smoothing, weights)
         if self.jit_compile and are_right is not None:  # XLA left the assertion out
@@ -294,7 +289,7 @@ class Cohort(keras.Model):
     def _track(self, k, log_q, labels, weights, supervised, mimicry):
         peer, labelled = self.peer_names[k], tf.cast(losses.is_labelled(labels), tf.float32)
         images = tf.cast(tf.shape(labels)[0], tf.float32)
-        self._trackers[f"{peer}_accuracy"].update_state(_correct(log_q, labels), labelled)
+        self._trackers[f"{peer}_accuracy"].update_state(correct(log_q, labels), labelled)
         self._trackers[f"{peer}_supervised_loss"].update_state(supervised, tf.reduce_sum(labelled))
         self._trackers[f"{peer}_mimicry_loss"].update_state(mimicry, images)
         self._user_metrics.update(peer, log_q, labels, weights)
@@ -303,7 +298,7 @@ class Cohort(keras.Model):
         if tracker := self._trackers.get("ensemble_accuracy"):
             log_p = losses.ensemble_log_posterior([o["logits"] for o in outputs])
             labelled = tf.cast(losses.is_labelled(labels), tf.float32)
-            tracker.update_state(_correct(log_p, labels), labelled)
+            tracker.update_state(correct(log_p, labels), labelled)
             self._user_metrics.update("ensemble", log_p, labels, weights)
 
     # Keras's life cycle
@@ -415,85 +410,7 @@ class Cohort(keras.Model):
         with batch.refusals():
             return super().evaluate(*args, **kw)
 
-    # Saving
-
-    def save(self, filepath, *args, **kw):
-        """Writes peers, optimizers and options to a `.keras` file, as Keras's `save`.
-
-        Raises:
-            ValueError: The file is of the legacy HDF5 format.
-        """
-        checks.check_file(filepath)
-        super().save(filepath, *args, **kw)
-
-    def export(self, filepath, format="tf_saved_model", input_signature=None, **kw):
-        """Writes the posteriors of `call` for serving, as Keras's `export`."""
-        if input_signature is None and self.networks[0].built:
-            shape = self.networks[0].input_shape
-            input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
-        return super().export(filepath, format, input_signature=input_signature, **kw)
-
-    def get_config(self) -> dict:
-        """Options and peers, for `keras.saving`."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            **{option: getattr(self, option) for option in _OPTIONS},
-            "networks": [serialize(network) for network in self.networks],
-            "mimicry": serialize(self.mimicry),
-            "names": list(self.peer_names),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Cohort":
-        """Makes a cohort, with new weights, from `get_config`'s result."""
-        read = partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
-        networks, chosen = [read(network) for network in config["networks"]], config["mimicry"]
-        chosen = chosen if isinstance(chosen, str) else read(chosen)
-        return cls(**{**config, "networks": networks, "mimicry": chosen})
-
-    def get_compile_config(self) -> dict:
-        """Optimizers and options of `compile`, for `keras.saving`."""
-        if not self.compiled:
-            return {}
-        return {
-            "optimizers": [keras.saving.serialize_keras_object(o) for o in self.optimizers],
-            **self._user_metrics.get_config(),
-            "jit_compile": self.jit_compile,
-            "run_eagerly": self.run_eagerly,
-            "steps_per_execution": self.steps_per_execution,
-        }
-
-    def compile_from_config(self, config: dict):
-        """Compiles with what `get_compile_config` returned."""
-        if config:
-            objects = ("optimizers", "metrics", "weighted_metrics")
-            read = keras.saving.deserialize_keras_object
-            made = {key: [read(o) for o in config[key]] for key in objects if key in config}
-            self.compile(**{**config, **made})
-
-    def save_own_variables(self, store):
-        """Writes the states of the networks' seed generators, which Keras leaves out."""
-        for i, state in enumerate(peers.random_states(self.networks)):
-            store[str(i)] = keras.ops.convert_to_numpy(state)
-
-    def load_own_variables(self, store):
-        """Reads the states of the networks' seed generators."""
-        for i, state in enumerate(peers.random_states(self.networks)):
-            state.assign(store[str(i)])
-
 
 def _others(known: Sequence[Outputs], k: int) -> list[Outputs]:
     """The outputs of all peers but student k."""
     return [*known[:k], *known[k + 1 :]]
-
-
-def _correct(log_p: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """1 where the most probable class is the label, shape `(batch,)`."""
-    classes = tf.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
-    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), classes), tf.float32)
-
-
-def _weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-    """Mean over all images of a batch, each counted with its weight."""
-    return tf.reduce_mean(losses.weighted(values, weights))

@@ -178,3 +178,16 @@ def feature_distance(peer: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     """
     difference = tf.cast(peer, tf.float32) - tf.cast(student, tf.float32)
     return tf.reduce_mean(tf.square(difference), axis=-1)
+
+
+def weighted_mean(values: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Mean over all images of a batch, each counted with its weight.
+
+    Args:
+        values: One for each image, shape `(batch,)`.
+        weights: Likewise, or None for 1.
+
+    Returns:
+        A scalar.
+    """
+    return tf.reduce_mean(weighted(values, weights))

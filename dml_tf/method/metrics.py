@@ -104,3 +104,9 @@ def guess_modes(callbacks, metrics: Sequence[keras.metrics.Metric]):
             callback.mode = "min"
         elif direction := getattr(made.get(name), "_direction", None):
             callback.mode = "max" if direction == "up" else "min"
+
+
+def correct(log_p: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """1 where the most probable class is the label, shape `(batch,)`."""
+    classes = tf.argmax(labels, axis=-1) if len(labels.shape) == 2 else labels
+    return tf.cast(tf.equal(tf.argmax(log_p, axis=-1), classes), tf.float32)

@@ -18,9 +18,10 @@ from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import own, pretrained, trusted
 from dml_tf.runs import records
 from dml_tf.runs.checks import refuse
-from dml_tf.runs.config import MOST_STEPS, Config
+from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
+from dml_tf.runs.settings import MOST_STEPS
 from dml_tf.runs.values import nearest
 
 _MIMICRY = {"independent": "none", "dml_e": "ensemble"}  # of other methods: the flag's
