@@ -12,7 +12,7 @@ from dml_tf.data import (
 )
 from dml_tf.data.draws import crop_pad
 from dml_tf.errors import FlagError
-from dml_tf.runs.values import nearest
+from dml_tf.runs.values import nearest, to_flag
 
 _MUTUAL = ("method", ("dml", "dml_e", "distill"))
 _REID = ("dataset", REID_DATASETS)
@@ -89,7 +89,7 @@ def without_effect(config, explicit: Iterable[str]) -> Iterator[str]:
         owner, users = _USED_WITH.get(name, ("", ()))
         if owner and value != defaults[name] and getattr(config, owner) not in users:
             yield (
-                f"--{name}={value} has no effect with --{owner}={getattr(config, owner)}: it is "
+                f"{to_flag(name, value)} has no effect with --{owner}={getattr(config, owner)}: it is "
                 f"for --{owner}={' | '.join(users)}."
             )
 
