@@ -89,8 +89,8 @@ def without_effect(config, explicit: Iterable[str]) -> Iterator[str]:
         owner, users = _USED_WITH.get(name, ("", ()))
         if owner and value != defaults[name] and getattr(config, owner) not in users:
             yield (
-                f"{to_flag(name, value)} has no effect with --{owner}={getattr(config, owner)}: it is "
-                f"for --{owner}={' | '.join(users)}."
+                f"{to_flag(name, value)} has no effect with --{owner}={getattr(config, owner)}: "
+                f"it is for --{owner}={' | '.join(users)}."
             )
 
 
