@@ -1,6 +1,7 @@
 """Disks that fail: a message with path and remedy, the last good state, and the way on."""
 
 import errno
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from dml_tf.errors import RecordMismatch, exit_status
 from dml_tf.paper import checksums, page
 from dml_tf.paper.ray_executor import _place
 from dml_tf.paper.scales import BY_NAME
-from dml_tf.runs import config, files, records, train
+from dml_tf.runs import checkpoint, config, files, records, train
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.files import RunFiles
 from tests.disk import FailingDisk, fail_each_change, small_disk
@@ -36,6 +37,12 @@ def cohort():
     return made
 
 
+@pytest.fixture(autouse=True)
+def every_epoch_is_saved(monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", math.inf)
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "results").mkdir()
@@ -47,15 +54,15 @@ def folder(tmp_path):
 
 def saved(folder, cohort, epochs):
     """A checkpoint after so many epochs, whose first weight is the epoch's number."""
-    checkpoint = Checkpoint(folder / "state", settings(folder))
-    checkpoint.set_model(cohort)
-    checkpoint.restore(cohort)
-    checkpoint.on_train_begin()
-    for epoch in range(checkpoint._epoch, epochs):
+    saver = Checkpoint(folder / "state", settings(folder))
+    saver.set_model(cohort)
+    saver.restore(cohort)
+    saver.on_train_begin()
+    for epoch in range(saver._epoch, epochs):
         weight = cohort.networks[0].weights[0]
         weight.assign(np.full(weight.shape, epoch + 1, "float32"))
-        checkpoint.on_epoch_end(epoch, {"resnet8_accuracy": 0.5})
-    return checkpoint
+        saver.on_epoch_end(epoch, {"resnet8_accuracy": 0.5})
+    return saver
 
 
 def restored(folder, cohort):
@@ -262,19 +269,19 @@ def test_parts_of_ended_processes_are_swept_and_those_of_others_stay(folder):
 
 
 def test_a_folder_that_vanished_is_made_again(folder, cohort):
-    checkpoint = saved(folder, cohort, 1)
+    saver = saved(folder, cohort, 1)
     shutil.rmtree(folder)
-    checkpoint.on_epoch_end(1, {"resnet8_accuracy": 0.5})
+    saver.on_epoch_end(1, {"resnet8_accuracy": 0.5})
     assert Checkpoint(folder / "state", settings(folder)).restore(cohort) == 2
 
 
 def test_two_processes_that_do_not_see_each_others_locks_leave_one_whole_checkpoint(folder, cohort):
     saved(folder, cohort, 1)
     first, second = (Checkpoint(folder / "state", settings(folder)) for _ in range(2))
-    for checkpoint in (first, second):
-        checkpoint.set_model(cohort)
-        assert checkpoint.restore(cohort) == 1
-        checkpoint.on_train_begin()
+    for saver in (first, second):
+        saver.set_model(cohort)
+        assert saver.restore(cohort) == 1
+        saver.on_train_begin()
     first.on_epoch_end(1, {"resnet8_accuracy": 0.5})
     second.on_epoch_end(1, {"resnet8_accuracy": 0.5})
     assert Checkpoint(folder / "state", settings(folder)).restore(cohort) == 2

@@ -337,6 +337,7 @@ def test_settings_that_do_not_fit_are_refused(root, tmp_path):
 
 
 def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(tmp_path):
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(FileNotFoundError) as caught:
         data.load(settings(tmp_path))
     message = str(caught.value)
@@ -345,7 +346,7 @@ def test_the_message_about_missing_data_says_where_it_looked_and_what_to_do(tmp_
     assert "no train/ folder" in message and "image-net.org" in message
     assert "--dataset=imagenet_mini" in message
     (tmp_path / "ILSVRC2012_img_train.tar").touch()
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} lacks ILSVRC2012_img_val\.tar\."):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} lacks ILSVRC2012_img_val\.tar;"):
         data.load(settings(tmp_path))
 
 
