@@ -76,6 +76,7 @@ def test_throughput_compares_a_pair_with_two_alone(tmp_path, capsys):
     assert row["cpu_ratio_over_bound"] == pytest.approx(row["cpu_ratio"] * 6 / 7)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_new_process(tmp_path, capsys):
     flags = ["--batch_size=4", "--image_size=8", "--repeats=1", "--steps=1", "--net=resnet8:4"]
     record = run(memory, [*flags, "--cohorts=1", "--kinds=sequential"], tmp_path)
@@ -116,6 +117,7 @@ def test_the_record_has_the_printed_text(tmp_path, capsys):
     assert record["printed"][-1] == f"    {record['command']}"
 
 
+@pytest.mark.slow
 def test_two_processes_are_compared_with_one(tmp_path, capfd):
     record = run(placement, [*TINY, "--net=resnet8:4"], tmp_path)
     assert [row["contender"] for row in record["rows"]] == list(placement.CONTENDERS)

@@ -16,9 +16,9 @@ DIGITS = ["--dataset=digits", "--net=resnet8:4", "--image_size=8"]
 
 
 def test_drawn_flags_train_or_are_refused_in_words():
-    ends = faults.draw_flags(faults.ROWS["flags"].some)
+    ends = faults.draw_flags(5)  # `python -m tests.faults flags` draws more
     assert ends["trained"] and ends["refused"]
-    assert ends.total() >= faults.ROWS["flags"].some
+    assert ends.total() >= 5
 
 
 @pytest.mark.parametrize(

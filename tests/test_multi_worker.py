@@ -106,7 +106,7 @@ def alone(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_peer_in_each_process_learns_as_in_one_although_one_was_killed(tmp_path, victim, alone):
     flags = flags_of(PEERS, tmp_path / "two")
     processes = start_two(flags)
