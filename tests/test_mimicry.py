@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 import dml_tf
 from dml_tf import Cohort
-from dml_tf.method.mimicry import JS, KL, Ensemble
+from dml_tf.method.mimicry import JS, KL, Ensemble, of_student
 
 CLASSES, DIM, BATCH = 4, 6, 8
 
@@ -27,7 +27,7 @@ def logits_of(count):
 def mimicry_loss(peers=2, **options):
     cohort = Cohort(linear_peers(peers), **options)
     student, *others = map(tf.constant, logits_of(peers))
-    return cohort._mimicry_loss(student, others, None, None).numpy()
+    return of_student(cohort._mimicry, student, others, None, None, cohort._reduce).numpy()
 
 
 def kl(p, q):

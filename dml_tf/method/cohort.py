@@ -16,7 +16,7 @@ import dml_tf.method.optimizers
 import dml_tf.networks.layers  # noqa: F401
 from dml_tf.method import batch, checks, losses, peers
 from dml_tf.method.metrics import UserMetrics, correct, guess_modes, mean_loss, of_peer
-from dml_tf.method.mimicry import Mimicry, resolve
+from dml_tf.method.mimicry import Mimicry, of_student, resolve
 from dml_tf.method.outputs import check_classes, prepared
 from dml_tf.method.peers import OneDevice, OptimizerGroup, Outputs
 from dml_tf.method.saving import Saving
@@ -230,9 +230,8 @@ class Cohort(Saving, keras.Model):
         supervised = losses.supervised_loss(log_q, labels, self.label_smoothing, weights)
         if self.jit_compile and are_right is not None:  # XLA left the assertion out
             supervised = tf.where(are_right, supervised, float("nan"))
-        mimicry = mean(
-            self._mimicry_loss(own["logits"], [o["logits"] for o in others], labels, step)
-        )
+        known = [o["logits"] for o in others]
+        mimicry = mean(of_student(self._mimicry, own["logits"], known, labels, step, self._reduce))
         self._track(k, log_q, labels, weights, supervised, mimicry)
         labelled_share, share = shares
         loss = labelled_share * supervised + share * self.mimicry_weight * mimicry
@@ -242,17 +241,6 @@ class Cohort(Saving, keras.Model):
         if self.entropy_weight:
             loss -= share * self.entropy_weight * mean(losses.entropy(log_q))
         return tf.add_n([loss, *(share * tf.cast(r, tf.float32) for r in self.networks[k].losses)])
-
-    def _mimicry_loss(
-        self, student: tf.Tensor, others: Sequence[tf.Tensor], labels: tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor:
-        """Mimicry term of each example, shape `(batch,)`, from logits `(batch, classes)`."""
-        chosen = self._mimicry
-        if chosen is None or not others:
-            return tf.zeros(tf.shape(student)[:1])
-        if isinstance(chosen, Mimicry):
-            return chosen.loss(student, others, self._reduce)
-        return self._reduce([chosen(student, peer, labels, step) for peer in others])
 
     def _reduce(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """Sums over peers, with the 1/(K-1) of Eq. (10) where the reduction is a mean."""
@@ -382,13 +370,10 @@ class Cohort(Saving, keras.Model):
             peer.take(own)
         self.optimizers = chosen
         self.optimizer = OptimizerGroup(chosen) if chosen else None
-        self._user_metrics = self._make_user_metrics(metrics, weighted_metrics)
-
-    def _make_user_metrics(self, plain: Sequence, weighted: Sequence) -> UserMetrics:
         names = [self.peer_names[k] for k in self.students]
-        if len(self.networks) > 1:
-            names.append("ensemble")
-        return UserMetrics(names, plain or (), weighted or (), taken=self._trackers)
+        names += ["ensemble"] if len(self.networks) > 1 else []
+        given = metrics or (), weighted_metrics or ()
+        self._user_metrics = UserMetrics(names, *given, taken=self._trackers)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kw):
         """Trains as Keras's `fit`, with the same arguments.

@@ -157,3 +157,19 @@ def resolve(
     if isinstance(chosen, str):
         return {"kl": KL, "js": JS}[chosen](temperature) if chosen != "none" else None
     return chosen
+
+
+def of_student(
+    chosen: "Mimicry | Callable[..., tf.Tensor] | None",
+    student: tf.Tensor,
+    peers: Sequence[tf.Tensor],
+    labels: tf.Tensor,
+    step: tf.Tensor,
+    reduction: Reduction,
+) -> tf.Tensor:
+    """Mimicry term of each example, shape `(batch,)`, from logits `(batch, classes)`."""
+    if chosen is None or not peers:
+        return tf.zeros(tf.shape(student)[:1])
+    if isinstance(chosen, Mimicry):
+        return chosen.loss(student, peers, reduction)
+    return reduction([chosen(student, peer, labels, step) for peer in peers])
