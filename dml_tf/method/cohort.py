@@ -372,8 +372,7 @@ class Cohort(Saving, keras.Model):
         self.optimizer = OptimizerGroup(chosen) if chosen else None
         names = [self.peer_names[k] for k in self.students]
         names += ["ensemble"] if len(self.networks) > 1 else []
-        given = metrics or (), weighted_metrics or ()
-        self._user_metrics = UserMetrics(names, *given, taken=self._trackers)
+        self._user_metrics = UserMetrics(names, metrics, weighted_metrics, taken=self._trackers)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kw):
         """Trains as Keras's `fit`, with the same arguments.

@@ -42,9 +42,10 @@ class UserMetrics:
         weighted: Sequence = (),
         taken: Sequence[str] = (),
     ):
-        self._given = {"metrics": metrics, "weighted_metrics": weighted}
-        self._plain = {name: _made(metrics, name) for name in names}
-        self._weighted = {name: _made(weighted, name) for name in names}
+        self._given = {"metrics": metrics or (), "weighted_metrics": weighted or ()}
+        self._plain, self._weighted = (
+            {name: _made(given, name) for name in names} for given in self._given.values()
+        )
         seen = set(taken)
         for metric in self.all:
             if metric.name in seen:
