@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 BESIDE = "repository"
 BROUGHT = (
     "*.md", "LICENSE", "CITATION.cff", "benchmarks/*.md", "results/**/*.md", "results/**/*.png",
-    "dml_tf/**/*.py", "examples/*", "flags/**/*.flags",
+    "dml_tf/**/*.py", "examples/*.py", "examples/*.ipynb", "flags/**/*.flags",
 )  # fmt: skip
 _LINK = re.compile(r"(\]\(|src=\"|href=\")(?![a-z]+:|#|/)([^)#\"\s]+)")
 

@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,6 +16,9 @@ from dml_tf.paper import plan
 from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two devices, so that placements can be tested; they must exist before TensorFlow starts. What
 # names no device runs on the first, as if it were the only one.

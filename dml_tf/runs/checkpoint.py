@@ -195,7 +195,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves the state in the middle of a long epoch."""
         self.step = self._resumed_at + batch + 1
-        ends_epoch = batch + 1 == self.params.get("steps")  # which is saved as a whole
+        ends_epoch = batch + 1 == (self.params or {}).get("steps")  # which is saved as a whole
         if self.is_due_in_epoch and not ends_epoch:
             self._save()
 
