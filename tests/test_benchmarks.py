@@ -60,6 +60,7 @@ def test_another_contender_starts_in_each_repeat():
     assert harness.ratios(cpu, "b", "a").tolist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_the_step_benchmark_has_a_row_for_each_kind(tmp_path, capsys):
     flags = [*TINY, "--net=resnet8:4", "--cohorts=2", "--breakdown"]
     record = run(step, flags, tmp_path)

@@ -99,6 +99,7 @@ def test_tasks_end_as_local_ones_do_and_files_are_brought(cluster, tmp_path, mon
     assert "ValueError: no such thing" in Path("logs/fails.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_task_lost_with_its_node_is_done_by_another(cluster, tmp_path, capfd):
     begun, release = tmp_path / "begun", tmp_path / "release"
     task = Task("lost", wait_unless_it_exists, (begun, release), tmp_path / "lost.log")

@@ -413,9 +413,8 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, whole, number):
     kill_after_first_checkpoint(command_for(tmp_path), tmp_path / "checkpoints", number)
     killed, uninterrupted = (
