@@ -111,15 +111,22 @@ def test_every_data_set_and_optimizer_has_an_estimate():
 
 def test_networks_that_are_not_ours_are_left_out_of_the_estimate():
     for net in ("keras.applications:resnet50", "some_module:some_function"):
-        memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", f"--net={net}"]))
+        asked = ["--dataset=digits", "--steps=1", "--max_memory_gb=0.001"]
+        memory.refuse_too_large(flags.parse([*asked, f"--net={net}"]))
+        with pytest.raises(FlagError, match="set --max_memory_gb if this is wrong"):
+            memory.refuse_too_large(flags.parse([*asked, "--net=resnet8"]))
 
 
 def test_small_runs_fit_and_the_limit_is_the_users():
     asked = flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=1"])
     memory.refuse_too_large(asked)
+    with pytest.raises(FlagError, match="set --max_memory_gb if this is wrong"):
+        memory.refuse_too_large(asked.replace(max_memory_gb=0.0001))
 
 
 def test_the_paper_s_own_runs_are_not_refused_where_memory_suffices():
     for dataset, net in (("cifar100", "wrn-28-10"), ("market1501", "inception_v1")):
         asked = config.load(dataset=dataset, net=net, cohort=2, max_memory_gb=80)
         memory.refuse_too_large(asked)
+        with pytest.raises(FlagError, match="set --max_memory_gb if this is wrong"):
+            memory.refuse_too_large(asked.replace(max_memory_gb=0.1))

@@ -43,6 +43,8 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
 def test_a_report_sees_each_record_whole_while_runs_finish(tmp_path, synthetic_records):
     runs = synthetic_records(tmp_path, ["table3"], 2)
     found = [(RunFiles.of(run).record, records.read(RunFiles.of(run).record)) for run in runs]
+    page.tables.write(BY_NAME["mini"], tmp_path, ["table3"])
+    table = (tmp_path / "table3.csv").read_bytes()
     ended, written = threading.Event(), 0
 
     def finish_runs():
@@ -58,6 +60,7 @@ def test_a_report_sees_each_record_whole_while_runs_finish(tmp_path, synthetic_r
     try:
         while written < 2 * len(found):
             page.tables.write(BY_NAME["mini"], tmp_path, ["table3"])
+            assert (tmp_path / "table3.csv").read_bytes() == table
     finally:
         ended.set()
         thread.join()
@@ -83,6 +86,9 @@ def test_on_a_disk_without_locks_a_run_goes_on(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
+    with hold(tmp_path / "lock", RunFailed("busy")), pytest.raises(RunFailed, match="busy"):
+        with hold(tmp_path / "lock", RunFailed("busy")):
+            pass
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with hold(tmp_path / "lock", RunFailed("busy")), hold(tmp_path / "lock", RunFailed("busy")):
         pass
