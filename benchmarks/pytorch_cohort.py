@@ -154,22 +154,34 @@ STEPS: dict[str, Callable[[Peers, Tensor, Tensor], None]] = {
 }
 
 
+# Suffix of a contender -> memory format, and whether it runs under bfloat16 autocast.
+FORMS = {
+    "": (torch.contiguous_format, False),
+    "_nhwc": (torch.channels_last, False),
+    "_bfloat16": (torch.channels_last, True),
+}
+
+
 def prepare(
     name: str, *, peers: int, batch_size: int, image_size: int, classes: int, threads: int
 ) -> tuple[int, dict[str, Call]]:
-    """Parameters of a network, and functions that make one step, of each kind and memory format."""
+    """Parameters of a network, and functions that make one step, of each kind and form."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     labels = torch.randint(classes, (batch_size,))
     calls = {}
-    for suffix, layout in (("", torch.contiguous_format), ("_nhwc", torch.channels_last)):
+    for suffix, (layout, autocast) in FORMS.items():
         images = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=layout)
         for kind, step in STEPS.items():
             nets = [build(name, classes).to(memory_format=layout) for _ in range(peers)]
             pairs = [(net, sgd(net)) for net in nets]
-            calls[f"torch_{kind}{suffix}"] = _call(step, pairs, images, labels)
+            calls[f"torch_{kind}{suffix}"] = _call(step, pairs, images, labels, autocast)
     return sum(p.numel() for p in nets[0].parameters()), calls
 
 
-def _call(step: Callable, pairs: Peers, images: Tensor, labels: Tensor) -> Call:
-    return lambda: step(pairs, images, labels)
+def _call(step: Callable, pairs: Peers, images: Tensor, labels: Tensor, autocast: bool) -> Call:
+    def call():
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            step(pairs, images, labels)
+
+    return call

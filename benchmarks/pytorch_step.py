@@ -7,7 +7,8 @@ Example, from the root of the repository:
 Both libraries have the same networks, batch, threads and optimizer, and train on noise. Each has
 its own process, which waits while the other is timed; they take turns. The PyTorch step is written
 in two forms: with recorded passes as in dml_tf, and plainly, with one pass for each prediction and
-each gradient. Each form is timed in both memory formats of PyTorch.
+each gradient. Each form is timed in both memory formats of PyTorch, and in channels-last format
+under bfloat16 autocast, beside our step in mixed bfloat16.
 """
 
 import argparse
@@ -23,18 +24,23 @@ from functools import partial
 from benchmarks import harness
 
 CLASSES = 100
-OURS = "tf_sequential"
+_HALF = "_bfloat16"
 _TORCH_KINDS = {
     "independent": "PyTorch, independent",
     "cheap": "PyTorch, Algorithm 1, recorded passes",
     "plain": "PyTorch, Algorithm 1, plainly",
 }
 # Name in the record -> row of the table.
+_OUR_KINDS = {"independent": "dml_tf, independent", "sequential": "dml_tf, Algorithm 1"}
 CONTENDERS = {
-    "tf_independent": "dml_tf, independent",
-    OURS: "dml_tf, Algorithm 1",
+    **{f"tf_{kind}": title for kind, title in _OUR_KINDS.items()},
+    **{f"tf_{kind}{_HALF}": f"{title}, bfloat16" for kind, title in _OUR_KINDS.items()},
     **{f"torch_{kind}": title for kind, title in _TORCH_KINDS.items()},
     **{f"torch_{kind}_nhwc": f"{title}, channels last" for kind, title in _TORCH_KINDS.items()},
+    **{
+        f"torch_{kind}{_HALF}": f"{title}, channels last, bfloat16"
+        for kind, title in _TORCH_KINDS.items()
+    },
 }
 COLUMNS = ("network", "K", "step", "CPU, ms", "wall-clock, ms", "dml_tf / it, CPU", "wall-clock")
 
@@ -120,6 +126,8 @@ def _prepare_torch(args: argparse.Namespace, net: str):
 
 
 def _prepare_tf(args: argparse.Namespace, net: str):
+    import keras
+
     from benchmarks import step
     from dml_tf import networks
     from dml_tf.runs import quiet
@@ -128,10 +136,12 @@ def _prepare_tf(args: argparse.Namespace, net: str):
     args.net = net
     batch = step.make_batch(args)
     _prepared["parameters"] = networks.count_parameters(step.build(args, 1).networks[0])
-    _prepared["calls"] = {
-        f"tf_{kind}": step.contender(args, args.peers, batch, kind)
-        for kind in ("independent", "sequential")
-    }
+    _prepared["calls"] = {}
+    for suffix, policy in (("", "float32"), (_HALF, "mixed_bfloat16")):
+        keras.config.set_dtype_policy(policy)
+        for kind in _OUR_KINDS:
+            call = step.contender(args, args.peers, batch, kind)
+            _prepared["calls"][f"tf_{kind}{suffix}"] = call
 
 
 def _parameters() -> int:
@@ -159,8 +169,9 @@ def compare(net: str, peers: int, cpu: harness.Samples, wall: harness.Samples) -
 
 
 def _ours(name: str) -> str:
-    """The dml_tf step with which a contender is compared."""
-    return "tf_independent" if "independent" in name else OURS
+    """The dml_tf step with which a contender is compared: of its kind and precision."""
+    kind = "independent" if "independent" in name else "sequential"
+    return f"tf_{kind}{_HALF if name.endswith(_HALF) else ''}"
 
 
 def _cells(row: dict) -> list[str]:

@@ -121,7 +121,11 @@ def check_features(config: Config, splits: Splits):
 
 
 def build_cohort(
-    config: Config, splits: Splits, place: Placement | None = None, images: int = 0
+    config: Config,
+    splits: Splits,
+    place: Placement | None = None,
+    images: int = 0,
+    precision: str = "",
 ) -> Cohort:
     """The compiled cohort of a run, with its initial weights.
 
@@ -133,6 +137,7 @@ def build_cohort(
         splits: The run's data.
         place: Where the peers are. Default: all in this process, on the default device.
         images: Training images by which the schedule counts epochs; 0 for those of the data.
+        precision: Of the networks that are made here. Default: that of the settings.
 
     Returns:
         The cohort, compiled with the run's optimizers.
@@ -143,8 +148,10 @@ def build_cohort(
     """
     place = place or Placement()
     with place.scope():
+        with _precision(precision or config.precision):
+            peers = [_peer(config, splits, k, place) for k in range(config.cohort)]
         cohort = Cohort(
-            [_peer(config, splits, k, place) for k in range(config.cohort)],
+            peers,
             update=config.update,
             mimicry=_MIMICRY.get(config.method, config.mimicry),
             peer_reduction=config.peer_reduction,
@@ -226,7 +233,7 @@ def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Mod
 
 
 def _network(config: Config, splits: Splits, k: int) -> keras.Model:
-    with _precision(config.precision), _bad_network_refused():
+    with _bad_network_refused():
         network = networks.build(
             config.net[k],
             num_classes=splits.num_classes,

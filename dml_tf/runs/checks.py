@@ -213,3 +213,8 @@ def _of_speed(config) -> Iterator[tuple[bool, str]]:
         "--precision=mixed_float16 needs one loss scale for all parts of a split batch, which "
         "Keras does not keep: use mixed_bfloat16 with --placement=data.",
     )
+    yield (
+        config.precision == "auto" and config.placement != "one",
+        f"--precision=auto measures all peers on one device; with --placement={config.placement} "
+        "give float32 or mixed_bfloat16.",
+    )

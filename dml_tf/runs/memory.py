@@ -116,7 +116,7 @@ def _network_bytes(
     config: Config, name: str, shape: tuple[int, int, int], classes: int, limit: float
 ) -> float:
     """Bytes of one peer in training, or in evaluation if that is more."""
-    bytes_each = 4 if config.precision == "float32" else 2
+    bytes_each = 2 if config.precision.startswith("mixed") else 4
     try:
         found = size.measure(name, num_classes=classes, input_shape=shape, most=limit / bytes_each)
     except size.TooLarge as error:

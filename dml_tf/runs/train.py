@@ -19,7 +19,7 @@ from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
 from dml_tf.networks import own, trusted
-from dml_tf.runs import build, memory, records, steps
+from dml_tf.runs import build, memory, precision, records, steps
 from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config
@@ -75,13 +75,14 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
         ensure_teacher(config)
-        cohort = build.build_cohort(config, splits, place)
-        placed = place.describe(cohort, config, splits)
         folder = files.checkpoint(place.process_name)
+        choice = precision.of_run(config, splits, folder)
+        cohort = build.build_cohort(config, splits, place, precision=choice["chosen"])
+        noted = place.describe(cohort, config, splits) | {"precision": choice}
         checkpoint = Checkpoint(folder, config, cluster, splits)
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, placed)
+            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, noted)
         checkpoint.delete()
     return record
 
@@ -326,10 +327,10 @@ def finish(
     splits: Splits,
     files: RunFiles,
     checkpoint: Checkpoint,
-    placed: dict,
+    noted: dict,
 ) -> dict:
     """Measures a trained cohort; writes its model and its record, which is returned."""
-    record = make_record(config, splits, trained, checkpoint) | placed
+    record = make_record(config, splits, trained, checkpoint) | noted
     save_model(trained, files.model)
     record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
