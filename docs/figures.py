@@ -169,6 +169,36 @@ def pilots() -> str:
     return formats.markdown(sorted(rows, key=lambda row: tuple(map(str, row.values()))))
 
 
+def precision() -> str:
+    """Accuracy and speed of pairs in float32 and in mixed bfloat16, paired by seed."""
+    found: dict[tuple[str, str], dict[int, dict]] = {}
+    for file in sorted((RESULTS / "cpu" / "precision" / "runs").glob("*.json")):
+        record = records.read(file)
+        run = record["config"]
+        found.setdefault((record["data"], run["precision"]), {})[run["seed"]] = record
+    rows = []
+    for name in sorted({name for name, _ in found}):
+        plain, half = (found[name, kind] for kind in ("float32", "mixed_bfloat16"))
+        shared = sorted(plain.keys() & half.keys())
+        accuracies = [
+            {seed: 100 * _mean(runs[seed], ("test", "accuracy")) for seed in shared}
+            for runs in (plain, half)
+        ]
+        difference = {seed: accuracies[1][seed] - accuracies[0][seed] for seed in shared}
+        ratios = [half[seed]["cpu_s"] / plain[seed]["cpu_s"] for seed in shared]
+        rows.append(
+            {
+                "data": name,
+                "float32": formats.mean_and_spread(list(accuracies[0].values())),
+                "bfloat16": formats.mean_and_spread(list(accuracies[1].values())),
+                "difference [95% interval]": formats.interval(statistics.summary(difference)),
+                "CPU time, ratio": f"{np.median(ratios):.2f}",
+                "seeds": len(shared),
+            }
+        )
+    return formats.markdown(rows)
+
+
 def benchmark(name: str) -> str:
     """What a benchmark printed when its record was written."""
     return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
@@ -201,6 +231,7 @@ FIGURES = {
     "setting": setting,
     "pilots": pilots,
     "selection": selection,
+    "precision": precision,
     "protocol": protocol,
     **{
         name: partial(benchmark, name)

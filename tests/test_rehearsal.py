@@ -1,5 +1,7 @@
 """The dress rehearsal: real steps late in a schedule, and what it must refuse."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import build, config, records, rehearse
 from dml_tf.runs.config import Schedule
 from dml_tf.runs.files import RunFiles
-from dml_tf.runs.watch import Watch
+from dml_tf.runs.watch import Watch, _relative
 from dml_tf.version import __version__
 
 FIRST_VALUES = {"momentum": 0.0, "epsilon": 1e-10}  # of ImageNet's RMSProp, until they were mended
@@ -61,6 +63,7 @@ def test_the_schedule_is_that_of_the_real_number_of_images(rehearsed):
 def test_an_update_is_measured_relative_to_its_kernel():
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="logits")])
     kernel = network.layers[0].kernel
+    kernel.assign([[3.0, -1.0], [0.0, 2.0], [-2.0, 1.0]])
     before = kernel.numpy()
     images, labels = np.eye(3, dtype="float32"), np.array([0, 1, 1])
     cohort = Cohort([network])
@@ -76,6 +79,14 @@ def test_an_update_is_measured_relative_to_its_kernel():
         0.5 * np.linalg.norm(gradient) / np.linalg.norm(before), rel=1e-4
     )
     assert place["step"] == 5 and place["kernel"].endswith("logits/kernel")
+
+
+def test_a_classifier_that_starts_small_may_grow():
+    """It counts with the norm of Glorot's rule: each weight has a variance of 2 / (3 + 2)."""
+    small = np.full((3, 2), 1e-6, "float32")
+    assert _relative(small + 0.1, small) == pytest.approx(0.1 / math.sqrt(2 / 5), rel=1e-4)
+    assert _relative(small + 10, small) > 1
+    assert _relative(small * np.nan, small) == np.inf
 
 
 def test_means_of_squares_are_as_after_many_steps_and_momentum_is_fresh():

@@ -1,5 +1,6 @@
 """Watches the steps of a rehearsal: their times, their updates, and what no run survives."""
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -167,7 +168,12 @@ class Watch(keras.callbacks.Callback):
 
 
 def _relative(after: np.ndarray, before: np.ndarray) -> float:
-    """Norm of a change, as a multiple of the norm before; infinite if it is not a number."""
-    norm = np.linalg.norm(before)
-    change = float(np.linalg.norm(after - before) / norm) if norm else 0.0
+    """Norm of a kernel's change, relative to the kernel; infinite if it is not a number.
+
+    A kernel counts with the norm that Glorot's rule gives, if its own is smaller: classifiers are
+    small at first on purpose (Goyal et al. 2017), and grow in the first steps.
+    """
+    *field, channels, filters = before.shape
+    glorot = math.sqrt(before.size * 2 / (math.prod(field) * (channels + filters)))
+    change = float(np.linalg.norm(after - before) / max(np.linalg.norm(before), glorot))
     return change if np.isfinite(change) else np.inf
