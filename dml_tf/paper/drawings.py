@@ -4,20 +4,18 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from dml_tf.data import REID_DATASETS
+from dml_tf.paper import marks
 from dml_tf.paper.items.figures import COHORT_SIZES
 from dml_tf.paper.scales import MARKET_IDENTITIES
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; markers serve grey prints.
-STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
-_WIDTH, _PANEL_HEIGHT, _DPI = 5.2, 2.9, 150  # inches; narrow, so that a phone can show the text
 _BARS = "bars are one standard deviation over seeds"
+_BEYOND = "A number at an arrow is beyond the axis."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,110 +34,110 @@ class Drawing:
 
 
 def _figure2a(_: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = marks.panels(1)
     networks = list(curves.row.unique())
     for (network, method), curve in curves.groupby(["row", "column"], sort=False):
         dashes = "-" if method == "DML" else "--"
-        _curve(axis, curve, f"{network}, {method}", networks.index(network), dashes)
+        marks.curve(axis, curve, f"{network}, {method}", networks.index(network), dashes)
     axis.set(xlabel="training steps", ylabel=f"accuracy, %,\n{curves.images.iloc[0]} images")
-    _legend(figure, axis)
+    marks.legend(figure, axis)
     return figure
 
 
 def _figure2b(lines: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    figure, (above, below) = _panels(2)
+    figure, (above, below) = marks.panels(2)
     columns = ["Net 1", "Net 2", "Average"]
     convergence = curves[curves.column == "Average"].groupby("row", sort=False)
     for k, (update, curve) in enumerate(convergence):
-        _curve(above, curve, update, k)
-        _points(below, range(len(columns)), lines.loc[update].loc[columns], update, k, "")
+        marks.curve(above, curve, update, k)
+        marks.points(below, range(len(columns)), lines.loc[update].loc[columns], update, k, "")
     above.set(xlabel="training steps", ylabel=f"cross-entropy,\n{curves.images.iloc[0]} images")
     below.set(ylabel=_measure(lines), xticks=range(len(columns)), xticklabels=columns)
-    _legend(figure, above)
+    marks.legend(figure, above)
     return figure
 
 
 def _figure3a(lines: pd.DataFrame, _: None) -> Figure:
-    figure, (above, below) = _panels(2)
+    figure, (above, below) = marks.panels(2)
     is_spread = lines.of == "std"
     _by_size(above, lines[~is_spread], _rows(lines))
     _by_size(below, lines[is_spread], _rows(lines))
     above.set_ylabel(f"average {_measure(lines)}")
     below.set(ylabel=f"spread in a cohort,\n{_measure(lines)}")
-    _legend(figure, above)
+    marks.legend(figure, above)
     return figure
 
 
 def _figure3b(lines: pd.DataFrame, _: None) -> Figure:
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = marks.panels(1)
     _by_size(axis, lines, _rows(lines))
     axis.set_ylabel(f"ensemble's {_measure(lines)}")
-    _legend(figure, axis)
+    marks.legend(figure, axis)
     return figure
 
 
 def _figure4a(lines: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    figure, axes = _panels(2)
+    figure, axes = marks.panels(2)
     units = {"Training cross-entropy": "nats", "Training accuracy": "%"}
     for axis, (column, unit) in zip(axes, units.items(), strict=True):
         seen = curves[curves.column == column]
         for k, (strategy, curve) in enumerate(seen.groupby("row", sort=False)):
-            _curve(axis, curve, strategy, k)
+            marks.curve(axis, curve, strategy, k)
             beside = curve.step[-1:] * (1.02 + 0.025 * k)
-            _points(axis, beside, lines.loc[[(strategy, column)]], "", k)
+            marks.points(axis, beside, lines.loc[[(strategy, column)]], "", k)
         axis.set(xlabel="training steps", ylabel=f"{column.lower()}, {unit}")
-    _legend(figure, axes[0])
+    marks.legend(figure, axes[0])
     return figure
 
 
 def _figure4b(lines: pd.DataFrame, _: None) -> Figure:
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = marks.panels(1)
     _by_number(axis, lines, _rows(lines), apart=0)
     axis.set(xlabel="sigma of the noise on each parameter", ylabel="training cross-entropy, nats")
-    _legend(figure, axis)
+    marks.legend(figure, axis)
     return figure
 
 
 def _figure4c(lines: pd.DataFrame, _: None) -> Figure:
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = marks.panels(1)
     _by_number(axis, lines, _rows(lines))
     ranks = "class, by rank; 1 is the true one"
     axis.set(xlabel=ranks, ylabel="posterior mass, %", xticks=range(1, 6), yscale="log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # labels also within a decade
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")
-    _legend(figure, axis)
+    marks.legend(figure, axis)
     return figure
 
 
 def _figure5(lines: pd.DataFrame, points: pd.DataFrame) -> Figure:
     strategies = points.row.unique()
-    figure, axes = _panels(len(strategies))
+    figure, axes = marks.panels(len(strategies))
     for axis, strategy in zip(axes, strategies, strict=True):
         shown = points[points.row == strategy]
         colours = matplotlib.colormaps["tab10"](pd.factorize(shown.label)[0])
         for k, network in enumerate(shown.network.unique()):
             chosen = shown.network == network
-            _cloud(axis, shown.x[chosen], shown.y[chosen], colours[chosen], "", k)
-            _cloud(axis, [], [], "#555555", network, k)  # for the legend
+            marks.cloud(axis, shown.x[chosen], shown.y[chosen], colours[chosen], "", k)
+            marks.cloud(axis, [], [], marks.QUIET, network, k)  # for the legend
         same = lines.loc[strategy].iloc[0]
         axis.set_xlabel(f"{strategy}: nearest is the same network's for {same.measured:.1f}%")
         axis.set(xticks=[], yticks=[])
-    _legend(figure, axes[0])
+    marks.legend(figure, axes[0])
     return figure
 
 
 def _figure6(lines: pd.DataFrame, _: None) -> Figure:
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = marks.panels(1)
     parts = list(lines.index.unique("row"))
     for k, strategy in enumerate(lines.index.unique("column")):
         series = lines.xs(strategy, level="column")
-        _points(axis, [parts.index(part) for part in series.index], series, strategy, k)
+        marks.points(axis, [parts.index(part) for part in series.index], series, strategy, k)
     reid = lines.data.isin(REID_DATASETS).any()
     identities = f"identities with labels, of the paper's {MARKET_IDENTITIES}"
     labelled = identities if reid else "images with labels"
     axis.set(xticks=range(len(parts)), xticklabels=parts, xlabel=labelled, ylabel=_measure(lines))
-    _legend(figure, axis)
+    marks.legend(figure, axis)
     return figure
 
 
@@ -153,9 +151,9 @@ DRAWINGS: Mapping[str, Drawing] = {
     "figure3a": Drawing(
         _figure3a,
         "Above: a cohort's mean over its networks. Below: their standard deviation in a cohort; "
-        f"{_BARS}.",
+        f"{_BARS}. {_BEYOND}",
     ),
-    "figure3b": Drawing(_figure3b, f"Means over seeds; {_BARS}."),
+    "figure3b": Drawing(_figure3b, f"Means over seeds; {_BARS}. {_BEYOND}"),
     "figure4a": Drawing(
         _figure4a,
         "Curves: means over an epoch's mini-batches, as they were seen. Points at the right: "
@@ -179,67 +177,22 @@ DRAWINGS: Mapping[str, Drawing] = {
 }
 
 
-def _panels(count: int) -> tuple[Figure, np.ndarray]:
-    """A figure with panels one above the other."""
-    figure = Figure((_WIDTH, _PANEL_HEIGHT * count + 0.4), dpi=_DPI, layout="constrained")
-    axes = figure.subplots(count, squeeze=False)[:, 0]
-    for axis in axes:
-        axis.grid(color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _legend(figure: Figure, axis: Axes):
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-
-
 def _by_size(axis: Axes, lines: pd.DataFrame, rows: Sequence[str]):
-    """A series for each method, over the cohort's size."""
+    """A series for each method, over the cohort's size; none squeezes the others."""
     _by_number(axis, lines, rows)
+    marks.make_room(axis, lines, rows)
     axis.set(xlabel="networks in the cohort", xticks=COHORT_SIZES, xlim=(0.7, 5.4))
 
 
-def _by_number(axis: Axes, lines: pd.DataFrame, rows: Sequence[str], apart: float = 0.06):
+def _by_number(axis: Axes, lines: pd.DataFrame, rows: Sequence[str], apart: float = marks.APART):
     """A series for each row, over the cells' `x`; a row's colour is its place in `rows`."""
     for row in lines.index.unique("row"):
         series = lines.xs(row, level="row")
-        _points(axis, series.x.astype(float), series, row, rows.index(row), apart=apart)
+        marks.points(axis, series.x.astype(float), series, row, rows.index(row), apart=apart)
 
 
 def _rows(lines: pd.DataFrame) -> list[str]:
     return list(lines.index.unique("row"))
-
-
-def _points(
-    axis: Axes,
-    x: Sequence[float],
-    series: pd.DataFrame,
-    label: str,
-    k: int,
-    dashes: str = "-",
-    apart: float = 0.06,
-):
-    """Means with bars of one standard deviation, none for one seed; series are a little apart."""
-    colour, marker = STYLES[k]
-    axis.errorbar(
-        np.array(x) + apart * (k - 1), series.measured, yerr=series["std"].fillna(0), label=label,
-        color=colour, marker=marker, markersize=5, linestyle=dashes, linewidth=1.4, capsize=2.5,
-    )  # fmt: skip
-
-
-def _curve(axis: Axes, curve: pd.DataFrame, label: str, k: int, dashes: str = "-"):
-    colour = STYLES[k][0]
-    axis.plot(curve.step, curve.measured, dashes, label=label, color=colour, linewidth=1.4)
-    low, high = curve.measured - curve["std"], curve.measured + curve["std"]
-    axis.fill_between(curve.step, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _cloud(axis: Axes, x: Sequence[float], y: Sequence[float], colours, label: str, k: int):
-    """Points whose marker and fill show the series `k`; colours show something else."""
-    filled = "none" if k else colours
-    axis.scatter(x, y, 16, marker=STYLES[k][1], edgecolors=colours, facecolors=filled, label=label)
 
 
 def _measure(lines: pd.DataFrame) -> str:

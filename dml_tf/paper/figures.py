@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dml_tf.atomic import write_whole
-from dml_tf.paper import tables
+from dml_tf.paper import marks, tables
 from dml_tf.paper.cells import Cell
 from dml_tf.paper.drawings import DRAWINGS
 from dml_tf.paper.items import ITEMS
@@ -69,9 +69,12 @@ def draw(scale: Scale, folder: Path, item: str) -> Figure | None:
     figure = drawing.draw(lines, series)
     found = [tables.found(cell, scale, folder) for cell in ITEMS[item].cells]
     names = ", ".join(sorted({record["data"] for seeds in found for record in seeds.values()}))
-    seeds = "-".join(map(str, sorted({lines.seeds.min(), lines.seeds.max()})))
+    least, most = lines.seeds.min(), lines.seeds.max()
+    seeds = f"{least}" if least == most else f"{least}-{most}"
     title = f"{names}; scale {scale.name}; seeds: {seeds}"
-    figure.axes[0].set_title(title, loc="left", fontsize=8, color="#555555")
+    if least == 1 < most:
+        title += "; faint or hollow: one"
+    figure.axes[0].set_title(title, loc="left", fontsize=8, color=marks.QUIET)
     return figure
 
 
