@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dml_tf.measures.analysis import SIGMAS
-from dml_tf.paper import figures
+from dml_tf.paper import figures, marks
 from dml_tf.paper.drawings import DRAWINGS
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.items.figures import COHORT_METHODS
@@ -182,3 +182,59 @@ def test_a_description_has_every_measured_number(synthetic_records, tmp_path):
 def test_a_description_does_not_round_small_numbers_to_nothing(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure4b"], 1)
     assert "Independent: sigma 0.0 0.011, " in figures.describe(MINI, tmp_path, "figure4b")
+
+
+def test_a_method_far_off_does_not_squeeze_the_others(synthetic_records, tmp_path):
+    lost = 0.2
+    for run in synthetic_records(tmp_path, ["figure3a"], 2):
+        if run.peer_reduction == "sum":
+            record = records.read(RunFiles.of(run).record)
+            for peer in record["test"]["peers"].values():
+                peer["accuracy"] -= lost
+            records.write(record, RunFiles.of(run).record)
+    lines = figures.measured(MINI, tmp_path, "figure3a")
+    axis = figures.draw(MINI, tmp_path, "figure3a").axes[0]
+    others = lines[lines.of != "std"].drop("DML, sum", level="row").measured
+    low, high = axis.get_ylim()
+    assert low < others.min() and others.max() < high
+    assert others.max() - others.min() > 0.4 * (high - low)
+    beyond = lines.loc["DML, sum"].query("of != 'std' and measured < @low")
+    assert len(beyond) == 3  # cohorts of three, four and five
+    assert [text.get_text() for text in axis.texts] == [f"{v:.1f}" for v in beyond.measured]
+
+
+def test_methods_that_are_equal_or_alone_keep_the_axis(synthetic_records, tmp_path):
+    """Of Fig. 3a's runs Table 2 has an independent pair and a pair with mutual learning."""
+    synthetic_records(tmp_path, ["table2"], 2)
+    assert not any(axis.texts for axis in figures.draw(MINI, tmp_path, "figure3a").axes)
+
+
+def test_methods_close_together_keep_the_whole_axis(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure3a"], 2)
+    axis = figures.draw(MINI, tmp_path, "figure3a").axes[0]
+    lines = figures.measured(MINI, tmp_path, "figure3a").query("of != 'std'").measured
+    assert not axis.texts
+    assert axis.get_ylim()[0] < lines.min() and lines.max() < axis.get_ylim()[1]
+
+
+def test_one_seed_is_drawn_as_less_sure_than_two(synthetic_records, tmp_path):
+    for run in synthetic_records(tmp_path, ["figure2b"], 2):
+        if run.update == "simultaneous" and run.seed:
+            RunFiles.of(run).record.unlink()
+    above, below = figures.draw(MINI, tmp_path, "figure2b").axes
+    two, one = above.lines
+    assert one.get_alpha() < 1 and two.get_alpha() is None
+    assert one.get_linewidth() < two.get_linewidth()
+    two, one = (container[0] for container in below.containers)
+    assert one.get_markerfacecolor() == marks.PAGE != two.get_markerfacecolor()
+    assert above.get_title(loc="left").endswith("seeds: 1-2; faint or hollow: one")
+
+
+def test_a_point_of_one_seed_is_hollow_among_points_of_two(synthetic_records, tmp_path):
+    for run in synthetic_records(tmp_path, ["figure6a"], 2):
+        if run.labelled_fraction == 0.25 and run.seed:
+            RunFiles.of(run).record.unlink()
+    axis = figures.draw(MINI, tmp_path, "figure6a").axes[0]
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == marks.PAGE]
+    lines = figures.measured(MINI, tmp_path, "figure6a")
+    assert [list(line.get_ydata()) for line in hollow] == [[v] for v in lines.loc["25%"].measured]

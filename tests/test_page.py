@@ -1,6 +1,9 @@
 """The page: complete, in one file, plain about what it shows, and without TensorFlow."""
 
+import html
 import html.parser
+import re
+import shlex
 import subprocess
 import sys
 
@@ -10,7 +13,9 @@ import pytest
 from dml_tf import home
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import page as paper_page
-from dml_tf.paper.scales import BY_NAME, STUDIES
+from dml_tf.paper import plan, run_all, tables
+from dml_tf.paper.page import commands
+from dml_tf.paper.scales import BY_NAME, EXPLORATORY, STUDIES
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
@@ -23,23 +28,23 @@ class Reader(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.ids, self.links, self.sources, self.alts, self.tags = set(), [], [], [], set()
+        self.ids, self.links, self.sources, self.alts, self.tags = [], [], [], [], set()
         self.text, self._open = "", []
         self.feed(text)
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.add(tag)
-        self.ids.add(attrs.get("id"))
-        self.links += [attrs["href"]] if "href" in attrs else []
-        self.sources += [attrs["src"]] if "src" in attrs else []
-        self.alts += [attrs["alt"]] if "alt" in attrs else []
-        if tag not in ("meta", "br", "img", "path", "circle"):
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "br", "path", "circle"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
+        attrs = dict(attrs)
         self.tags.add(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.sources += [attrs["src"]] if "src" in attrs else []
+        self.alts += [attrs["aria-label"]] if attrs.get("role") == "img" else []
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
@@ -88,11 +93,12 @@ def test_the_page_stands_alone(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["table3", "figure6a"], 3)
     text = page(tmp_path, ("table3", "figure6a"))
     seen = Reader(text)
-    assert seen.sources and all(s.startswith("data:image/png;base64,") for s in seen.sources)
-    assert not seen.tags & {"script", "link", "iframe"} and "url(" not in text
+    assert not seen.sources and not seen.tags & {"script", "link", "iframe", "img", "image"}
+    assert set(re.findall(r"url\((.)", text)) == {"#"}  # figures clip their own curves
     assert all(link.startswith("#") and link[1:] in seen.ids for link in seen.links)
-    assert len(text) < 5_000_000
-    assert seen.alts[0].startswith("Figure 6a") and "Independent 5" in seen.alts[0]
+    assert len(seen.ids) == len(set(seen.ids))
+    assert len(text) < 1_000_000
+    assert any(alt.startswith("Figure 6a") and "Independent 5" in alt for alt in seen.alts)
 
 
 SCRIPT = """</dd><script>alert("x")</script><img src=x onerror='alert(1)'>"""
@@ -136,13 +142,15 @@ def test_a_script_in_any_name_of_a_record_or_folder_is_shown_and_not_run(
 def test_the_first_screen_says_what_was_run(synthetic_records, tmp_path):
     runs = synthetic_records(tmp_path, ["section31"], 2)
     seen = Reader(page(tmp_path, ["section31"])).text
-    start = seen[: seen.index("What the paper claims")]
+    start, _, rest = seen.partition("Contents")[0].partition("What the paper claims")
     for words in (
-        f"{len(runs)} finished", "0, 1", "2026-01-02", "dml_tf 0, keras 3", "a stand-in",
-        "never with its numbers", "ResNet-32: resnet8:16", "no verdict: 1",
+        f"{len(runs)} finished", "0, 1", "never with its numbers", "no verdict: 1",
         "Table 2 was not run",
     ):  # fmt: skip
         assert words in start
+    run = rest[rest.rindex("What was run") : rest.index("Mean ± standard")]
+    for words in ("2026-01-02", "dml_tf 0, keras 3", "a stand-in", "ResNet-32: resnet8:16"):
+        assert words in run
 
 
 def test_a_gain_is_stated_with_its_interval_and_seeds(synthetic_records, tmp_path):
@@ -205,7 +213,7 @@ def test_generated_pictures_are_no_evidence(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure6b"], 6)
     text = page(tmp_path, ["figure6b"], seeds=6)
     assert "they are no evidence" in text
-    assert 'class="badge ">Shows</span><br><small>on generated pictures' in text
+    assert 'class="badge ">Shows</span> <small>on generated pictures' in text
     assert "on generated pictures only: " in text
 
 
@@ -239,3 +247,93 @@ def test_in_the_repository_the_page_links_to_the_deviations(monkeypatch, tmp_pat
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path, capsys):
     assert paper_page.main([f"--results_dir={tmp_path / 'absent'}"]) == 1
     assert f"there is no folder {tmp_path / 'absent'}" in capsys.readouterr().err
+
+
+def shown_commands(scale, folder):
+    text = html.unescape(paper_page.render(scale, folder))
+    return re.findall(r"<code>(bash run_all\.sh [^<]*)</code>", text)
+
+
+@pytest.mark.parametrize("scale", BY_NAME)
+def test_each_command_on_the_page_is_complete(scale, tmp_path):
+    """run_all takes it; its runs need no data that it does not name, and no run that it lacks."""
+    shown = shown_commands(BY_NAME[scale].available(tmp_path), tmp_path)
+    assert len(shown) > 10
+    for command in shown:
+        options = run_all._parse(shlex.split(command)[2:])
+        assert (options.scale, options.results_dir) == (scale, "RESULTS")
+        used = BY_NAME[scale].available(tmp_path)
+        runs = plan.runs(used, options.only, results_dir="x", data_dir=options.data_dir)
+        assert runs or options.only == ("table1",)
+        files = {run.dataset for run in runs} & {"cifar10", "cifar100", "market1501", "imagenet"}
+        assert options.data_dir == ("FOLDER" if files else "")
+        ids = {run.run_id for run in runs} | {"", "imagenet"}
+        assert {run.pretrained for run in runs} <= ids, command
+
+
+def test_an_item_without_planned_runs_has_no_command(tmp_path):
+    """At cpu scale nothing stands in ImageNet's place, and Fig. 3 has exploratory runs only."""
+    shown = " ".join(shown_commands(BY_NAME["cpu"], tmp_path))
+    assert "--only=table2 --data_dir" in shown and "figure2a" not in shown
+    assert "figure3a" not in shown and "--only=table5 --results" in shown
+    assert not shown_commands(EXPLORATORY, tmp_path)
+
+
+def test_a_command_names_its_seeds_and_a_folder_inside_the_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr(home, "HOME", tmp_path)
+    more = BY_NAME["mini"].with_seeds(9)
+    folder = tmp_path / "results" / "my runs"
+    assert commands.run(more, folder, "table2") == (
+        "bash run_all.sh --scale=mini --seeds=9 --only=table2 --results_dir='results/my runs'"
+    )
+    usual = tmp_path / "results" / "cpu" / "exploratory"
+    assert commands.report(EXPLORATORY, usual) == (
+        "python -m dml_tf.paper report --scale=cpu --exploratory"
+    )
+
+
+def test_every_claim_stands_once_in_the_plot_or_among_those_not_run(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure4b"], 1)
+    text = page(tmp_path, ["figure4b"])
+    top = text[text.index('id="claims"') : text.index('id="circumstances"')]
+    claims = paper_items.claims([name for name in ITEMS if name not in STUDIES])
+    for _, claim in claims:
+        assert html.escape(claim.text, quote=False) in html.unescape(top)
+    rows = [row.partition("</li>")[0] for row in re.split("<li[ >]", top)[1:]]
+    run = [row for row in rows if "<svg" in row]
+    assert len(run) == (tables.conclusions(MINI, tmp_path).seeds > 0).sum() > 3
+    assert len(rows) == len(claims)
+    assert top.index("Mutual learning gains, in the mean") < top.index("nats of training loss")
+
+
+def test_items_that_were_not_run_are_folded_away(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["table2"], 1)
+    text = page(tmp_path, ["table2"])
+    folded = set(re.findall(r'<details id="(\w+)" class="item">', text))
+    assert {"table3", "figure2a", "figure6b"} <= folded and "table2" not in folded
+    assert '<section id="table2">' in text
+    assert re.search(r'<summary class="soft"><b>CIFAR-100</b>: [^<]*, not run</summary>', text)
+
+
+def test_wide_tables_can_be_scrolled_with_the_keyboard_and_have_names(empty):
+    text = (empty / "report.html").read_text()
+    boxes = re.findall(r'<div class="scroll" ([^>]*)><table', text)
+    assert len(boxes) == text.count("<table") >= 10
+    assert all('role="region"' in box and 'tabindex="0"' in box for box in boxes)
+    assert all(re.search(r'aria-label="[^"]{5,}"', box) for box in boxes)
+
+
+def test_figures_take_the_pages_colours_and_are_the_same_each_time(synthetic_records, tmp_path):
+    synthetic_records(tmp_path, ["figure3b", "figure6a"], 2)
+    first = page(tmp_path, ["figure3b", "figure6a"])
+    assert first == paper_page.render(MINI, tmp_path)
+    figures = re.findall(r'<div class="drawing"[^>]*>(<svg.*?</svg>)</div>', first)
+    assert len(figures) == 2
+    for figure in figures:
+        assert not re.search("#(0072b2|d55e00|009e73|cc79a7|000000|ffffff|dddddd)", figure, re.I)
+        assert "var(--series-0)" in figure and "currentColor" in figure
+        assert "<style" not in figure and "font-family" not in figure
+    marks = [set(re.findall(r'id="([^"]*)"', figure)) for figure in figures]
+    assert len(set.union(*marks)) == sum(map(len, marks))
+    for name in re.findall(r"var\((--[\w-]+)\)", first):
+        assert f"{name}:" in first, name

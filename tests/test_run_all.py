@@ -12,7 +12,7 @@ import pytest
 
 from dml_tf import home, paper
 from dml_tf.paper import __main__ as paper_main
-from dml_tf.paper import page, run_all
+from dml_tf.paper import page, run_all, scales
 from dml_tf.paper.workers import Task, run_tasks
 from dml_tf.runs import config, files
 from dml_tf.runs.files import RunFiles, needed_weights
@@ -183,7 +183,10 @@ def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, mo
     monkeypatch.setattr(run_all, "train_one", None)
     assert run_all.main(flags) == 0
     printed = capsys.readouterr().out
-    assert "2 runs: 2 done, 0 to do" in printed and printed.endswith(f"on one page: {written}\n")
+    assert "2 runs: 2 done, 0 to do" in printed
+    *_, last_but_one, last = printed.splitlines()
+    assert last_but_one.endswith(f"on one page: {written}")
+    assert last == page.opening(scales.BY_NAME["smoke"], tmp_path)
     assert (tmp_path / "table2.csv").exists()
     assert not (tmp_path / "table3.csv").exists()  # it was not asked for and has no records
     assert "2 finished" in written.read_text()

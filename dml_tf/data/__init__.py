@@ -19,6 +19,7 @@ from dml_tf.data.load import (
     REID_DATASETS,
     STREAMED_DATASETS,
     TRAIN_IMAGES,
+    WITHOUT_FILES,
     identify,
     load,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "STREAMED_AUGMENTATIONS",
     "STREAMED_DATASETS",
     "TRAIN_IMAGES",
+    "WITHOUT_FILES",
     "EpochDraws",
     "Market1501",
     "Source",

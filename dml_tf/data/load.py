@@ -162,6 +162,7 @@ _REID: dict[str, Callable[[Any], Market1501]] = {
 }
 # Of what we make ourselves, or a library brings: a number to raise when its pictures change.
 _VERSIONS = {"digits": 1, "shapes100": 1, "imagenet_mini": 1, "pedestrians": 1}
+WITHOUT_FILES = tuple(_VERSIONS)  # data sets that need no --data_dir and no download
 _BUILDERS = {"imagenet": "imagenet2012"}
 _FILES: dict[str, Callable[[str], dict[str, list[Path]]]] = {
     "cifar10": cifar10_files,

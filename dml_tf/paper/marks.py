@@ -77,7 +77,8 @@ def cloud(axis: Axes, x: Sequence[float], y: Sequence[float], colours, label: st
 def make_room(axis: Axes, lines: pd.DataFrame, rows: Sequence[str], apart: float = APART):
     """Fits an axis to all series but one that squeezes them.
 
-    That one's points beyond the axis are arrows with their numbers.
+    That one's points beyond the axis are arrows with their numbers. The first series, with which
+    the others are compared, always stays.
 
     Args:
         axis: Where the series of `lines` are drawn, over `x`.
@@ -85,16 +86,17 @@ def make_room(axis: Axes, lines: pd.DataFrame, rows: Sequence[str], apart: float
         rows: The series' names, in the order of their colours.
         apart: As given to `points`.
     """
+    if len(rows) < 3:
+        return
     spread = lines["std"].fillna(0)
     low, high = lines.measured - spread, lines.measured + spread
     names = lines.index.get_level_values("row")
-    lengths = {
-        row: high[names != row].max() - low[names != row].min() for row in lines.index.unique("row")
-    }
+    lengths = {row: high[names != row].max() - low[names != row].min() for row in rows[1:]}
     squeezing = min(lengths, key=lengths.get)
-    if len(lengths) < 3 or _SQUEEZES * lengths[squeezing] > high.max() - low.min():
+    length = lengths[squeezing]
+    if not 0 < _SQUEEZES * length < high.max() - low.min():
         return
-    others, length = names != squeezing, lengths[squeezing]
+    others = names != squeezing
     bottom, top = low[others].min(), high[others].max()
     series = lines[~others]
     below, above = series[series.measured < bottom], series[series.measured > top]

@@ -1,6 +1,6 @@
 """The runs that tables and figures need, and the order in which they can be trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dml_tf.paper import items as paper_items
 from dml_tf.paper.items import ITEMS
@@ -26,8 +26,22 @@ def runs(
         seeds: Seeds of each run; 0 for the scale's own number.
 
     Returns:
-        Their settings; the first seed of every run comes first.
+        Their settings; the first seed of every run comes first. The runs of other items whose
+        weights they start from come last.
     """
+    places = {"results_dir": results_dir, "data_dir": data_dir, "seeds": seeds}
+    wanted = _of_cells(scale, items, **places)
+    lacking = {run.pretrained for run in wanted.values() if run.pretrained} - {"imagenet", *wanted}
+    if lacking:
+        everything = _of_cells(scale, ITEMS, **places)
+        wanted |= {name: run for name, run in everything.items() if name in lacking}
+    return list(wanted.values())
+
+
+def _of_cells(
+    scale: Scale, items: Iterable[str], results_dir: str, data_dir: str, seeds: int
+) -> dict[str, Config]:
+    """Run id -> the run, of the cells of some items."""
     wanted: dict[str, Config] = {}
     counts = [
         (cell, seeds or len(scale.planned(cell.item, cell.dataset)))
@@ -38,7 +52,7 @@ def runs(
             if number < count and (run := cell.run(scale, seed, results_dir, data_dir)):
                 known = wanted.setdefault(run.run_id, run)
                 wanted[run.run_id] = known.replace(analyse=known.analyse or run.analyse)
-    return list(wanted.values())
+    return wanted
 
 
 def waves(runs: Sequence[Config]) -> list[list[Config]]:

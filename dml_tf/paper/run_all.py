@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dml_tf import home
 from dml_tf.errors import DONE, FAILED, ExecutorError, exit_status
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import machine, page, plan, rehearsal, scales, tables
@@ -31,11 +30,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_all(options: argparse.Namespace) -> int:
     # Absolute paths: workers may run in another directory.
-    folder = Path(options.results_dir or home.HOME / "results" / options.scale).absolute()
+    scale = scales.BY_NAME[options.scale].with_seeds(options.seeds)
+    folder = Path(options.results_dir or scale.results_dir).absolute()
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
     if data_dir and not Path(data_dir).exists():
         raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")
-    scale = scales.BY_NAME[options.scale].with_seeds(options.seeds).available(folder, data_dir)
+    scale = scale.available(folder, data_dir)
     runs = plan.runs(scale, options.only, results_dir=str(folder), data_dir=data_dir)
     index, count = options.shard
     find = records.find if options.dry_run or options.rehearse else records.reusable
@@ -64,6 +64,7 @@ def _run_all(options: argparse.Namespace) -> int:
             failures = _train(_waves(folder, todo, options.only), todo, estimate, executor)
         written = page.write(scale, folder, _measured(scale, folder, options.only))
     print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
+    print(page.opening(scale, folder))
     return _status(failures)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from dml_tf import home
+
 # The paper's networks and data sets, by the names that it prints.
 NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
 CIFAR = ("CIFAR-10", "CIFAR-100")
@@ -76,9 +78,19 @@ class Scale:
         """Whether results may be compared with the paper's numbers."""
         return self.name == "paper"
 
+    @property
+    def results_dir(self) -> Path:
+        """Where its records, tables and figures belong, if no other folder is given."""
+        folder = home.HOME / "results" / self.name
+        return folder / "exploratory" if self.is_exploratory else folder
+
+    def has(self, item: str) -> bool:
+        """Whether an item belongs to the scale: all of the paper's do, and its own studies."""
+        return item not in STUDIES or item in self.studies
+
     def place(self, item: str, dataset: str) -> Data | None:
         """What an item runs on in the place of one of the paper's data sets; None if nothing."""
-        if item in STUDIES and item not in self.studies:
+        if not self.has(item):
             return None
         at = (item, dataset)
         own = self.data.get(self.moved.get(at, dataset))

@@ -1,7 +1,6 @@
 """Numbers, counts and conclusions as the page says them."""
 
 import math
-import types
 from collections.abc import Iterable, Mapping
 
 from dml_tf.paper import cells
@@ -10,14 +9,14 @@ from dml_tf.paper.statistics import FEWEST_SEEDS
 from dml_tf.paper.verdicts import Judgement
 
 
-def difference(line, places: int) -> str:
+def difference(line: Mapping[str, float], places: int) -> str:
     """A difference with its 95% interval, if it has one: `+1.20 [+0.30, +2.10]`."""
-    if math.isnan(line.measured):
+    middle, low, high = (line[name] for name in ("measured", "low", "high"))
+    if math.isnan(middle):
         return ""
-    if math.isnan(line.low):
-        return signed(line.measured, places)
-    ends = f"[{signed(line.low, places)}, {signed(line.high, places)}]"
-    return f"{signed(line.measured, places)} {ends}"
+    if math.isnan(low):
+        return signed(middle, places)
+    return f"{signed(middle, places)} [{signed(low, places)}, {signed(high, places)}]"
 
 
 def signed(value: float, places: int) -> str:
@@ -50,7 +49,7 @@ def signed_text(number: str) -> str:
 
 def pooled(line: Mapping[str, float], unit_name: str, places: int) -> str:
     """A difference with its interval, p and seeds."""
-    words = f"{difference(types.SimpleNamespace(**line), places)} {unit_name}"
+    words = f"{difference(line, places)} {unit_name}"
     if not math.isnan(line["p"]):
         words += f", p = {line['p']:.2g}"
     return f"{words}; {count(line['seeds'], 'seed')}"
@@ -88,7 +87,7 @@ def opening(judgement: Judgement, where: str, is_exploratory: bool = False) -> s
     }
     first = "Exploratory runs: on" if is_exploratory else "On"
     if judgement.words not in verdicts:
-        change = difference(types.SimpleNamespace(**judgement.pooled), 2)
+        change = difference(judgement.pooled, 2)
         return (
             f"{first} {where}, mutual learning changed the mean accuracy of Table 2's places by "
             f"{change} points ({judgement.words})."
