@@ -91,9 +91,13 @@ def _row(found: Judged, place: Callable[[float], float]) -> dict:
     _, digits = wording.unit(claim.contrasts[0].first.metric)
     low, middle, high = (place(line[name]) for name in ("low", "measured", "high"))
     has_interval = not math.isnan(low)
+    is_decided = found.judgement.conclusion is not Conclusion.NO_VERDICT
+    notes = [wording.count(line["seeds"], "seed")] if is_decided else []
+    notes += ["on generated pictures"] if found.on_generated else []
     return {
         "found": found,
-        "is_decided": found.judgement.conclusion is not Conclusion.NO_VERDICT,
+        "is_decided": is_decided,
+        "notes": notes,
         "numbers": wording.difference(line, digits),
         "interval": {"low": max(low, 0.0), "high": min(high, 100.0)} if has_interval else None,
         "middle": middle if 0 <= middle <= 100 else None,
