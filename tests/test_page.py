@@ -254,7 +254,13 @@ def shown_commands(scale, folder):
     return re.findall(r"<code>(bash run_all\.sh [^<]*)</code>", text)
 
 
-@pytest.mark.parametrize("scale", BY_NAME)
+@pytest.mark.parametrize(
+    "scale",
+    [
+        pytest.param(name, marks=[] if name in ("mini", "cpu") else pytest.mark.slow)
+        for name in BY_NAME
+    ],
+)
 def test_each_command_on_the_page_is_complete(scale, tmp_path):
     """run_all takes it; its runs need no data that it does not name, and no run that it lacks."""
     shown = shown_commands(BY_NAME[scale].available(tmp_path), tmp_path)
