@@ -15,7 +15,7 @@ import tensorflow as tf
 from rounding import FACTOR, assert_alike, one_rounding_away
 
 from dml_tf import Cohort, data, networks
-from dml_tf.data.pictures import Pictures
+from dml_tf.data.stored import Pictures
 from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork

@@ -200,6 +200,10 @@ class Settings:
     max_memory_gb: float = _setting(
         0.0, "Refuse a run that needs more memory; 0: more than is free on this machine.", low=0.0
     )
+    pictures_gb: float = _setting(
+        0.5, "image_folder: pixels of up to so many GB (10^9 bytes) stay in memory; pictures of a "
+        "larger set are decoded when they are needed, to the same batches.", low=0.0,
+    )  # fmt: skip
     results_dir: str = _setting(
         "",
         "Folder for records and weights. Default: results/<scale>, or "
