@@ -26,7 +26,7 @@ _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
     "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb", "pictures_gb",
-    "strict",
+    "wait_minutes", "strict",
 )  # fmt: skip
 
 

@@ -175,6 +175,9 @@ class Settings:
         "peer. data: each peer on all devices, with a part of the batch on each.",
         ("one", "peers", "data"),
     )
+    wait_minutes: float = _setting(
+        5.0, "With TF_CONFIG: the longest wait for the other processes to start.", low=0.01,
+    )  # fmt: skip
     precision: str = _setting(
         "float32",
         "Precision of the networks; weights, logits and losses stay float32. auto: the faster of "
