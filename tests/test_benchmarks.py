@@ -9,6 +9,7 @@ from rounding import largest_difference, one_rounding_away, tolerance
 
 from benchmarks import (
     data_memory,
+    decoding,
     harness,
     input_pipeline,
     memory,
@@ -221,6 +222,18 @@ def test_the_memory_of_market_1501_is_that_of_files_like_the_real_ones(tmp_path)
     rows = data_memory.measure_market1501(args, str(tmp_path))
     peaks = [row["peak_gb"] for row in rows]
     assert len(peaks) == 5 and peaks == sorted(peaks) and peaks[0] > 0.05
+
+
+def test_pictures_on_disk_are_timed_beside_the_bare_decode(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "FILES", 4)
+    monkeypatch.setattr(decoding, "_AT_REST_S", 0.1)
+    flags = ["--batch_size=2", "--batches=1", "--repeats=1", "--flat=1000"]
+    record = run(decoding, flags, tmp_path)
+    kinds = [(row["pictures"], row["contender"]) for row in record["rows"]]
+    assert len(set(kinds)) == len(kinds) == 7
+    bare = [row for row in record["rows"] if row["contender"] == decoding.BARE]
+    assert [row["cpu_ratio_to_bare"] for row in bare] == [1, 1]
+    assert 20_000 < record["bytes"]["imagenet"] < 200_000
 
 
 def test_the_memory_of_an_image_folder_is_that_of_a_whole_run(tmp_path):

@@ -110,7 +110,7 @@ def on_disk_and_in_memory(root, **changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"augment": "randaugment", "mixup": 0.2}, {"image_size": 16, "augment": "flip"}],
+    [{}, {"augment": "flip", "mixup": 0.2}, {"image_size": 16, "augment": "flip"}],
 )
 def test_pictures_on_disk_give_the_batches_of_pictures_in_memory_bit_for_bit(photographs, changes):
     batches = []
@@ -126,6 +126,7 @@ def test_pictures_on_disk_give_the_batches_of_pictures_in_memory_bit_for_bit(pho
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_record_is_the_same_whether_pictures_were_on_disk_or_in_memory(photographs, tmp_path):
     small = dict(dataset="image_folder", data_dir=str(photographs), net="resnet8:2", image_size=8,
                  batch_size=8, epochs=2, validation_fraction=0.25)  # fmt: skip
