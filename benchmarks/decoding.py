@@ -181,9 +181,10 @@ def _pillow(
     while True:
         pixels = []
         for _ in range(batch_size):
-            pixels.append(change(Image.open(paths[number % len(paths)]), number))
+            image = change(Image.open(paths[number % len(paths)]), number)
+            pixels.append(image.astype(np.float32) / 127.5 - 1)
             number += 1
-        yield np.stack(pixels).astype(np.float32) / 127.5 - 1
+        yield np.stack(pixels)
 
 
 def _random_crop(picture: Image.Image, number: int) -> np.ndarray:

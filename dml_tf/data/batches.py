@@ -184,8 +184,7 @@ def _in_windows(
 
     share = columns.stop - columns.start
     places = epochs.flat_map(places_of).skip(skipped * share)
-    decoded = _decode(places, picture, splits.train)
-    return _batched(decoded, splits, share, only_whole=True)
+    return _decode(places, picture, splits.train, splits).batch(share, drop_remainder=True)
 
 
 def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:
@@ -201,8 +200,7 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
     """
     if isinstance(split.images, Pictures):
         places = tf.data.Dataset.range(len(split)).map(lambda i: (i,))
-        decoded = _decode(places, split.images.central, split)
-        return _batched(decoded, splits, batch_size, only_whole=False).prefetch(2)
+        return _decode(places, split.images.central, split, splits).batch(batch_size).prefetch(2)
     read, labels = _reader(split), _constant(split.labels)
     resize, normalise = _resizer(split), _normaliser(splits)
 
@@ -215,25 +213,19 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
 
 
 def _decode(
-    places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split
+    places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split, splits: Splits
 ) -> tf.data.Dataset:
-    """Pixels and label at each place, whose last element is the index of a picture."""
+    """Image and label at each place, whose last element is the index of a picture."""
     # Pillow decodes, because it names a broken file; TensorFlow's decoders in a graph do not.
-    labels = _constant(split.labels)
+    # A picture is normalised by itself: whole batches of floats would be new memory each time.
+    labels, normalise = _constant(split.labels), _normaliser(splits)
 
     def decode(*place):
         pixels = tf.numpy_function(picture, place, tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, split.images.shape[1:]), labels[place[-1]]
+        pixels = tf.ensure_shape(pixels, split.images.shape[1:])
+        return normalise(pixels)[0], labels[place[-1]]
 
     return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _batched(
-    decoded: tf.data.Dataset, splits: Splits, batch_size: int, *, only_whole: bool
-) -> tf.data.Dataset:
-    normalise = _normaliser(splits)
-    batches = decoded.batch(batch_size, drop_remainder=only_whole)
-    return batches.map(lambda images, labels: (normalise(images), labels))
 
 
 def _cutter(split: Split, pad: int) -> Callable[[EpochDraws], tf.Tensor]:
