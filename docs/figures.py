@@ -238,6 +238,8 @@ FIGURES = {
         for name in (
             "step",
             "input_pipeline",
+            "decoding",
+            "data_memory",
             "memory",
             "throughput",
             "pytorch_step",

@@ -125,14 +125,19 @@ def fail_each_change(
             shutil.rmtree(start)
             return count
         message = stderr.getvalue()
-        assert status == 1, (disk.changes, status, message)
-        assert message.startswith(f"command: {folder}"), message
-        assert os.strerror(number) in message and message.count("\n") == 1, message
-        assert len(message.partition(os.strerror(number))[2]) > 20, f"no remedy: {message}"
-        assert not list(folder.rglob(".part*")), disk.changes
+        check_failure(folder, status, message, number)
         is_intact(False)
         command()
         is_intact(True)
+
+
+def check_failure(folder: Path, status: int, message: str, number: int = errno.ENOSPC):
+    """Raises `AssertionError` unless a command failed in one line with path, reason and remedy."""
+    assert status == 1, (status, message)
+    assert message.startswith(f"command: {folder}"), message
+    assert os.strerror(number) in message and message.count("\n") == 1, message
+    assert len(message.partition(os.strerror(number))[2]) > 20, f"no remedy: {message}"
+    assert not list(folder.rglob(".part*")), message
 
 
 @contextlib.contextmanager

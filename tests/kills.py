@@ -1,10 +1,17 @@
-"""Processes killed in every phase: before each change of the disk, in half a write, at any time."""
+"""Processes killed in every phase: before each change of the disk, in half a write, at any time.
 
+And disks that fail in the same phases, at each change or when they are full.
+"""
+
+import contextlib
 import hashlib
+import io
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -18,8 +25,9 @@ import numpy as np
 
 from dml_tf.atomic import write_whole
 from dml_tf.data.generated import pedestrians
+from dml_tf.errors import exit_status
 from dml_tf.runs import config, files, records
-from tests.disk import FailingDisk
+from tests.disk import FailingDisk, check_failure, small_disk
 
 RUN = {"dataset": "digits", "net": "resnet8:2", "cohort": 2, "image_size": 8, "batch_size": 16,
        "train_images": 32, "dropout": 0.3, "epochs": 3, "analyse": True}  # fmt: skip
@@ -132,6 +140,53 @@ def _bring(folder: Path):
             part.write_bytes(b"%d" % i * 50_000)
 
 
+def _sweep(folder: Path):
+    from dml_tf.paper import run_all
+
+    flags = ["--scale=smoke", "--only=section31", "--seeds=1", "--jobs=1"]
+    assert run_all.main([*flags, f"--results_dir={folder}"]) == 0
+
+
+def _export(folder: Path):
+    flags = [f"--{name}={value}" for name, value in RUN.items() if name != "analyse"]
+    command = [sys.executable, "-m", "dml_tf.export", "write", *flags, str(folder / "step")]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _run_export(folder: Path):
+    from dml_tf.export import __main__ as export
+    from dml_tf.export import run
+
+    run._SAVE_S = run._DISPATCH_S = 0  # each step is saved
+    assert export.main(["run", str(folder / "step")]) == 0
+
+
+def _exported_state(folder: Path):
+    progress, arrays = files.load_state(folder / "step" / "state.npz")
+    return progress["step"], progress["history"], [array.tobytes() for array in arrays]
+
+
+def _people(folder: Path):
+    sizes = pedestrians.Sizes(0, 3, 2, distractors=1, junk=1)
+    pedestrians.write(folder / "people", sizes)
+
+
+def _evaluate(folder: Path):
+    from dml_tf.runs import train
+
+    asked = config.load(
+        dataset="market1501", net="resnet8:2", image_size=(16, 8), batch_size=4, steps=1,
+        data_dir=str(folder / "people"), results_dir=str(folder / "results"),
+        features_out=str(folder / "features.npz"),
+    )  # fmt: skip
+    train.run(asked, verbose=0)
+
+
+def _features(folder: Path):
+    with np.load(folder / "features.npz") as found:
+        return trained(folder / "results"), {name: found[name].tobytes() for name in found}
+
+
 PHASES = {
     "checkpoint": Phase(_state, _read_state),
     "record": Phase(_record, contents, start=_old_record),
@@ -140,6 +195,9 @@ PHASES = {
     "files brought": Phase(_bring, contents),
 }
 TRAINING = Phase(_train, trained)  # starts TensorFlow in each process
+EVALUATION = Phase(_evaluate, _features, start=_people)
+SWEEP = Phase(_sweep, trained)
+EXPORTED = Phase(_run_export, _exported_state, start=_export)
 
 
 def kill(count: int) -> Counter:
@@ -157,7 +215,7 @@ def kill(count: int) -> Counter:
     for i, (name, phase) in enumerate(PHASES.items()):
         share = count // len(PHASES) + (i < count % len(PHASES))
         with tempfile.TemporaryDirectory() as root:
-            ends[f"in {name}"] += _at_changes(phase, Path(root), share)
+            ends[f"in {name}"] += _at_changes(phase, Path(root), share, _kill_at)
     return ends
 
 
@@ -166,20 +224,88 @@ def kill_training(count: int) -> Counter:
     import dml_tf.runs.train  # noqa: F401  once, before the forks
 
     with tempfile.TemporaryDirectory() as root:
-        at_changes = _at_changes(TRAINING, Path(root) / "changes", count)
+        at_changes = _at_changes(TRAINING, Path(root) / "changes", count, _kill_at)
         at_times = _at_times(TRAINING, Path(root) / "times", count - at_changes)
     return Counter({"at changes of the disk": at_changes, "at random times": at_times})
 
 
-def _at_changes(phase: Phase, root: Path, most: int) -> int:
+def kill_sweep(count: int) -> Counter:
+    """Kills `run_all.sh` at random times; the same command does the rest."""
+    with tempfile.TemporaryDirectory() as root:
+        return Counter({"in a sweep": _at_times(SWEEP, Path(root), count)})
+
+
+def kill_export(count: int) -> Counter:
+    """Kills an exported run before its changes of the disk."""
+    with tempfile.TemporaryDirectory() as root:
+        return Counter({"in an exported run": _at_changes(EXPORTED, Path(root), count, _kill_at)})
+
+
+def fail_disks(count: int) -> Counter:
+    """Fails the n-th change of the disk, for many n, in a run; and fills small disks.
+
+    Args:
+        count: How many failures of each kind at most.
+
+    Returns:
+        How often each kind failed in words; the same command then had the same result.
+    """
+    import dml_tf.runs.train  # noqa: F401  once, before the forks
+
+    ends = Counter()
+    with tempfile.TemporaryDirectory() as root:
+        for name, phase in {"training": TRAINING, "evaluation": EVALUATION}.items():
+            ends[f"at changes in {name}"] = _at_changes(phase, Path(root) / name, count, _fail_at)
+        with contextlib.suppress(PermissionError):
+            ends["on small disks in training"] = _on_small_disks(
+                TRAINING, Path(root), min(count, 12)
+            )
+    return ends
+
+
+def _kill_at(phase: Phase, folder: Path, moment: int):
+    status = _in_child(lambda: _on(KillingDisk(folder, moment), phase, folder))
+    assert status == -signal.SIGKILL, (moment, status)
+
+
+def _fail_at(phase: Phase, folder: Path, moment: int):
+    assert _in_child(lambda: _fails(phase, folder, FailingDisk(folder, moment))) == 0, moment
+
+
+def _fails(phase: Phase, folder: Path, disk: contextlib.AbstractContextManager):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), disk:
+        status = exit_status("command", lambda: phase.command(folder))
+    _, found, rest = stderr.getvalue().rpartition("command: ")
+    check_failure(folder, status, found + rest)
+
+
+def _on_small_disks(phase: Phase, root: Path, count: int) -> int:
+    """Fills disks of so many sizes; with more room the same command goes on."""
+    expected, _, _ = _uninterrupted(phase, root / "roomy")
+    used = sum(file.stat().st_size for file in (root / "roomy").rglob("*") if file.is_file())
+    for number in range(count):
+        kilobytes = 8 + number * (used // 1024) // count
+        with small_disk(root / f"small{number}", f"{kilobytes}k") as resize:
+            folder = root / f"small{number}"
+            failed = _in_child(lambda f=folder: _fails(phase, f, contextlib.nullcontext()))
+            assert failed == 0, kilobytes
+            resize("50m")
+            _finish(phase, folder, expected, kilobytes)
+    return count
+
+
+def _at_changes(
+    phase: Phase, root: Path, most: int, fault: Callable[[Phase, Path, int], None]
+) -> int:
+    """Makes a phase meet a fault at up to `most` of its changes, each followed by a whole one."""
     expected, changes, _ = _uninterrupted(phase, root)
     moments = range(1, changes + 1)
     if most < changes:
         moments = sorted(random.Random(0).sample(moments, most))
     for moment in moments:
         folder = _fresh(phase, root / "killed")
-        status = _in_child(lambda f=folder, m=moment: _on(KillingDisk(f, m), phase, f))
-        assert status == -signal.SIGKILL, (moment, status)
+        fault(phase, folder, moment)
         _finish(phase, folder, expected, moment)
     return len(moments)
 

@@ -18,13 +18,26 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--dataset=digits", "--net=resnet8:2", "--cohort=2", "--image_size=8", "--batch_size=16",
          "--train_images=32", "--epochs=3", "--placement=peers"]  # fmt: skip
-MOMENTS = ("before the first step", "between exchange and update", "while a checkpoint is written")
+MOMENTS = (
+    "before it started", "before the first step", "between exchange and update",
+    "while a checkpoint is written",
+)  # fmt: skip
 LONGEST_S = 60
 
 
 def die():
     """Ends this process as SIGKILL does."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_alone():
+    """Starts one of two processes; it ends in words."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = [*FLAGS, f"--results_dir={folder}", "--wait_minutes=0.1"]
+        (alone,) = start_two(["train.py"], flags, started=1)
+        _, message = alone.communicate(timeout=10 * LONGEST_S)
+        assert alone.returncode == 1 and "no process of this run answered at" in message, message
+        assert "Traceback" not in message and message.count("\n") == 1, message
 
 
 def arm(moment: str):
@@ -64,17 +77,16 @@ def main(moment: str, flags: list[str]) -> int:
     return train.main(flags)
 
 
-def start_two(program: list[str], flags: list[str], taken: int = 0) -> list[subprocess.Popen]:
-    """The processes of a run on this machine; the second gets the port `taken`, if it is given."""
+def start_two(program: list[str], flags: list[str], started: int = 2) -> list[subprocess.Popen]:
+    """The processes of a run on this machine, or only the first of them."""
     ports = []
     for _ in range(2):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
-    ports[1] = taken or ports[1]
     addresses = [f"127.0.0.1:{port}" for port in ports]
     processes = []
-    for index in range(2):
+    for index in range(started):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": str(ROOT)}
         processes.append(
@@ -90,6 +102,10 @@ def lose(count: int) -> Counter:
     """Kills one of two processes at each moment; the other ends in words, and both resume."""
     ends = Counter()
     for moment in MOMENTS[:count]:
+        if moment == "before it started":
+            wait_alone()
+            ends[f"lost {moment}"] += 1
+            continue
         with tempfile.TemporaryDirectory() as folder:
             flags = [*FLAGS, f"--results_dir={folder}"]
             first, second = start_two(["-m", "tests.processes", moment], flags)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dml_tf.data import load
+from dml_tf.data import DATASETS, GENERATED_DATASETS, identify, load
 from dml_tf.data.sources import archives
 from dml_tf.data.sources.archives import unpickle_arrays
 from dml_tf.errors import DataWarning
@@ -439,7 +439,7 @@ def test_image_folder_names_what_is_wrong(tmp_path):
         with pytest.raises(kind, match=message):
             load(config("image_folder", tmp_path, image_size=8, **changes))
 
-    refused(FileNotFoundError, "is empty")
+    refused(FileNotFoundError, "is empty.*FOLDER/train/CLASS")
     (tmp_path / "notes.txt").touch()
     refused(FileNotFoundError, "has no class folders")
     write_pictures(tmp_path, parts=("train",))
@@ -458,6 +458,12 @@ def test_image_folder_names_what_is_wrong(tmp_path):
     write_pictures(tmp_path / "single", classes=("cat",))
     with pytest.raises(ValueError, match="a single class, cat"):
         load(config("image_folder", tmp_path / "single"))
+
+
+@pytest.mark.parametrize("dataset", sorted(set(DATASETS) - {"digits", *GENERATED_DATASETS}))
+def test_an_empty_folder_is_refused_with_how_to_get_the_data(tmp_path, dataset):
+    with pytest.raises(FileNotFoundError, match=r"is empty\. .*--data_dir=FOLDER"):
+        identify(config(dataset, tmp_path))
 
 
 @pytest.mark.skipif("DML_DATA_DIR" not in os.environ, reason="DML_DATA_DIR names no CIFAR-10")

@@ -8,9 +8,10 @@ import pytest
 from rounding import largest_difference, one_rounding_away, tolerance
 
 from benchmarks import (
+    data_memory,
+    decoding,
     harness,
     input_pipeline,
-    market1501_memory,
     memory,
     placement,
     pytorch_step,
@@ -208,17 +209,41 @@ def test_the_tolerance_of_a_step_is_far_below_the_step():
 
 def test_the_memory_of_market_1501_is_that_of_files_like_the_real_ones(tmp_path):
     counts = {"bounding_box_train": 16, "query": 9, "bounding_box_test": 12, "gt_bbox": 10}
-    market1501_memory.write(tmp_path, counts)
+    data_memory.write_market1501(tmp_path, counts)
     loaded = load_market1501(
         tmp_path, image_size=(224, 224), stored_size=(160, 64), published=counts
     )
     assert loaded.train.images.shape == (16, 224, 224, 3)
     assert loaded.train.pixels.nbytes == 16 * 160 * 64 * 3
     assert [len(getattr(loaded, part)) for part in evaluate.PARTS] == [9, 12, 9]
-    args = market1501_memory.parse(["--net=resnet8:4", "--cohort=1", "--steps=1", "--batches=1"])
-    rows = market1501_memory.measure(args, str(tmp_path))
+    args = data_memory.parse(
+        ["--dataset=market1501", "--net=resnet8:4", "--cohort=1", "--steps=1", "--batches=1"]
+    )
+    rows = data_memory.measure_market1501(args, str(tmp_path))
     peaks = [row["peak_gb"] for row in rows]
     assert len(peaks) == 5 and peaks == sorted(peaks) and peaks[0] > 0.05
+
+
+def test_pictures_on_disk_are_timed_beside_the_bare_decode(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "FILES", 4)
+    monkeypatch.setattr(decoding, "_AT_REST_S", 0.1)
+    flags = ["--batch_size=2", "--batches=1", "--repeats=1", "--flat=1000"]
+    record = run(decoding, flags, tmp_path)
+    kinds = [(row["pictures"], row["contender"]) for row in record["rows"]]
+    assert len(set(kinds)) == len(kinds) == 7
+    bare = [row for row in record["rows"] if row["contender"] == decoding.BARE]
+    assert [row["cpu_ratio_to_bare"] for row in bare] == [1, 1]
+    assert 20_000 < record["bytes"]["imagenet"] < 200_000
+
+
+def test_the_memory_of_an_image_folder_is_that_of_a_whole_run(tmp_path):
+    data_memory.write_folder(tmp_path, {"train": 80, "test": 20})
+    args = data_memory.parse(["--net=resnet8:2", "--cohort=1", "--steps=1"])
+    rows = data_memory.measure_folder(args, str(tmp_path))
+    peaks = [row["peak_gb"] for row in rows]
+    assert len(peaks) == 4 and peaks == sorted(peaks) and peaks[0] > 0.05
+    (record,) = (tmp_path / "results" / "runs").glob("*.json")
+    assert json.loads(record.read_text())["images"] == {"train": 80, "test": 20}
 
 
 @needs_torch

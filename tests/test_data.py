@@ -10,8 +10,9 @@ import pytest
 from dml_tf import data
 from dml_tf.data import DATASETS, Splits, epoch_draws, load
 from dml_tf.data.load import pixel_statistics
-from dml_tf.data.pictures import StoredImages, resize
+from dml_tf.data.pictures import resize
 from dml_tf.data.splits import Source, Split, choose, class_ranks
+from dml_tf.data.stored import StoredImages
 
 
 def config(**changes):

@@ -16,8 +16,9 @@ from dml_tf import data
 from dml_tf.data.draws import Purpose, epoch_order, philox, random_window
 from dml_tf.data.generated import imagenet_mini
 from dml_tf.data.generated.__main__ import main
-from dml_tf.data.pictures import Pictures, central_window
+from dml_tf.data.pictures import central_window
 from dml_tf.data.sources import imagenet_tfds
+from dml_tf.data.stored import Pictures
 from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export import write
 from dml_tf.measures import evaluate

@@ -180,6 +180,8 @@ def test_pictures_may_be_stored_at_another_size(root):
     assert data.gallery.images.shape == (4, 224, 224, 3)
     np.testing.assert_array_equal(data.train.pixels, whole.train.images)
     np.testing.assert_array_equal(data.query.images.pixels, whole.query.images)
+    assert data.query.digest == load(root, image_size=(224, 224), stored_size=(16, 8)).query.digest
+    assert data.query.digest == whole.query.digest != data.gallery.digest
 
 
 def test_many_chunks_give_what_one_gives(root, monkeypatch):

@@ -15,8 +15,8 @@ import tensorflow as tf
 from rounding import FACTOR, assert_alike, one_rounding_away
 
 from dml_tf import Cohort, data, networks
-from dml_tf.data.pictures import Pictures
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.data.stored import Pictures
+from dml_tf.errors import FlagError, ProcessLost, RunFailed
 from dml_tf.export import write
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.runs import build, config, train
@@ -74,6 +74,7 @@ def test_flags_that_contradict_each_other_are_refused(changes, message):
         (TWO.replace("worker", "ps"), {"placement": "peers"}, "jobs ps are not all among"),
         (TWO.replace("1}", "-1}"), {"placement": "peers"}, "there is no worker -1"),
         (TWO.replace("b:2", "a:1"), {"placement": "peers"}, "an address is listed twice"),
+        (TWO.replace("b:2", "b"), {"placement": "peers"}, "TF_CONFIG is not of the form"),
         (TWO.replace('["a:1", "b:2"]', '"a:1"'), {"placement": "peers"}, "a list of addresses"),
     ],
 )
@@ -92,6 +93,16 @@ def test_a_chief_comes_before_the_workers(monkeypatch):
         found = cluster.from_environment()
         ranks.append((found.rank, found.size, found.is_chief))
     assert ranks == [(0, 3, True), (2, 3, False)]
+
+
+def test_a_process_that_waits_for_one_that_never_starts_ends_in_words():
+    with socket.create_server(("127.0.0.1", 0)) as answering, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ports = [answering.getsockname()[1], free.getsockname()[1]]
+    with socket.create_server(("127.0.0.1", ports[0])):
+        addresses = ["127.0.0.1:0", *(f"127.0.0.1:{port}" for port in ports)]
+        with pytest.raises(ProcessLost, match=f"answered at {addresses[2]} within 0.3 s. Start"):
+            cluster.Cluster(addresses).connect(0.3)
 
 
 class Two(cluster.Cluster):
@@ -169,7 +180,7 @@ def test_a_taken_port_is_named_before_tensorflow_starts():
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(RunFailed, match=f"worker 0 the address {address}, and its port is not"):
-            cluster.Cluster((address, "127.0.0.1:1"), 0).connect()
+            cluster.Cluster((address, "127.0.0.1:1"), 0).connect(1)
 
 
 # Peers apart

@@ -1,8 +1,8 @@
 """Data sets: `load` one, then draw `train_batches` and `eval_batches` from it.
 
 Importing this room imports no TensorFlow, TensorFlow Datasets or scikit-learn. Its modules import
-in one direction: draws <- pictures <- splits <- {batches, sources <- generated} <- load, which also
-uses identity.
+in one direction: draws <- pictures <- stored <- splits <- {batches, sources <- generated} <- load,
+which also uses identity.
 """
 
 from dml_tf.data.draws import (

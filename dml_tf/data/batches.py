@@ -15,8 +15,8 @@ from dml_tf.data.draws import (
     epoch_order,
     steps_per_epoch,
 )
-from dml_tf.data.pictures import Pictures, StoredImages
 from dml_tf.data.splits import Split, Splits
+from dml_tf.data.stored import Pictures, StoredImages, WholePictures
 
 
 def train_batches(
@@ -29,19 +29,18 @@ def train_batches(
 ) -> tf.data.Dataset:
     """An endless stream of augmented training batches.
 
-    Each epoch is a new permutation, cut into `steps_per_epoch` full batches. Images in memory are
-    padded by reflection and cropped: 4 pixels at a size of 32 (Sec. 4.1), in proportion at other
-    sizes (ours). Images that are stored at another size are resized after that, bilinearly.
-    Pictures on disk are cropped to Inception's random windows, or to the middle.
+    Each epoch is a new permutation, cut into `steps_per_epoch` full batches. Images are padded by
+    reflection and cropped: 4 pixels at a size of 32 (Sec. 4.1), in proportion at other sizes
+    (ours). Images that are stored at another size are resized after that, bilinearly. ImageNet's
+    pictures are cropped to Inception's random windows, or to the middle.
     Flips are left to right. A stream that starts at epoch `e` gives exactly the batches that a
     longer one gives from epoch `e` on, and so from a step in its middle.
 
     Args:
         splits: The run's data.
-        config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for images in
-            memory, `crop_flip` or `randaugment` (crops, flips and Keras's RandAugment), or, for
-            pictures on disk, `inception`. With `mixup` above 0, images in memory and their labels
-            are mixed in pairs.
+        config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for ImageNet,
+            `inception`, for other images `crop_flip` or `randaugment` (crops, flips and Keras's
+            RandAugment). With `mixup` above 0, these images and their labels are mixed in pairs.
         initial_epoch: First epoch of the stream, counted from 0.
         initial_step: Steps of the first epoch that are left out; no image is read for them.
         part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
@@ -65,8 +64,8 @@ def train_batches(
         >>> tuple(images.shape), labels.dtype.name
         ((32, 16, 16, 1), 'int64')
     """
-    on_disk = isinstance(splits.train.images, Pictures)
-    augmentations = STREAMED_AUGMENTATIONS if on_disk else AUGMENTATIONS
+    in_windows = isinstance(splits.train.images, Pictures)
+    augmentations = STREAMED_AUGMENTATIONS if in_windows else AUGMENTATIONS
     if config.augment not in augmentations:
         raise ValueError(f"--augment={config.augment}: give one of {', '.join(augmentations)}.")
     epochs = tf.data.Dataset.range(initial_epoch, tf.int64.max)
@@ -74,11 +73,11 @@ def train_batches(
     share = config.batch_size // parts
     columns = slice(number * share, (number + 1) * share)
     shape = (steps_per_epoch(len(splits.train), config.batch_size), config.batch_size)
-    make = _from_disk if on_disk else _from_memory
+    make = _in_windows if in_windows else _in_one_size
     return make(epochs, splits, config, shape, columns, initial_step).prefetch(2)
 
 
-def _from_memory(
+def _in_one_size(
     epochs: tf.data.Dataset,
     splits: Splits,
     config: Any,
@@ -86,7 +85,7 @@ def _from_memory(
     columns: slice,
     skipped: int,
 ) -> tf.data.Dataset:
-    """The columns of each epoch's `shape` (steps, batch), from images in memory."""
+    """The columns of each epoch's `shape` (steps, batch), from images of one size."""
     pad = crop_pad(splits.train.pixels.shape[1])
 
     def draw(epoch):
@@ -107,12 +106,12 @@ def _from_memory(
         parts = tf.data.Dataset.from_tensor_slices(EpochDraws(*(a[:, columns] for a in draws)))
         return parts.enumerate(start=epoch * shape[0])
 
-    images, labels = _on_host(splits.train)
+    cut, labels = _cutter(splits.train, pad), _constant(splits.train.labels)
     resize, normalise = _resizer(splits.train), _normaliser(splits)
     changes = _changes(splits, config)
 
     def batch(step, draws):
-        pixels, classes = resize(crop(images, draws, pad)), tf.gather(labels, draws.index)
+        pixels, classes = resize(cut(draws)), tf.gather(labels, draws.index)
         for change in changes:
             pixels, classes = change(pixels, classes, step)
         return normalise(pixels), classes
@@ -159,7 +158,7 @@ def _refuse_grey(splits: Splits):
         )
 
 
-def _from_disk(
+def _in_windows(
     epochs: tf.data.Dataset,
     splits: Splits,
     config: Any,
@@ -167,7 +166,7 @@ def _from_disk(
     columns: slice,
     skipped: int,
 ) -> tf.data.Dataset:
-    """The columns of each epoch's `shape` (steps, batch), from pictures on disk."""
+    """The columns of each epoch's `shape` (steps, batch), from windows of pictures."""
     pictures = splits.train.images
 
     def draw(epoch):
@@ -185,8 +184,7 @@ def _from_disk(
 
     share = columns.stop - columns.start
     places = epochs.flat_map(places_of).skip(skipped * share)
-    decoded = _decode(places, picture, splits.train)
-    return _batched(decoded, splits, share, only_whole=True)
+    return _decode(places, picture, splits.train, splits).batch(share, drop_remainder=True)
 
 
 def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:
@@ -202,39 +200,61 @@ def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Datas
     """
     if isinstance(split.images, Pictures):
         places = tf.data.Dataset.range(len(split)).map(lambda i: (i,))
-        decoded = _decode(places, split.images.central, split)
-        return _batched(decoded, splits, batch_size, only_whole=False).prefetch(2)
-    images, labels = _on_host(split)
+        return _decode(places, split.images.central, split, splits).batch(batch_size).prefetch(2)
+    read, labels = _reader(split), _constant(split.labels)
     resize, normalise = _resizer(split), _normaliser(splits)
 
     def batch(start):
         part = slice(start, start + batch_size)
-        return normalise(resize(images[part])), labels[part]
+        return normalise(resize(read(part))), labels[part]
 
     starts = tf.data.Dataset.range(0, len(split), batch_size)
     return starts.map(batch).with_options(_options()).prefetch(2)
 
 
 def _decode(
-    places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split
+    places: tf.data.Dataset, picture: Callable[..., np.ndarray], split: Split, splits: Splits
 ) -> tf.data.Dataset:
-    """Pixels and label at each place, whose last element is the index of a picture."""
+    """Image and label at each place, whose last element is the index of a picture."""
     # Pillow decodes, because it names a broken file; TensorFlow's decoders in a graph do not.
-    labels = _constant(split.labels)
+    # A picture is normalised by itself: whole batches of floats would be new memory each time.
+    labels, normalise = _constant(split.labels), _normaliser(splits)
 
     def decode(*place):
         pixels = tf.numpy_function(picture, place, tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, split.images.shape[1:]), labels[place[-1]]
+        pixels = tf.ensure_shape(pixels, split.images.shape[1:])
+        return normalise(pixels)[0], labels[place[-1]]
 
     return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _batched(
-    decoded: tf.data.Dataset, splits: Splits, batch_size: int, *, only_whole: bool
-) -> tf.data.Dataset:
-    normalise = _normaliser(splits)
-    batches = decoded.batch(batch_size, drop_remainder=only_whole)
-    return batches.map(lambda images, labels: (normalise(images), labels))
+def _cutter(split: Split, pad: int) -> Callable[[EpochDraws], tf.Tensor]:
+    """A function from a batch of draws to its crops."""
+    if not isinstance(split.images, WholePictures):
+        images = _constant(split.pixels)
+        return lambda draws: crop(images, draws, pad)
+
+    def cut(draws):
+        pixels = _decoded(split.images, draws.index)
+        return crop(pixels, draws._replace(index=tf.range(tf.size(draws.index))), pad)
+
+    return cut
+
+
+def _reader(split: Split) -> Callable[[slice], tf.Tensor]:
+    """A function from a slice to its pixels."""
+    if not isinstance(split.images, WholePictures):
+        return _constant(split.pixels).__getitem__
+    places = _constant(np.arange(len(split)))
+    return lambda part: _decoded(split.images, places[part])
+
+
+def _decoded(pictures: WholePictures, index: tf.Tensor) -> tf.Tensor:
+    def decode(places):
+        return np.asarray(pictures[places])
+
+    pixels = tf.numpy_function(decode, [index], tf.uint8, stateful=False)
+    return tf.ensure_shape(pixels, (None, *pictures.shape[1:]))
 
 
 def crop(images: tf.Tensor, draws: EpochDraws, pad: int) -> tf.Tensor:
@@ -254,10 +274,6 @@ def _reflect(place: tf.Tensor, size: int) -> tf.Tensor:
     return (size - 1) - tf.abs((size - 1) - tf.abs(place))
 
 
-def _on_host(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
-    return _constant(split.pixels), _constant(split.labels)
-
-
 def _constant(array: np.ndarray) -> tf.Tensor:
     with tf.device("CPU:0"):  # tf.data works there, also beside a GPU
         return tf.constant(array)
@@ -268,7 +284,10 @@ def _resizer(split: Split) -> Callable[[tf.Tensor], tf.Tensor]:
     images = split.images
     if not isinstance(images, StoredImages):
         return lambda pixels: pixels
-    return lambda pixels: tf.image.resize(pixels, images.size, antialias=True)
+    stored = images.pixels.shape[1:3]
+    # Without a smaller side antialiasing changes nothing but the time, which it triples.
+    shrinks = any(side < before for side, before in zip(images.size, stored, strict=True))
+    return lambda pixels: tf.image.resize(pixels, images.size, antialias=shrinks)
 
 
 def _normaliser(splits: Splits) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -17,20 +17,19 @@ from dml_tf.data import identity
 from dml_tf.data.generated import imagenet_mini, pedestrians
 from dml_tf.data.generated.shapes100 import load_shapes100
 from dml_tf.data.pictures import resize
-from dml_tf.data.sources import imagenet
-from dml_tf.data.sources.cifar import (
-    cifar10_files,
-    cifar100_files,
-    load_cifar10,
-    load_cifar100,
+from dml_tf.data.sources import (
+    cifar,
+    fashion_mnist,
+    image_folder,
+    imagenet,
+    imagenet_tfds,
+    market1501_tree,
 )
 from dml_tf.data.sources.digits import load_digits
-from dml_tf.data.sources.fashion_mnist import fashion_mnist_files, load_fashion_mnist
-from dml_tf.data.sources.image_folder import image_folder_files, load_image_folder
 from dml_tf.data.sources.market1501 import load_market1501
-from dml_tf.data.sources.market1501_tree import tree_files
 from dml_tf.data.sources.tfds import prepared_version
 from dml_tf.data.splits import Market1501, Source, Split, Splits, choose
+from dml_tf.data.stored import WholePictures, blocks
 from dml_tf.home import HOME
 
 # Published numbers of training images; other data sets have --train_images or --steps.
@@ -109,7 +108,7 @@ def identify(config: Any) -> dict:
     dataset, data_dir = config.dataset, config.data_dir
     is_made_here = dataset in _VERSIONS
     if data_dir and not is_made_here:
-        _refuse_gone(Path(data_dir).expanduser())
+        _refuse_gone(dataset, Path(data_dir).expanduser())
     # What is generated in our own folder is not for editing.
     files = {} if is_made_here and not data_dir else _FILES.get(dataset, _none)(data_dir)
     found = {"parts": identity.of_files(files)} if files else {}
@@ -120,10 +119,10 @@ def identify(config: Any) -> dict:
     return found
 
 
-def _refuse_gone(place: Path):
+def _refuse_gone(dataset: str, place: Path):
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         state = "is empty" if place.exists() else "does not exist"
-        raise FileNotFoundError(f"--data_dir: {place} {state}. Give the place of the data.")
+        raise FileNotFoundError(f"--data_dir: {place} {state}. {_INSTRUCTIONS[dataset]}")
 
 
 def _none(data_dir: str) -> dict:
@@ -147,10 +146,10 @@ def _pedestrians(config: Any) -> Market1501:
 
 
 _SOURCES: dict[str, Callable[[Any], Source]] = {
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
-    "fashion_mnist": load_fashion_mnist,
-    "image_folder": load_image_folder,
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
+    "fashion_mnist": fashion_mnist.load_fashion_mnist,
+    "image_folder": image_folder.load_image_folder,
     "digits": load_digits,
     "shapes100": load_shapes100,
     "imagenet": imagenet.load_imagenet,
@@ -165,14 +164,22 @@ _VERSIONS = {"digits": 1, "shapes100": 1, "imagenet_mini": 1, "pedestrians": 1}
 WITHOUT_FILES = tuple(_VERSIONS)  # data sets that need no --data_dir and no download
 _BUILDERS = {"imagenet": "imagenet2012"}
 _FILES: dict[str, Callable[[str], dict[str, list[Path]]]] = {
-    "cifar10": cifar10_files,
-    "cifar100": cifar100_files,
-    "fashion_mnist": fashion_mnist_files,
-    "image_folder": image_folder_files,
+    "cifar10": cifar.cifar10_files,
+    "cifar100": cifar.cifar100_files,
+    "fashion_mnist": fashion_mnist.fashion_mnist_files,
+    "image_folder": image_folder.image_folder_files,
     "imagenet": imagenet.imagenet_files,
     "imagenet_mini": imagenet.imagenet_files,
-    "market1501": tree_files,
-    "pedestrians": tree_files,
+    "market1501": market1501_tree.tree_files,
+    "pedestrians": market1501_tree.tree_files,
+}
+_INSTRUCTIONS = {  # how to get what is not made here
+    "cifar10": cifar.CIFAR10_INSTRUCTIONS,
+    "cifar100": cifar.CIFAR100_INSTRUCTIONS,
+    "fashion_mnist": fashion_mnist.INSTRUCTIONS,
+    "image_folder": image_folder.INSTRUCTIONS,
+    "imagenet": imagenet_tfds.INSTRUCTIONS,
+    "market1501": market1501_tree.INSTRUCTIONS,
 }
 DATASETS = (*_SOURCES, *_REID)
 REID_DATASETS = tuple(_REID)
@@ -230,12 +237,12 @@ def _all_of(reid: Market1501) -> Splits:
     )
 
 
-def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pixel_statistics(images: np.ndarray | WholePictures) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (1/255 or more) of each channel of pixels in [0, 1], exact, float32."""
     levels = np.arange(256) / 255
     counts = np.zeros((images.shape[-1], 256))
-    for start in range(0, len(images), 1000):  # counting widens its input to 64 bits
-        channels = images[start : start + 1000].reshape(-1, len(counts)).T
+    for block in blocks(images):  # counting widens its input to 64 bits
+        channels = block.reshape(-1, len(counts)).T
         counts += [np.bincount(channel, minlength=256) for channel in channels]
     weights = counts / counts.sum(axis=1, keepdims=True)
     mean = weights @ levels

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
-from dml_tf.data.pictures import Pictures, StoredImages
+from dml_tf.data.stored import Pictures, StoredImages, WholePictures, blocks
 
 UNLABELLED = -1
 
@@ -22,7 +22,7 @@ class Split:
         labels: Class of each image, shape `(images,)`, int64; -1 where it is not given.
     """
 
-    images: np.ndarray | Pictures | StoredImages
+    images: np.ndarray | Pictures | WholePictures | StoredImages
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -40,13 +40,18 @@ class Split:
         if isinstance(self.images, Pictures):
             digest.update(self.images.listing())
         else:
-            digest.update(np.ascontiguousarray(self.pixels))
+            _add_pixels(digest, self.images)
         return digest.hexdigest()
 
     @property
-    def pixels(self) -> np.ndarray:
-        """The pixels in memory, at the size at which they are stored."""
+    def pixels(self) -> np.ndarray | WholePictures:
+        """The pixels, at the size at which they are stored."""
         return self.images.pixels if isinstance(self.images, StoredImages) else self.images
+
+    @property
+    def in_memory(self) -> "Split":
+        """The same images with all pixels decoded."""
+        return Split(np.asarray(self.images), self.labels)
 
     @property
     def labelled(self) -> "Split":
@@ -102,8 +107,13 @@ class ReidImages:
         """A hexadecimal hash of images, identities and cameras."""
         digest = hashlib.sha256(np.ascontiguousarray(self.pids))
         digest.update(np.ascontiguousarray(self.camids))
-        digest.update(np.ascontiguousarray(self.images))
+        _add_pixels(digest, self.images)
         return digest.hexdigest()
+
+
+def _add_pixels(digest, images: np.ndarray | WholePictures | StoredImages):
+    for block in blocks(images):
+        digest.update(np.ascontiguousarray(block))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dml_tf.data import Split, draws
 from dml_tf.data.pictures import resize
 from dml_tf.data.sources import jpeg_copy
 from dml_tf.data.splits import choose
+from dml_tf.data.stored import blocks
 from dml_tf.errors import FlagError
 from dml_tf.export.checked import MOST_PROGRAM, check_manifest, check_progress
 from dml_tf.runs import files
@@ -251,7 +252,7 @@ class Export:
             if config.dataset == "cifar10" and jpeg_copy.is_jpeg_copy(data_dir):
                 train, _ = choose(jpeg_copy.load_jpeg_copy(data_dir), config)
                 return Split(resize(train.images, config.image_size), train.labels)
-            return data.load(config).train
+            return data.load(config).train.in_memory
         except ImportError as error:
             raise ValueError(
                 f"Reading {config.dataset} at this size from {data_dir} takes {error.name}, which "
@@ -262,11 +263,14 @@ class Export:
 
 def describe(train: Split) -> dict:
     """What distinguishes one training set from another."""
+    pixels = hashlib.sha256()
+    for block in blocks(train.images):
+        pixels.update(block.tobytes())
     return {
         "count": len(train),
         "shape": list(train.images.shape[1:]),
         "labels_sha256": hashlib.sha256(train.labels.tobytes()).hexdigest(),
-        "pixels_sha256": hashlib.sha256(train.images.tobytes()).hexdigest(),
+        "pixels_sha256": pixels.hexdigest(),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
-from dml_tf.data.pictures import Pictures
+from dml_tf.data.stored import Pictures, WholePictures
 from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
@@ -66,6 +66,13 @@ def load_data(config: Config) -> Splits:
             splits = data.load(config)
             if config.strict:
                 _look_at_pictures(splits)
+        if isinstance(splits.train.images, WholePictures):
+            print(
+                f"{config.dataset}: all pixels together need more than --pictures_gb="
+                f"{config.pictures_gb:g}, so each picture is decoded when it is needed.",
+                file=sys.stderr,
+                flush=True,
+            )
         config.schedule(len(splits.train))
         if config.patience and splits.validation is None:
             raise ValueError(

@@ -25,7 +25,8 @@ from dml_tf.runs.values import nearest, to_flag
 _IDENTITY = ("dataset", "method", "net", "cohort", "seed")
 _WITHOUT_EFFECT = (
     "data_dir", "results_dir", "features_out", "analyse", "overwrite",
-    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb", "strict",
+    "jit_compile", "steps_per_execution", "save_minutes", "max_memory_gb", "pictures_gb",
+    "wait_minutes", "strict",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ GROUPS = {
     "Run": (
         "seed", "results_dir", "overwrite", "scale", "watch_test", "analyse", "features_out",
         "placement", "jit_compile", "steps_per_execution", "save_minutes",
+        "wait_minutes",
     ),
 }  # fmt: skip
 _WIDTH = 100

@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from dml_tf import networks
+from dml_tf.data.sources.image_folder import pixel_bytes
 from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import records
@@ -100,8 +101,8 @@ def _image_bytes(config: Config, shape: tuple[int, int, int]) -> int:
     count = _SHAPES[config.dataset][0]
     if config.dataset == "image_folder":
         parts = records.identify(config).get("parts", {})
-        count = sum(part["files"] for part in parts.values())
-    elif config.train_images:
+        return pixel_bytes(config, sum(part["files"] for part in parts.values()))
+    if config.train_images:
         count = min(count, config.train_images + _TESTED.get(config.dataset, _IMAGES_OF_A_TEST))
     return count * math.prod(
         (*_sides(config.stored_size), shape[2]) if config.stored_size else shape

@@ -175,6 +175,9 @@ class Settings:
         "peer. data: each peer on all devices, with a part of the batch on each.",
         ("one", "peers", "data"),
     )
+    wait_minutes: float = _setting(
+        5.0, "With TF_CONFIG: the longest wait for the other processes to start.", low=0.01,
+    )  # fmt: skip
     precision: str = _setting(
         "float32",
         "Precision of the networks; weights, logits and losses stay float32. auto: the faster of "
@@ -200,6 +203,10 @@ class Settings:
     max_memory_gb: float = _setting(
         0.0, "Refuse a run that needs more memory; 0: more than is free on this machine.", low=0.0
     )
+    pictures_gb: float = _setting(
+        0.5, "image_folder: pixels of up to so many GB (10^9 bytes) stay in memory; pictures of a "
+        "larger set are decoded when they are needed, to the same batches.", low=0.0,
+    )  # fmt: skip
     results_dir: str = _setting(
         "",
         "Folder for records and weights. Default: results/<scale>, or "

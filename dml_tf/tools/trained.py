@@ -9,7 +9,8 @@ import numpy as np
 
 from dml_tf import home
 from dml_tf.data import REID_DATASETS, STREAMED_DATASETS, Splits
-from dml_tf.data.pictures import Pictures, read_rgb, resize
+from dml_tf.data.pictures import read_rgb, read_square
+from dml_tf.data.stored import Pictures
 from dml_tf.errors import FlagError, RunFailed
 from dml_tf.runs import records
 from dml_tf.runs.config import FIELDS, Config
@@ -113,7 +114,7 @@ def _read(path: Path, shape: Sequence[int], central: bool) -> np.ndarray:
     if central:
         pixels = Pictures.of_files([path], height).central(0)
     elif height == width:
-        pixels = resize(read_rgb(path)[np.newaxis], height)[0]
+        pixels = read_square(path, height)
     else:
         import tensorflow as tf
 

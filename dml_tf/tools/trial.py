@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_tf.data import Split
-from dml_tf.data.pictures import Pictures
+from dml_tf.data.stored import Pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def some_pixels(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(split.images, Pictures):
         pixels = np.stack([split.images.central(i) for i in index])
     else:
-        pixels = split.images[index]
+        pixels = np.asarray(split.images[index])
     return pixels.astype(np.float32), split.labels[index]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dml_tf.atomic import flush, part_of, sweep
@@ -33,6 +33,18 @@ def whole_folder(dest: str | Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(dest)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def ensure_folder(dest: str | Path, sign: str, write: Callable[[Path], object]) -> Path:
+    """Writes a folder unless it has the file `sign`; returns it."""
+    dest = Path(dest).expanduser().absolute()
+    if not (dest / sign).exists():
+        try:
+            write(dest)
+        except FileExistsError:
+            if not (dest / sign).exists():  # otherwise another process was faster
+                raise
+    return dest
 
 
 def _flush_all(folder: Path):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dml_tf.data.draws import Purpose, philox
-from dml_tf.data.generated.folders import whole_folder
+from dml_tf.data.generated.folders import ensure_folder, whole_folder
 from dml_tf.data.generated.shapes100 import PATTERNS, SHAPES, generate
 
 NAME = "imagenet_mini (generated)"
@@ -33,14 +33,7 @@ def write(dest: str | Path):
 
 def ensure(dest: str | Path) -> Path:
     """Generates the data set if its folder does not have it yet; returns the folder."""
-    dest = Path(dest).expanduser().absolute()
-    if not (dest / _NOTE).exists():
-        try:
-            write(dest)
-        except FileExistsError:
-            if not (dest / _NOTE).exists():  # otherwise another process was faster
-                raise
-    return dest
+    return ensure_folder(dest, _NOTE, write)
 
 
 def _write_part(folder: Path, name: str, part: int, count: int):

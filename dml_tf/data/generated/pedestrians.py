@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dml_tf.data.generated.folders import whole_folder
+from dml_tf.data.generated.folders import ensure_folder, whole_folder
 from dml_tf.data.generated.people import random_people, random_person
 from dml_tf.data.generated.studio import Studio
 from dml_tf.data.sources.market1501_tree import FOLDERS, GALLERY, MULTI_QUERY, QUERY, TRAIN
@@ -56,15 +56,8 @@ def write(dest: str | Path, sizes: Sizes = DEFAULT_SIZES):
 
 def ensure(dest: str | Path, sizes: Sizes = DEFAULT_SIZES) -> Path:
     """Generates the data set if its folder does not have it yet; returns the folder."""
-    dest = Path(dest).expanduser().absolute()
-    settings = dest / _SETTINGS
-    if not settings.exists():
-        try:
-            write(dest, sizes)
-        except FileExistsError:
-            if not settings.exists():  # otherwise another process was faster
-                raise
-    if json.loads(settings.read_text()) != dataclasses.asdict(sizes):
+    dest = ensure_folder(dest, _SETTINGS, lambda folder: write(folder, sizes))
+    if json.loads((dest / _SETTINGS).read_text()) != dataclasses.asdict(sizes):
         raise FileExistsError(f"{dest} was generated with other sizes: remove it or give another.")
     return dest
 

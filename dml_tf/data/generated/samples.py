@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dml_tf.data.generated.folders import whole_folder
+from dml_tf.data.generated.folders import ensure_folder, whole_folder
 from dml_tf.data.generated.shapes100 import generate
 from dml_tf.data.sources.market1501_tree import FOLDER, GALLERY, MULTI_QUERY, QUERY, TRAIN
 
@@ -27,14 +27,7 @@ _NOTE = "README.txt"
 
 def ensure(dest: str | Path) -> Path:
     """Writes the files if their folder does not have them yet; returns the folder."""
-    dest = Path(dest).expanduser().absolute()
-    if not (dest / _NOTE).exists():
-        try:
-            write(dest)
-        except FileExistsError:
-            if not (dest / _NOTE).exists():  # otherwise another process was faster
-                raise
-    return dest
+    return ensure_folder(dest, _NOTE, write)
 
 
 def write(dest: str | Path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dml_tf.data.sources.archives import find_files, read_folder, read_tar, unpickle_arrays
-from dml_tf.data.sources.tfds import load_tfds
+from dml_tf.data.sources.tfds import instructions, load_tfds
 from dml_tf.data.splits import Source, Split
 
 _PIXELS = 32 * 32 * 3
@@ -80,15 +80,20 @@ _CIFAR100 = (
     ),
 )
 
+CIFAR10_INSTRUCTIONS, CIFAR100_INSTRUCTIONS = (
+    instructions(" or ".join(layout.archive for layout in layouts))
+    for layouts in (_CIFAR10, _CIFAR100)
+)
+
 
 def load_cifar10(config: Any) -> Source:
     """Load CIFAR-10: 50,000 and 10,000 photographs of 32 by 32 pixels, 10 classes."""
-    return _load(config.data_dir, "cifar10", "CIFAR-10", 10, _CIFAR10)
+    return _load(config.data_dir, "cifar10", "CIFAR-10", 10, _CIFAR10, CIFAR10_INSTRUCTIONS)
 
 
 def load_cifar100(config: Any) -> Source:
     """Load CIFAR-100 with its fine labels: 50,000 and 10,000 photographs, 100 classes."""
-    return _load(config.data_dir, "cifar100", "CIFAR-100", 100, _CIFAR100)
+    return _load(config.data_dir, "cifar100", "CIFAR-100", 100, _CIFAR100, CIFAR100_INSTRUCTIONS)
 
 
 def cifar10_files(data_dir: str) -> dict[str, list[Path]]:
@@ -114,15 +119,14 @@ def _files(root: Path, layouts) -> dict[str, list[Path]]:
     return {}
 
 
-def _load(data_dir: str, dataset: str, name: str, classes: int, layouts) -> Source:
+def _load(data_dir: str, dataset: str, name: str, classes: int, layouts, how_to_get: str) -> Source:
     looked = []
     for layout in layouts if data_dir else ():
         for place, files in _places(Path(data_dir).expanduser(), layout):
             looked.append(place)
             if files:
                 return _source(place, files, layout, name, classes)
-    wanted = " or ".join(layout.archive for layout in layouts)
-    return load_tfds(dataset, name, data_dir, list(dict.fromkeys(looked)), wanted)
+    return load_tfds(dataset, name, data_dir, list(dict.fromkeys(looked)), how_to_get)
 
 
 def _places(root: Path, layout: _Layout):

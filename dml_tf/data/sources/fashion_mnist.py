@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dml_tf.data.sources.archives import find_files, read_folder
-from dml_tf.data.sources.tfds import load_tfds
+from dml_tf.data.sources.tfds import instructions, load_tfds
 from dml_tf.data.splits import Source, Split
 
 CLASS_NAMES = (
@@ -32,6 +32,7 @@ _FILES = tuple(
     f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
 )
 _UINT8 = 0x08
+INSTRUCTIONS = instructions("the four files " + ", ".join(f"{name}.gz" for name in _FILES))
 
 
 def load_fashion_mnist(config: Any) -> Source:
@@ -42,8 +43,7 @@ def load_fashion_mnist(config: Any) -> Source:
         files = read_folder(place, _FILES)
         if files:
             return _source(place, files)
-    wanted = "the four files " + ", ".join(f"{name}.gz" for name in _FILES)
-    return load_tfds("fashion_mnist", "Fashion-MNIST", config.data_dir, places, wanted)
+    return load_tfds("fashion_mnist", "Fashion-MNIST", config.data_dir, places, INSTRUCTIONS)
 
 
 def fashion_mnist_files(data_dir: str) -> dict[str, list[Path]]:

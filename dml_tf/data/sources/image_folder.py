@@ -2,10 +2,12 @@
 
 They are `data_dir/train/<class>/*` and `data_dir/test/<class>/*`, and `data_dir/validation/` if
 it exists; or `data_dir/<class>/*`, which is then split by the pictures' content. They are decoded
-to RGB in the order of their sorted paths, and resized to squares.
+to RGB in the order of their sorted paths, and resized to squares. Sets whose pixels need more
+memory than `pictures_gb` stay on disk; each of their pictures is decoded when it is needed.
 """
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dml_tf.data.pictures import Notes, counted, decode_picture, readable_suffixes, resize
+from dml_tf.data.pictures import Notes, counted, decode_square, readable_suffixes
 from dml_tf.data.splits import Source, Split
+from dml_tf.data.stored import WholePictures
 from dml_tf.errors import DataWarning
 
 DEFAULT_SIZE = 64
@@ -22,15 +25,28 @@ DEFAULT_SIZE = 64
 SHARES = {"test": 0.2, "validation": 0.1}
 _LISTED = 20  # files that a message names
 
+INSTRUCTIONS = (
+    "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
+    "FOLDER/test/CLASS/*.jpg, or with FOLDER/CLASS/*.jpg."
+)
+
 Listing = tuple[list[Path], np.ndarray]  # paths, and their labels
 
 
 def load_image_folder(config: Any) -> Source:
-    """Load the pictures into memory; the data set has the name of its folder."""
+    """Load the pictures, or only look at them; the data set has the name of its folder."""
     root, size = _root(config.data_dir), config.image_size or DEFAULT_SIZE
     class_names, listings = _find(root)
-    splits = _read(listings, size)
+    count = sum(len(paths) for paths, _ in listings.values())
+    splits = _read(listings, size, in_memory=pixel_bytes(config, count) > 0)
     return Source(f"{root.resolve().name} (image folder)", class_names=class_names, **splits)
+
+
+def pixel_bytes(config: Any, count: int) -> int:
+    """Bytes of memory for the pixels of so many pictures; 0 if these stay on disk."""
+    size = config.image_size or DEFAULT_SIZE
+    needed = 3 * size * size * count
+    return needed if needed <= getattr(config, "pictures_gb", math.inf) * 1e9 else 0
 
 
 def image_folder_files(data_dir: str) -> dict[str, list[Path]]:
@@ -62,12 +78,13 @@ def list_pictures(folder: Path, class_names: tuple[str, ...]) -> Listing:
     for label, name in enumerate(class_names):
         found = sorted((folder / name).iterdir())
         pictures = [path for path in found if _is_picture(path)]
+        chosen = set(pictures)
         if not pictures:
             raise FileNotFoundError(
                 f"{folder / name} has no pictures of a format that Pillow reads; add some or "
                 "remove it."
             )
-        others += [f"{name}/{path.name}" for path in found if path not in set(pictures)]
+        others += [f"{name}/{path.name}" for path in found if path not in chosen]
         paths += pictures
         labels += [label] * len(pictures)
     if others:
@@ -87,10 +104,7 @@ def _is_picture(path: Path) -> bool:
 
 def _root(data_dir: str) -> Path:
     if not data_dir:
-        raise ValueError(
-            "--dataset=image_folder needs --data_dir=FOLDER, with FOLDER/train/CLASS/*.jpg and "
-            "FOLDER/test/CLASS/*.jpg, or with FOLDER/CLASS/*.jpg."
-        )
+        raise ValueError(INSTRUCTIONS)
     return Path(data_dir).expanduser()
 
 
@@ -148,19 +162,20 @@ def _folders(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _read(listings: dict[str, Listing], size: int) -> dict[str, Split]:
-    """Reads all parts; a `ValueError` names every picture that cannot be read."""
+def _read(listings: dict[str, Listing], size: int, in_memory: bool) -> dict[str, Split]:
+    """Decodes all parts once; a `ValueError` names every picture that cannot be read."""
     splits, unreadable, seen = {}, [], {}
     for part, (paths, labels) in listings.items():
-        images, notes = (
-            np.empty((len(paths), size, size, 3), np.uint8),
-            Notes(str(paths[0].parents[1])),
-        )
+        images, notes = WholePictures.of_files(paths, size), Notes(str(paths[0].parents[1]))
+        if in_memory:
+            images = np.empty(images.shape, np.uint8)
         for i, (path, label) in enumerate(zip(paths, labels.tolist(), strict=True)):
             try:
                 data = _content(path)
                 notes.add(data, str(path))
-                images[i] = resize(decode_picture(data, str(path))[np.newaxis], size)[0]
+                pixels = decode_square(data, str(path), size)
+                if in_memory:
+                    images[i] = pixels
             except ValueError as error:
                 unreadable.append(str(error))
                 continue

@@ -16,9 +16,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from dml_tf.data.pictures import Pictures
 from dml_tf.data.sources.image_folder import find_classes, list_pictures
 from dml_tf.data.splits import Source, Split
+from dml_tf.data.stored import Pictures
 
 CLASSES = 1000
 TRAIN_IMAGES = 1_281_167

@@ -14,11 +14,15 @@ import numpy as np
 
 from dml_tf.atomic import write_whole
 from dml_tf.data.arrays import read_npz
-from dml_tf.data.pictures import Pictures
 from dml_tf.data.sources.tfds import find_builder
 from dml_tf.data.splits import Split
+from dml_tf.data.stored import Pictures
 
 TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+INSTRUCTIONS = (
+    f"Register at image-net.org for {' and '.join(TARS)}, put them into a folder and give "
+    "--data_dir=FOLDER, or try --dataset=imagenet_mini, which is generated."
+)
 PARTS = ("train", "validation")
 _BEFORE_RECORD, _AFTER_RECORD = 12, 4  # Bytes: its length and checksums, TFRecord's framing.
 
@@ -55,9 +59,8 @@ def _find_tars(root: Path) -> Path:
     looked = "; ".join(f"{place} lacks {' and '.join(tars)}" for place, tars in absent.items())
     raise FileNotFoundError(
         f"ImageNet is missing: {root} has no train/ folder of class folders, in itself or in "
-        f"imagenet/, no imagenet2012 of TensorFlow Datasets, and {looked}. Register at "
-        "image-net.org for the two tar files, put them into one of these folders and give "
-        "--data_dir, or try --dataset=imagenet_mini, which is generated."
+        f"imagenet/, no imagenet2012 of TensorFlow Datasets, and {looked}. "
+        f"{INSTRUCTIONS}"
     )
 
 

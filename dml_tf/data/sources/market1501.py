@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_tf.data.draws import Purpose, philox
-from dml_tf.data.pictures import Notes, StoredImages, counted
+from dml_tf.data.pictures import Notes, counted
 from dml_tf.data.sources.market1501_tree import (
     FOLDER,
     FOLDERS,
@@ -30,6 +30,7 @@ from dml_tf.data.sources.market1501_tree import (
     list_pictures,
 )
 from dml_tf.data.splits import UNLABELLED, Market1501, ReidImages, Split
+from dml_tf.data.stored import StoredImages
 from dml_tf.errors import DataWarning
 
 PUBLISHED_IMAGES = {TRAIN: 12936, QUERY: 3368, GALLERY: 19732, MULTI_QUERY: 25259}

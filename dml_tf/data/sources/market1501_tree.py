@@ -13,6 +13,12 @@ from dml_tf.errors import DataWarning
 TRAIN, QUERY, GALLERY, MULTI_QUERY = "bounding_box_train", "query", "bounding_box_test", "gt_bbox"
 FOLDERS = (TRAIN, QUERY, GALLERY, MULTI_QUERY)
 FOLDER = "Market-1501-v15.09.15"
+INSTRUCTIONS = (
+    f"Download {FOLDER}.zip from its authors "
+    "(https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html), put it into a folder, "
+    "unpacked or not, and give --data_dir=FOLDER; or try --dataset=pedestrians, which is "
+    "generated and needs no download."
+)
 _NAME = re.compile(r"(-1|[0-9]{4})_c([1-6])s([0-9])_([0-9]{6})_([0-9]{2})(?:\.jpg)+")
 _MOST_MEMBERS = 1_000_000
 _MOST_BYTES = 64 << 20  # of one picture
@@ -63,12 +69,7 @@ def find_tree(data_dir: str | Path) -> AnyPath:
         if (root / TRAIN).is_dir():
             return root
     where = f"{TRAIN} is not in {', '.join(map(str, looked))}" if looked else "--data_dir is empty"
-    raise FileNotFoundError(
-        f"Market-1501 is missing: {where}. Download {FOLDER}.zip from its authors "
-        "(https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html), put it into a folder, "
-        "unpacked or not, and give --data_dir=FOLDER; or try --dataset=pedestrians, which is "
-        "generated and needs no download."
-    )
+    raise FileNotFoundError(f"Market-1501 is missing: {where}. {INSTRUCTIONS}")
 
 
 def tree_files(data_dir: str | Path) -> dict[str, list[Path]]:

@@ -29,10 +29,18 @@ def prepared_version(dataset: str, data_dir: str) -> str:
     return f"TensorFlow Datasets {dataset} {version}".strip()
 
 
+def instructions(wanted: str) -> str:
+    """What to do without a data set whose files are `wanted`."""
+    return (
+        f"Put {wanted} into a folder and add --data_dir=FOLDER, or try --dataset=digits, which "
+        "needs no download."
+    )
+
+
 def load_tfds(
-    dataset: str, name: str, data_dir: str, looked: Sequence[Path], wanted: str
+    dataset: str, name: str, data_dir: str, looked: Sequence[Path], how_to_get: str
 ) -> Source:
-    """Load a data set; the places `looked` at for the files `wanted` are for the message."""
+    """Load a data set; the places `looked` at, and `how_to_get` it, are for the message."""
     try:
         if data_dir and not Path(data_dir).expanduser().is_dir():
             raise NotADirectoryError(f"there is no folder {data_dir}")
@@ -41,9 +49,8 @@ def load_tfds(
     except Exception as error:  # anything from no network to a full disk
         where = f"not found at {', '.join(map(str, looked))}" if looked else "no --data_dir given"
         raise FileNotFoundError(
-            f"{name} is missing: {where}, and TensorFlow Datasets could not give it ({error}). Put "
-            f"{wanted} into a folder and add --data_dir=FOLDER, or try --dataset=digits, which "
-            "needs no download."
+            f"{name} is missing: {where}, and TensorFlow Datasets could not give it ({error}). "
+            f"{how_to_get}"
         ) from error
     return Source(
         name=name,

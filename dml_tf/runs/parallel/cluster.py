@@ -6,12 +6,14 @@ training step is in `placement.py`.
 """
 
 import contextlib
+import faulthandler
 import functools
 import json
 import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -63,24 +65,26 @@ class Cluster:
         """Whether this process writes the record and the model."""
         return self.rank == 0
 
-    def connect(self) -> tf.distribute.MultiWorkerMirroredStrategy:
-        """Starts TensorFlow's server and waits for the other processes.
+    def connect(self, seconds: float) -> tf.distribute.MultiWorkerMirroredStrategy:
+        """Waits for the other processes and starts TensorFlow's server.
 
         It must come before any other use of TensorFlow. Further calls return the same strategy.
+
+        Args:
+            seconds: The longest wait.
 
         Returns:
             The strategy that mirrors variables over all processes.
 
         Raises:
             ProcessLost: TensorFlow's server cannot start, or the others do not connect.
+            RunFailed: The port of this process is taken.
         """
         if self._strategy:
             return self._strategy
-        self._refuse_taken_port()
-        others = ", ".join(a for i, a in enumerate(self._addresses) if i != self.rank)
-        print(f"worker {self.rank} of {self.size}: waiting for {others}", flush=True)
+        self._meet(seconds)
         try:
-            with quiet.quiet(), _interruptible():
+            with quiet.quiet(), _interruptible(), _ended_after(seconds):
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise ProcessLost(
@@ -90,18 +94,39 @@ class Cluster:
             ) from error
         return self._strategy
 
-    def _refuse_taken_port(self):
-        """Raises `RunFailed`; TensorFlow itself may share the port with another program."""
+    def _meet(self, seconds: float):
+        """Waits until all others answer at their addresses: TensorFlow itself waits for ever."""
+        silent = [a for i, a in enumerate(self._addresses) if i != self.rank]
+        print(
+            f"worker {self.rank} of {self.size}: waiting for {', '.join(silent)}, {seconds:g} s at "
+            "most",
+            flush=True,
+        )
+        last = time.monotonic() + seconds
+        with self._listening():
+            while silent := [address for address in silent if not _answers(address)]:
+                if time.monotonic() > last:
+                    raise ProcessLost(
+                        f"worker {self.rank} of {self.size}: no process of this run answered at "
+                        f"{', '.join(silent)} within {seconds:g} s. Start all processes with the "
+                        "same command, each with its own TF_CONFIG; --wait_minutes gives them "
+                        "more time."
+                    )
+                time.sleep(0.1)
+
+    def _listening(self) -> socket.socket:
+        """Context that answers at this process's address, as TensorFlow's server does later."""
         address = self._addresses[self.rank]
-        with socket.socket() as probe, contextlib.suppress(ValueError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed ones are free
-            try:
-                probe.bind(("", int(address.rpartition(":")[2])))
-            except OSError as error:
-                raise RunFailed(
-                    f"TF_CONFIG gives worker {self.rank} the address {address}, and its port is "
-                    f"not free ({error.strerror}). Name another one, in every process."
-                ) from error
+        both = {"family": socket.AF_INET6, "dualstack_ipv6": True}
+        try:
+            return socket.create_server(
+                ("", _host_and_port(address)[1]), **(both if socket.has_dualstack_ipv6() else {})
+            )
+        except OSError as error:  # TensorFlow itself might share the port with another program
+            raise RunFailed(
+                f"TF_CONFIG gives worker {self.rank} the address {address}, and its port is "
+                f"not free ({error.strerror}). Name another one, in every process."
+            ) from error
 
     def gather(self, value: tf.Tensor) -> tf.Tensor:
         """The values of all processes, stacked: shape `(processes, *value.shape)`.
@@ -188,6 +213,32 @@ class Cluster:
         )
 
 
+def _answers(address: str) -> bool:
+    """Whether a program listens there."""
+    try:
+        socket.create_connection(_host_and_port(address), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """Ends this process if TensorFlow still waits, for another one that has ended meanwhile."""
+    # Only this watchdog runs while TensorFlow holds Python's lock; it prints where each thread is.
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """Ctrl-C and SIGTERM also end a process in TensorFlow, where Python's handlers never run."""
@@ -217,6 +268,8 @@ def from_environment() -> Cluster:
             raise ValueError(f"an address is listed twice among {', '.join(addresses)}")
         if task["index"] not in range(len(jobs[task["type"]])):
             raise ValueError(f"there is no {task['type']} {task['index']}")
+        for address in addresses:
+            _host_and_port(address)  # refuses one without a port
         return _cluster(tuple(addresses), before + task["index"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise FlagError(f"TF_CONFIG is not of the form {_EXAMPLE}: {error!r}.") from None

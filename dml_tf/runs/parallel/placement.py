@@ -166,7 +166,7 @@ def arrange(config: Config) -> Placement:
     _refuse(config, processes.size)
     mirrored = config.placement == "data"
     if processes.size > 1:
-        strategy = processes.connect()
+        strategy = processes.connect(60 * config.wait_minutes)
         devices = tuple(strategy.extended.worker_devices)
         placement = Placement(config.placement, devices, processes, strategy if mirrored else None)
     else:
