@@ -36,7 +36,38 @@ from dml_tf.runs.config import Config
 from dml_tf.version import __version__
 
 
-def export(config: Config, folder: Path) -> Export:
+def export_seeds(config: Config, folder: Path, seeds: Sequence[int]) -> list[Export]:
+    """Writes the runs of several seeds, which have one program, into `seed0`, `seed1`, ...
+
+    A seed that stands in the program, as entropy_sgd's, is noticed between the first two.
+
+    Args:
+        config: The settings of all runs.
+        folder: Where the runs' folders are made.
+        seeds: The seeds.
+
+    Returns:
+        The exported runs.
+
+    Raises:
+        FlagError, FileNotFoundError, RunFailed: As `export`.
+    """
+    configs = [config.replace(seed=seed) for seed in seeds]
+    folders = [folder / f"seed{seed}" for seed in seeds]
+    for each, place in zip(configs, folders, strict=True):
+        _check(each, place)
+    exported = []
+    for i, (each, place) in enumerate(zip(configs, folders, strict=True)):
+        like = exported[0] if i > 1 and _are_one_program(*exported[:2]) else None
+        exported.append(export(each, place, like))
+    return exported
+
+
+def _are_one_program(first: Export, second: Export) -> bool:
+    return first.program_body() == second.program_body()
+
+
+def export(config: Config, folder: Path, like: Export | None = None) -> Export:
     """Writes the step, the initial state and the images of a run.
 
     With dropout the seed generators pass through the same states as in Keras, but XLA draws other
@@ -45,6 +76,7 @@ def export(config: Config, folder: Path) -> Export:
     Args:
         config: The run's settings.
         folder: Where to write. A folder that holds a step is refused unless `overwrite` is set.
+        like: An exported run that has the same program; by default the step is traced.
 
     Returns:
         The exported run.
@@ -63,7 +95,11 @@ def export(config: Config, folder: Path) -> Export:
     cohort = build.build_cohort(config, splits)
     variables = _variables(cohort, learning_rates(cohort))
     batch_shape = (config.batch_size, *splits.train.images.shape[1:])
-    program, updated = lower(cohort, variables, batch_shape)
+    if like is None:
+        program, updated = lower(cohort, variables, batch_shape)
+    else:
+        program = like.read_program()
+        updated = [i for i, v in enumerate(like.manifest["variables"]) if v["updated"]]
     rates = _rates_by_epoch(config, len(splits.train))
     manifest = _describe_run(config, splits)
     manifest |= _describe_program(cohort, variables, updated, rates)
