@@ -126,13 +126,18 @@ def _check(config: Config, folder: Path):
             f"--stored_size={config.stored_size}: an exported step takes its images as large as "
             "they are in memory; add --stored_size=0 to store them at --image_size."
         )
-    for name in ("placement", "precision", "steps_per_execution", "jit_compile"):
+    for name in ("placement", "steps_per_execution", "jit_compile"):
         value, default = getattr(config, name), getattr(Config, name)
         if value != default:
             raise FlagError(
-                f"--{name}={value}: an exported step is compiled for one device, in float32, by "
-                f"the machine that runs it; leave the flag at {default}."
+                f"--{name}={value}: an exported step is compiled for one device by the machine "
+                f"that runs it; leave the flag at {default}."
             )
+    if config.precision == "mixed_float16":
+        raise FlagError(
+            "--precision=mixed_float16: its loss scale takes a branch, which an exported step has "
+            "not; use mixed_bfloat16."
+        )
 
 
 def learning_rates(cohort: Cohort) -> list[keras.Variable]:
