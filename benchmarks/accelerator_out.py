@@ -71,9 +71,7 @@ class Out:
                 packs.append([])
             packs[-1].append((f"{name}/{STATE}", content))
         if len(packs) > _MOST_PACKS or any(len(c) > _MOST_FILE for p in packs for _, c in p):
-            self.say(
-                f"OUT is full: take the trained runs out with --collect. {inputs.work} has all."
-            )
+            self.say(f"OUT is full: take trained runs out with --collect. {inputs.work} has all.")
             return
         for i, files in enumerate(packs):
             with write_whole(self.folder / f"states-{i}.tar") as part:

@@ -37,6 +37,7 @@ class Plan:
         nets: Networks whose steps are timed; the first one is trained.
         cohorts: Numbers of peers.
         together: Numbers of runs at once.
+        precisions: Of `PRECISIONS`.
         seeds: Set of runs -> its seeds. `full` is the whole schedule on all photographs, `small`
             the same on a part of them.
         seconds: Length of a measurement.
@@ -45,6 +46,7 @@ class Plan:
     nets: tuple[str, ...] = ("resnet32", "mobilenet", "wrn-28-10")
     cohorts: tuple[int, ...] = (2, 1, 4)
     together: tuple[int, ...] = (1, 2, 4, 8, 16)
+    precisions: tuple[str, ...] = tuple(PRECISIONS)
     seeds: dict[str, int] = dataclasses.field(default_factory=lambda: {"full": 4, "small": 10})
     seconds: float = 4.0
 
@@ -54,7 +56,7 @@ class Plan:
         return "full", METHODS[0], 0
 
 
-SMOKE = Plan(("resnet8:4",), (2,), (1, 2), {"full": 2, "small": 2}, 0.2)
+SMOKE = Plan(("resnet8:4",), (2,), (1, 2), ("tf32",), {"full": 2, "small": 2}, 0.2)
 
 
 class Inputs:
@@ -133,7 +135,7 @@ def time_pieces(inputs: Inputs, rows: Sequence[dict]) -> Iterator[dict]:
     stopped = {(r["net"], r["peers"], r["precision"], r["way"]) for r in rows if "failed" in r}
     for net in plan.nets:
         for peers in plan.cohorts:
-            for precision in PRECISIONS:
+            for precision in plan.precisions:
                 first = (net, peers, precision) == (plan.nets[0], plan.cohorts[0], "tf32")
                 ways = WAYS if first else [_fastest_row(rows, plan)["way"]]
                 for together in plan.together:

@@ -9,7 +9,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.accelerator_plan import METHODS, PHOTOGRAPHS, PLAN, SMOKE, TIMES, Plan
+from benchmarks.accelerator_plan import (
+    METHODS,
+    PHOTOGRAPHS,
+    PLAN,
+    PRECISIONS,
+    SMOKE,
+    TIMES,
+    Plan,
+)
 from dml_tf.errors import FlagError
 from dml_tf.export.__main__ import main as export
 from dml_tf.export.folder import IMAGES, STATE
@@ -55,7 +63,7 @@ def _times(plan: Plan, flags: Sequence[str], scratch: Path, archive: Path):
     place = scratch / "times"
     for net in plan.nets:
         for peers in plan.cohorts:
-            for precision in ("float32", "mixed_bfloat16"):
+            for precision in sorted({PRECISIONS[name][0] for name in plan.precisions}):
                 step = place / f"{net}-k{peers}-{precision}"
                 _write(
                     *flags, f"--net={net}", f"--cohort={peers}", f"--precision={precision}", step

@@ -1,8 +1,7 @@
 """Times the steps of some runs at once on JAX's device, and prints one line of JSON.
 
-Example:
-  python -m benchmarks.accelerator_times --net=resnet32 --peers=2 --precision=tf32 --together=4 \\
-    --way=batched
+Example, on inputs that `accelerator.sh --prepare` wrote:
+  python -m benchmarks.accelerator_times --net=resnet32 --together=4 --way=batched
 """
 
 import argparse
@@ -28,8 +27,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=Path, default=INPUTS)
     parser.add_argument("--net", required=True)
-    parser.add_argument("--peers", type=int, required=True)
-    parser.add_argument("--precision", choices=PRECISIONS, required=True)
+    parser.add_argument("--peers", type=int, default=2)
+    parser.add_argument("--precision", choices=PRECISIONS, default="tf32")
     parser.add_argument("--together", type=int, required=True)
     parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--meeting", type=Path, help="where processes wait for each other")

@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 
 # Where an operation comes from, in the text of a program.
 _NOTES = re.compile(r'^#loc.*\n| loc\((?:[^()"]|"[^"]*"|\([^()]*\))*\)', re.MULTILINE)
+_NAMES = re.compile(r"%\w+")
 # It changes when what reads the folder must change. Version 0.2 wrote format 1 without a number.
 FORMAT = 1
 # Written into the manifest: how to use the program without this package.
@@ -210,9 +211,18 @@ class Export:
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
 
-    def program_body(self) -> str:
-        """The program without names and notes, in which exports of the same step may differ."""
-        return _NOTES.sub("", self.read_program()).partition("module @")[2].partition(" ")[2]
+    def has_step_of(self, other: "Export") -> bool:
+        """Whether the programs do the same.
+
+        Names and notes do not count. Two exports of one run may differ in the order of their
+        operations, too; so with equal settings but for the seed, the operations are compared.
+        """
+        mine, theirs = (_body(export.read_program()) for export in (self, other))
+        if mine == theirs:
+            return True
+        settings = [export.manifest["config"] | {"seed": 0} for export in (self, other)]
+        operations = [sorted(_NAMES.sub("%", text).splitlines()) for text in (mine, theirs)]
+        return settings[0] == settings[1] and operations[0] == operations[1]
 
     def refuse_others(self, train: Split, place: Path | str):
         """Refuses training images of another number, shape or labels than those of the export.
@@ -273,6 +283,10 @@ class Export:
 def _photographs(place: Path) -> Source:
     """The JPEG copy, which several runs that train together take their images from."""
     return jpeg_copy.load_jpeg_copy(place)
+
+
+def _body(program: str) -> str:
+    return _NOTES.sub("", program).partition("module @")[2].partition(" ")[2]
 
 
 def describe(train: Split) -> dict:

@@ -7,7 +7,7 @@ seed, and saves its state there on the way. Runs of the same step can train toge
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dml_tf.errors import CUT, DONE, FlagError, uninterrupted
@@ -36,8 +36,8 @@ def refuse_others(exports: Sequence[Export]):
     if len(set(folders)) < len(folders):
         raise FlagError("A folder is named twice: name each run once.")
     for other in others:
-        for what, read in _SAME.items():
-            if read(other) != read(first):
+        for what, are_same in _SAME.items():
+            if not are_same(first, other):
                 raise FlagError(
                     f"{first.folder} and {other.folder} have different {what}, so they cannot be "
                     "one program. Train them in separate commands, or export them in one with "
@@ -45,16 +45,22 @@ def refuse_others(exports: Sequence[Export]):
                 )
 
 
+def _equal(read: Callable[[Export], object]) -> Callable[[Export, Export], bool]:
+    return lambda first, second: read(first) == read(second)
+
+
 # What runs that train together have in common.
 _SAME = {
-    "steps": Export.program_body,
-    "shapes of images": lambda export: export.manifest["images"]["shape"],
-    "numbers of images": lambda export: export.manifest["images"]["count"],
-    "schedules": lambda export: export.schedule,
-    "variables": lambda export: [
-        (v["shape"], v["dtype"], v["updated"]) for v in export.manifest["variables"]
-    ],
-    "metrics": lambda export: export.manifest["metrics"],
+    "numbers of images": _equal(lambda export: export.manifest["images"]["count"]),
+    "shapes of images": _equal(lambda export: export.manifest["images"]["shape"]),
+    "schedules": _equal(lambda export: export.schedule),
+    "variables": _equal(
+        lambda export: [
+            (each["shape"], each["dtype"], each["updated"]) for each in export.manifest["variables"]
+        ]
+    ),
+    "metrics": _equal(lambda export: export.manifest["metrics"]),
+    "steps": Export.has_step_of,
 }
 
 

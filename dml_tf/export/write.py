@@ -58,13 +58,9 @@ def export_seeds(config: Config, folder: Path, seeds: Sequence[int]) -> list[Exp
         _check(each, place)
     exported = []
     for i, (each, place) in enumerate(zip(configs, folders, strict=True)):
-        like = exported[0] if i > 1 and _are_one_program(*exported[:2]) else None
+        like = exported[0] if i > 1 and exported[0].has_step_of(exported[1]) else None
         exported.append(export(each, place, like))
     return exported
-
-
-def _are_one_program(first: Export, second: Export) -> bool:
-    return first.program_body() == second.program_body()
 
 
 def export(config: Config, folder: Path, like: Export | None = None) -> Export:
