@@ -1,8 +1,8 @@
 """Deep mutual learning in plain PyTorch, with which `pytorch_step` compares.
 
 ResNet, Wide ResNet and MobileNet for small images have the layers and parameter counts of
-`dml_tf.networks`. The step of K peers has the paper's settings for CIFAR-100 (Sec. 4.1). This module
-needs PyTorch.
+`dml_tf.networks`. The step of K peers has the paper's settings for CIFAR-100 (Sec. 4.1). This
+module needs PyTorch.
 """
 
 import contextlib
