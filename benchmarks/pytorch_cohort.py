@@ -1,7 +1,8 @@
 """Deep mutual learning in plain PyTorch, with which `pytorch_step` compares.
 
-ResNet and MobileNet for small images have the layers and parameter counts of `dml_tf.networks`. The
-step of K peers has the paper's settings for CIFAR-100 (Sec. 4.1). This module needs PyTorch.
+ResNet, Wide ResNet and MobileNet for small images have the layers and parameter counts of
+`dml_tf.networks`. The step of K peers has the paper's settings for CIFAR-100 (Sec. 4.1). This
+module needs PyTorch.
 """
 
 import contextlib
@@ -69,6 +70,37 @@ def mobilenet(width: float, classes: int) -> nn.Sequential:
     return _classified(layers, channels, classes)
 
 
+class WideBlock(nn.Module):
+    """Residual block of a Wide ResNet: BatchNorm before each convolution, projected shortcut."""
+
+    def __init__(self, channels: int, filters: int, stride: int):
+        super().__init__()
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.first = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(filters)
+        self.second = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.shortcut = None
+        if channels != filters:
+            self.shortcut = nn.Conv2d(channels, filters, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps images `(batch, channels, height, width)` to maps of the block's size."""
+        active = F.relu(self.first_norm(x))
+        kept = x if self.shortcut is None else self.shortcut(active)
+        return kept + self.second(F.relu(self.second_norm(self.first(active))))
+
+
+def wide_resnet(depth: int, factor: int, classes: int) -> nn.Sequential:
+    """WRN-depth-factor, of depth 6n + 4."""
+    layers, channels = [nn.Conv2d(3, 16, 3, padding=1, bias=False)], 16
+    for stage in range(3):
+        for block in range((depth - 4) // 6):
+            filters = 16 * factor * 2**stage
+            layers.append(WideBlock(channels, filters, 2 if stage and not block else 1))
+            channels = filters
+    return _classified([*layers, nn.BatchNorm2d(channels), nn.ReLU()], channels, classes)
+
+
 def _classified(layers: list[nn.Module], channels: int, classes: int) -> nn.Sequential:
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
     return nn.Sequential(*layers, *head)
@@ -76,6 +108,8 @@ def _classified(layers: list[nn.Module], channels: int, classes: int) -> nn.Sequ
 
 def build(name: str, classes: int) -> nn.Sequential:
     """A network by its name in `dml_tf.networks`, such as `resnet8:4` or `mobilenet:0.5`."""
+    if name.startswith("wrn-"):
+        return wide_resnet(*map(int, name.split("-")[1:]), classes)
     label, _, width = name.partition(":")
     if label == "mobilenet":
         return mobilenet(float(width or 1), classes)

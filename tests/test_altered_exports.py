@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dml_tf.export import checked, jax_step
+from dml_tf.export import checked, group, jax_step
 from dml_tf.export.__main__ import main
 from dml_tf.export.folder import IMAGES, MANIFEST, PROGRAM, STATE, Export, with_digest
 
@@ -19,7 +19,8 @@ def step(exported_pair, tmp_path, monkeypatch):
     def compiled(*arguments):
         raise AssertionError("An altered export came as far as the compiler.")
 
-    monkeypatch.setattr(jax_step.Trainer, "advance", compiled)
+    for module in (jax_step, group):
+        monkeypatch.setattr(module, "advance_together", compiled)
     return Export.read(shutil.copytree(exported_pair, tmp_path / "step"))
 
 

@@ -15,7 +15,7 @@ import pytest
 from rounding import largest_difference, tolerance, twins_of
 
 from dml_tf import data, errors
-from dml_tf.export import jax_step, read_back, run
+from dml_tf.export import group, read_back, run
 from dml_tf.export.__main__ import COMMANDS, main
 from dml_tf.export.folder import FORMAT, IMAGES, MANIFEST, PROGRAM, STATE, Export
 from dml_tf.runs import build, checkpoint, records, train
@@ -40,22 +40,19 @@ def fresh(exported_pair, tmp_path):
 # Stopping, resuming, becoming a record
 
 
-def one_step_a_dispatch(monkeypatch):
-    monkeypatch.setattr(run, "_DISPATCH_S", 0)
+ONE_STEP_A_DISPATCH = run.Manner(dispatch_s=0)
 
 
 @pytest.mark.parametrize(
     "stops", [(1,), (6,), (2, 7), (18, 23)], ids=lambda stops: "+".join(map(str, stops))
 )
-def test_a_run_in_pieces_ends_as_one_without_a_stop(stops, fresh, finished, monkeypatch):
+def test_a_run_in_pieces_ends_as_one_without_a_stop(stops, fresh, finished):
     """The sixth step is an epoch's last; some stops are in an epoch, some at its end."""
-    with monkeypatch.context() as patch:
-        one_step_a_dispatch(patch)
-        for stop in stops:
-            piece = run.Run(fresh)
-            while piece.step < stop:
-                piece.dispatch()
-            piece.save()
+    for stop in stops:
+        piece = run.Group([fresh], ONE_STEP_A_DISPATCH)
+        while piece.training[0].step < stop:
+            piece.dispatch()
+        piece.save()
     assert main(["run", str(fresh.folder)]) == 0
     (progress, values), (expected_progress, expected) = fresh.read_state(), finished.read_state()
     for value, other in zip(values, expected, strict=True):
@@ -64,14 +61,12 @@ def test_a_run_in_pieces_ends_as_one_without_a_stop(stops, fresh, finished, monk
     assert (progress["step"], progress["epoch"]) == (STEPS, 4)
 
 
-def test_what_was_done_after_the_last_save_is_done_again(fresh, finished, monkeypatch):
-    with monkeypatch.context() as patch:
-        one_step_a_dispatch(patch)
-        killed = run.Run(fresh)
-        for step in range(1, 10):
-            killed.dispatch()
-            if step == 4:
-                killed.save()
+def test_what_was_done_after_the_last_save_is_done_again(fresh, finished):
+    killed = run.Group([fresh], ONE_STEP_A_DISPATCH)
+    for step in range(1, 10):
+        killed.dispatch()
+        if step == 4:
+            killed.save()
     assert fresh.read_state()[0]["step"] == 4
     assert main(["run", str(fresh.folder)]) == 0
     for value, other in zip(fresh.read_state()[1], finished.read_state()[1], strict=True):
@@ -79,18 +74,18 @@ def test_what_was_done_after_the_last_save_is_done_again(fresh, finished, monkey
 
 
 def test_a_signal_ends_a_run_after_its_dispatch_and_what_is_done_is_saved(fresh, monkeypatch):
-    one_step_a_dispatch(monkeypatch)
-    real, steps = run.Run.dispatch, []
+    real, steps = run.Group.dispatch, []
 
     def stopped_in_the_fifth(self):
-        real(self)
-        steps.append(self.step)
-        if self.step == 5:
+        ended = real(self)
+        steps.append(self.training[0].step)
+        if steps[-1] == 5:
             signal.raise_signal(signal.SIGTERM)
             steps.append("to its end")
+        return ended
 
-    monkeypatch.setattr(run.Run, "dispatch", stopped_in_the_fifth)
-    assert main(["run", str(fresh.folder)]) == errors.STOPPED + signal.SIGTERM
+    monkeypatch.setattr(run.Group, "dispatch", stopped_in_the_fifth)
+    assert main(["run", str(fresh.folder), "--dispatch=0"]) == errors.STOPPED + signal.SIGTERM
     assert fresh.read_state()[0]["step"] == 5 and steps == [1, 2, 3, 4, 5, "to its end"]
 
 
@@ -370,7 +365,7 @@ def test_a_failing_device_ends_the_run_with_its_reason(fresh, monkeypatch, capsy
     def out_of_memory(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(jax_step.Trainer, "advance", out_of_memory)
+    monkeypatch.setattr(group, "advance_together", out_of_memory)
     assert "RESOURCE_EXHAUSTED" in error_of(capsys, 1, "run", fresh.folder)
 
 

@@ -1,127 +1,222 @@
-"""Several processes in one folder: locked or merged, never corrupted."""
+"""Several exported runs on one device: each ends as it does alone."""
 
-import errno
-import fcntl
-import itertools
-import os
+import json
+import shutil
 import subprocess
-import threading
 
+import jax
+import numpy as np
 import pytest
+from rounding import largest_difference, tolerance, twins_of
 
-from dml_tf.errors import RunFailed, exit_status
-from dml_tf.paper import checksums, page, workers
-from dml_tf.paper.scales import BY_NAME
-from dml_tf.runs import config, records, train
-from dml_tf.runs.files import RunFiles, hold
-from tests.disk import small_disk
-
-SMALL = {"dataset": "digits", "net": "resnet8:2", "image_size": 8, "batch_size": 16}
+from dml_tf.errors import CUT, DONE, FAILED
+from dml_tf.export import group, jax_step, load, run, side_by_side
+from dml_tf.export.__main__ import main
+from dml_tf.export.folder import MANIFEST, Export, with_digest
+from dml_tf.runs.files import RunFiles
 
 
-def settings(folder, **changes):
-    changes = {"steps": 1, "train_images": 16, **changes}
-    return config.load(**{**SMALL, "results_dir": str(folder), **changes})
+def copy_of(exported_pair, folder, seed, move=0.0):
+    """A run of the pair's step with another seed, thus order, and other initial kernels."""
+    export = Export.read(shutil.copytree(exported_pair, folder))
+    config = export.manifest["config"] | {"seed": seed}
+    manifest = with_digest(export.manifest | {"config": config, "run_id": f"seed{seed}"})
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    progress, values = export.read_state()
+    values = [v * (1 + move) if v.dtype.kind == "f" and v.ndim > 1 else v for v in values]
+    export = Export.read(folder)
+    export.save_state(progress | {"config": config}, values)
+    return export
 
 
-def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path):
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with hold(tmp_path / "lock", RunFailed("busy")):
-            os.write(write, b"1")
-            threading.Event().wait()
-    os.read(read, 1)
-    with pytest.raises(RunFailed, match="busy"), hold(tmp_path / "lock", RunFailed("busy")):
-        pass
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    with hold(tmp_path / "lock", RunFailed("busy")):
-        pass
+@pytest.fixture
+def two(exported_pair, tmp_path):
+    """Two runs of one step that differ in seed, order and initial weights."""
+    return [copy_of(exported_pair, tmp_path / f"run{k}", k, 0.1 * k) for k in range(2)]
 
 
-def test_a_report_sees_each_record_whole_while_runs_finish(tmp_path, synthetic_records):
-    runs = synthetic_records(tmp_path, ["table3"], 2)
-    found = [(RunFiles.of(run).record, records.read(RunFiles.of(run).record)) for run in runs]
-    page.tables.write(BY_NAME["mini"], tmp_path, ["table3"])
-    table = (tmp_path / "table3.csv").read_bytes()
-    ended, written = threading.Event(), 0
-
-    def finish_runs():
-        nonlocal written
-        for file, record in itertools.cycle(found):
-            records.write(record, file)
-            written += 1
-            if ended.is_set():
-                return
-
-    thread = threading.Thread(target=finish_runs)
-    thread.start()
-    try:
-        while written < 2 * len(found):
-            page.tables.write(BY_NAME["mini"], tmp_path, ["table3"])
-            assert (tmp_path / "table3.csv").read_bytes() == table
-    finally:
-        ended.set()
-        thread.join()
+def trained_alone(export, folder, values=None):
+    """State at the end of a run that trains by itself, perhaps from other values."""
+    alone = Export.read(shutil.copytree(export.folder, folder))
+    if values is not None:
+        alone.save_state(alone.read_state()[0], values)
+    assert main(["run", str(alone.folder)]) == DONE
+    return alone.read_state()
 
 
-def write_tables(folder, text):
-    for _ in range(20):
-        with checksums.listed(folder, ["table2"]) as written:
-            checksums.write_text(folder / "table2.csv", text)
-            written.append(folder / "table2.csv")
+@pytest.fixture
+def by_turns(monkeypatch):
+    """The runs of a group advance one after the other, with the program of one that is compiled."""
+    together = jax_step.advance_together
+    monkeypatch.setattr(
+        group,
+        "advance_together",
+        lambda runs, steps: tuple(together([each], steps)[0] for each in runs),
+    )
 
 
-def test_two_reports_at_a_time_wait_for_each_other(tmp_path, capsys):
-    threads = [threading.Thread(target=write_tables, args=(tmp_path, text)) for text in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert checksums.altered(tmp_path) == [] and capsys.readouterr().out == ""
+def folders(exports):
+    return [str(export.folder) for export in exports]
 
 
-def test_on_a_disk_without_locks_a_run_goes_on(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    with hold(tmp_path / "lock", RunFailed("busy")), pytest.raises(RunFailed, match="busy"):
-        with hold(tmp_path / "lock", RunFailed("busy")):
-            pass
-    monkeypatch.setattr(fcntl, "flock", no_locks)
-    with hold(tmp_path / "lock", RunFailed("busy")), hold(tmp_path / "lock", RunFailed("busy")):
-        pass
+def weights(export, values):
+    """The float variables but for the metrics, which count whole images."""
+    metrics = {i for pair in export.manifest["metrics"].values() for i in pair}
+    return [v for i, v in enumerate(values) if i not in metrics and v.dtype.kind == "f"]
 
 
-def test_a_read_only_folder_still_shows_its_runs_and_refuses_new_ones_at_once(tmp_path, capsys):
-    asked = settings(tmp_path / "disk")
-    try:
-        with small_disk(tmp_path / "disk", "20m"):
-            record = train.run(asked, verbose=0)
-            options = ["mount", "-o", "remount,ro", str(tmp_path / "disk")]
-            subprocess.run(options, check=True, capture_output=True)
-            assert train.run(asked, verbose=0) == record
-            new = asked.replace(seed=1)
-            assert exit_status("train.py", lambda: train.run(new, verbose=0)) == 1
-            expected = f"train.py: {tmp_path}/disk: It cannot be written. Use a folder that can"
-            assert capsys.readouterr().err.startswith(expected)
-    except PermissionError as error:
-        pytest.skip(str(error))
+def trainers(exports, **settings):
+    """Trainers of runs that train together."""
+    images, device = exports[0].training_set(), jax.devices("cpu")[0]
+    first = jax_step.Trainer(exports[0], images, device, **settings)
+    return [first, *(jax_step.Trainer(e, images, device, beside=first) for e in exports[1:])]
 
 
-def die_of_memory(report):
-    raise MemoryError
+@pytest.mark.parametrize("form", ["batched", pytest.param("calls", marks=pytest.mark.slow)])
+def test_20_steps_together_equal_those_of_each_run_alone_within_rounding(form, two):
+    """An activation near 0 is on the other side now and then, which moves some weights a little."""
+    single, many = trainers(two), trainers(two, form=jax_step.FORMS[form])
+    starts = [export.read_state()[1] for export in two]
+    states, free, allowed, far = starts, starts, [0, 0], 0
+    for epoch, i in [divmod(step, two[0].schedule.steps_per_epoch) for step in range(20)]:
+
+        def advance(trainers, states, epoch=epoch, i=i):
+            places = [(t, state, epoch, i) for t, state in zip(trainers, states, strict=True)]
+            return jax.device_get(jax_step.advance_together(places, 1))
+
+        def alone(k, state, advance=advance):
+            return advance([single[k]], [state])[0]
+
+        found, free = advance(many, states), advance(many, free)
+        for k, before in enumerate(states):
+            after = alone(k, before)
+            if i == 0:
+                twin = alone(k, next(twins_of(before)))
+                most = tolerance(weights(two[k], after), [weights(two[k], twin)])
+                allowed[k] = max(allowed[k], most)
+            difference = largest_difference(weights(two[k], after), weights(two[k], found[k]))
+            moved = largest_difference(weights(two[k], after), weights(two[k], before))
+            far += difference > allowed[k]
+            assert difference < 0.05 * moved and allowed[k] < 1e-3 * moved
+            states = [*states[:k], after, *states[k + 1 :]]
+    assert far <= 2
+    for export, *ends in zip(two, starts, states, free, strict=True):
+        begin, apart, together = (
+            np.concatenate([v.ravel() for v in weights(export, values)]) for values in ends
+        )
+        assert np.linalg.norm(together - apart) < 0.05 * np.linalg.norm(apart - begin)
 
 
-def test_a_task_without_enough_memory_fails_alone(tmp_path):
-    task = workers.Task("a", die_of_memory, (), tmp_path / "a.log")
-    kind, text = workers.perform(task, lambda text: None)
-    assert kind == "failed" and "too little memory" in text
+def test_a_run_is_resumed_alone_and_with_others(two, by_turns, tmp_path):
+    expected = [trained_alone(export, tmp_path / f"alone{k}") for k, export in enumerate(two)]
+    piece = run.Group(two[:1], run.Manner(dispatch_s=0))
+    for _ in range(4):
+        piece.dispatch()
+    piece.save()
+    piece = run.Group(two, run.Manner(dispatch_s=0))
+    for _ in range(7):
+        piece.dispatch()
+    piece.save()
+    assert [export.read_state()[0]["step"] for export in two] == [11, 7]
+    assert main(["run", folders(two)[0]]) == DONE
+    assert main(["run", *folders(two), "--together"]) == DONE
+    for export, (progress, values) in zip(two, expected, strict=True):
+        assert export.read_state()[0]["history"] == progress["history"]
+        for ours, other in zip(export.read_state()[1], values, strict=True):
+            np.testing.assert_array_equal(ours, other)
 
 
-def test_a_task_whose_log_cannot_be_written_fails_in_words(tmp_path):
-    (tmp_path / "logs").write_text("")
-    task = workers.Task("a", die_of_memory, (), tmp_path / "logs" / "a.log")
-    kind, text = workers.perform(task, lambda text: None)
-    assert kind == "failed" and "A file has the name of the folder" in text
+def test_a_run_that_fails_leaves_the_others_alone(two, by_turns, tmp_path, capsys):
+    progress, values = two[0].read_state()
+    two[0].save_state(progress, [v * np.nan if v.dtype.kind == "f" else v for v in values])
+    failed, expected = two[0].read_state()[0], trained_alone(two[1], tmp_path / "alone")[1]
+    assert main(["run", *folders(two), "--together"]) == FAILED
+    message = capsys.readouterr().err
+    assert "loss of peer" in message and folders(two)[0] in message
+    assert folders(two)[1] not in message
+    assert two[0].read_state()[0] == failed
+    for ours, other in zip(two[1].read_state()[1], expected, strict=True):
+        np.testing.assert_array_equal(ours, other)
+
+
+def error_of(capsys, *arguments):
+    assert main(["run", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_runs_that_cannot_be_one_program_are_refused_in_words(two, capsys):
+    first, second = folders(two)
+    assert "add --together" in error_of(capsys, first, second)
+    assert "named twice" in error_of(capsys, first, first, "--together")
+    assert "give 1 to 2" in error_of(capsys, first, second, "--together", "--processes=3")
+    assert "choose from calls" in error_of(capsys, first, second, "--together", "--program=x")
+    assert "choose from export" in error_of(capsys, first, "--loader=x")
+    program = two[1].folder / "step.mlir"
+    manifest = {k: v for k, v in two[1].manifest.items() if k not in ("digest", "program_sha256")}
+    (two[1].folder / MANIFEST).write_text(json.dumps(manifest))
+    program.write_text(program.read_text().replace("stablehlo.add", "stablehlo.subtract", 1))
+    assert f"{first} and {second} have different steps" in error_of(
+        capsys, first, second, "--together"
+    )
+
+
+def test_processes_share_runs_and_memory(two, monkeypatch):
+    started, statuses = [], []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append((command[4:], env["XLA_PYTHON_CLIENT_MEM_FRACTION"]))
+
+        def wait(self):
+            return statuses.pop()
+
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    flags = ["--together", "--processes=2", "--dispatch=5"]
+    for ends, expected in (((0, 0), DONE), ((0, 3), CUT), ((1, 3), FAILED), ((-9, 0), FAILED)):
+        statuses += ends
+        assert main(["run", *folders(two), *flags]) == expected
+    expected = [([folder, "--together", "--dispatch=5"], "0.450") for folder in folders(two)]
+    assert started == 4 * expected
+
+
+@pytest.mark.slow
+def test_runs_in_two_processes_end_as_alone(two, tmp_path):
+    expected = [trained_alone(export, tmp_path / f"alone{k}")[1] for k, export in enumerate(two)]
+    assert side_by_side.train([export.folder for export in two], 2, []) == DONE
+    for export, values in zip(two, expected, strict=True):
+        assert largest_difference(export.read_state()[1], values) < 1e-3
+
+
+# Loading
+
+
+def test_the_second_loader_stands_in_for_the_first(two, monkeypatch):
+    def broken(*arguments):
+        raise AttributeError("this JAX has no such part")
+
+    monkeypatch.setitem(load.LOADERS, "export", broken)
+    step = load.load_step(two[0])
+    state = two[0].read_state()[1]
+    images, labels = np.zeros((16, 8, 8, 1), np.float32), np.zeros(16, np.int64)
+    shapes = jax.eval_shape(step, tuple(state), images, labels)
+    assert [(s.shape, s.dtype) for s in shapes] == [(v.shape, v.dtype) for v in state]
+    monkeypatch.setitem(load.LOADERS, "operations", broken)
+    with pytest.raises(ValueError, match="by export: this JAX.*by operations: this JAX"):
+        load.load_step(two[0])
+
+
+@pytest.mark.slow
+def test_seeds_that_are_written_at_once_have_one_program_and_the_seeds_own_weights(tmp_path):
+    flags = (
+        "--dataset=digits --net=resnet8:4 --cohort=2 --image_size=8 --batch_size=16 "
+        f"--train_images=100 --epochs=4 --results_dir={tmp_path}/results"
+    ).split()
+    assert main(["write", *flags, "--seeds=0,1,2", str(tmp_path / "all")]) == 0
+    assert main(["write", *flags, "--seed=2", str(tmp_path / "single")]) == 0
+    exports = [Export.read(tmp_path / "all" / f"seed{k}") for k in range(3)]
+    single = Export.read(tmp_path / "single")
+    run.refuse_others([*exports, single])
+    for ours, other in zip(exports[2].read_state()[1], single.read_state()[1], strict=True):
+        np.testing.assert_array_equal(ours, other)
+    assert len({RunFiles.of(export.config).run_id for export in exports}) == 3

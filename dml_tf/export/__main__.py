@@ -22,7 +22,7 @@ from pathlib import Path
 from dml_tf.errors import BAD_FLAGS, DONE, FAILED, FlagError, RunFailed, exit_status
 
 HELP = {"--help", "-h", "-help"}
-WRITE = """usage: python -m dml_tf.export write FLAGS OUT_DIR
+WRITE = """usage: python -m dml_tf.export write FLAGS [--seeds=0,1,...] OUT_DIR
 
 Writes the training step of a run into OUT_DIR. The flags are those of train.py.
 - step.mlir: one mini-batch of Algorithm 1 for all peers, as StableHLO.
@@ -30,10 +30,13 @@ Writes the training step of a run into OUT_DIR. The flags are those of train.py.
 - state.npz: the initial values of the variables. `run` replaces it.
 - images.npz: the training images and labels that the flags choose, as bytes. `run` does not need
   it where the data set itself is.
+With --seeds, the run of each seed has its folder, OUT_DIR/seed0 and so on, and all have one
+program: `run OUT_DIR/seed* --together` trains them at once.
 
 example:
   python -m dml_tf.export write --dataset=digits --net=resnet8:16 --cohort=2 exported/pair
 """
+SEEDS = "--seeds="
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,15 +86,28 @@ def _write(argv: Sequence[str]):
         return
     if not argv or argv[-1].startswith("-"):
         raise FlagError("OUT_DIR is missing: name the folder to write to, after the flags.")
-    config, folder = flags.parse(argv[:-1]), Path(argv[-1])
+    given = [flag for flag in argv[:-1] if flag.startswith(SEEDS)]
+    seeds = _seeds(given[-1].removeprefix(SEEDS)) if given else None
+    config = flags.parse([flag for flag in argv[:-1] if flag not in given])
+    folder = Path(argv[-1])
     quiet.import_tensorflow()
     from dml_tf.export import write
 
-    export = write.export(config, folder)
-    print(
-        f"{folder}: a step of {export.run_id} with {len(export.manifest['variables'])} variables, "
-        f"for {export.schedule.steps} steps. Train with `python -m dml_tf.export run {folder}`."
-    )
+    exports = write.export_seeds(config, folder, seeds) if seeds else [write.export(config, folder)]
+    for export in exports:
+        print(
+            f"{export.folder}: a step of {export.run_id} with {len(export.manifest['variables'])} "
+            f"variables, for {export.schedule.steps} steps."
+        )
+    folders = f"{folder}/seed* --together" if seeds else folder
+    print(f"Train with `python -m dml_tf.export run {folders}`.")
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [int(part) for part in text.split(",") if part.isdecimal()]
+    if len(seeds) != len(text.split(",")) or len(set(seeds)) < len(seeds):
+        raise FlagError(f"{SEEDS}{text}: give different whole numbers, as {SEEDS}0,1,2,3.")
+    return seeds
 
 
 def _check(argv: Sequence[str]) -> int:
@@ -103,11 +119,12 @@ def _check(argv: Sequence[str]) -> int:
         "python -m dml_tf.export check exported/pair",
     )
     _add_data_dir(parser)
+    _add_loader(parser)
     asked = parser.parse_args(argv)
     from dml_tf.export import check
     from dml_tf.export.jax_step import find_device
 
-    worst = check.check(asked.folder, asked.data_dir)
+    worst = check.check(asked.folder, asked.data_dir, asked.loader)
     for precision, (loss, variable) in worst.items():
         print(
             f"{find_device().device_kind}, {precision} precision: losses within {loss:.1e} of the "
@@ -120,8 +137,12 @@ def _run(argv: Sequence[str]) -> int:
     parser = _parser(
         "run",
         "Trains with an exported step, on any device of JAX, to the end of the run's schedule.\n"
-        "The state is saved in OUT_DIR. To resume a run, repeat the command.",
-        "python -m dml_tf.export run exported/pair --max_seconds=300",
+        "The state is saved in OUT_DIR. To resume a run, repeat the command.\n"
+        "With --together, several runs train at once on one device. Each keeps its own folder,\n"
+        "and can be resumed alone or with others.",
+        "python -m dml_tf.export run exported/pair --max_seconds=300\n"
+        "  python -m dml_tf.export run exported/pair/seed* --together",
+        runs="+",
     )
     _add_data_dir(parser)
     parser.add_argument(
@@ -137,10 +158,34 @@ def _run(argv: Sequence[str]) -> int:
         default="default",
         help="of products: the device's own, as TF32 on a GPU, or float32",
     )
+    parser.add_argument(
+        "--dispatch", type=float, default=2.0, metavar="SECONDS", help="of steps in one dispatch"
+    )
+    parser.add_argument("--together", action="store_true", help="train several runs at once")
+    parser.add_argument(
+        "--processes", type=int, help="train in so many processes side by side; default: here"
+    )
+    parser.add_argument(
+        "--program",
+        help="for --together: each operation does the work of all runs (batched, the default on "
+        "an accelerator), or each run has its own (calls, the default on a CPU)",
+    )
+    _add_loader(parser)
     asked = parser.parse_args(argv)
+    if len(asked.folder) > 1 and not asked.together:
+        raise FlagError("For several runs add --together.")
+    if asked.processes is not None:
+        from dml_tf.export import side_by_side
+
+        own = {*map(str, asked.folder), "--together"}
+        flags = [flag for flag in argv if flag not in own and not flag.startswith("--processes")]
+        return side_by_side.train(asked.folder, asked.processes, flags)
     from dml_tf.export import run
 
-    return run.train(asked.folder, asked.data_dir, asked.max_seconds, asked.precision)
+    manner = run.Manner(
+        asked.data_dir, asked.precision, asked.dispatch, asked.program, asked.loader
+    )
+    return run.train(asked.folder, manner, asked.max_seconds)
 
 
 def _import(argv: Sequence[str]):
@@ -171,8 +216,10 @@ def _import(argv: Sequence[str]):
     print(f"{records.summary(record)}\nrecord: {RunFiles.of(config).record}")
 
 
-def _parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser that takes the folder."""
+def _parser(
+    command: str, description: str, example: str, runs: str | None = None
+) -> argparse.ArgumentParser:
+    """A parser that takes the folder, or several."""
     parser = argparse.ArgumentParser(
         f"python -m dml_tf.export {command}",
         description=description,
@@ -180,8 +227,18 @@ def _parser(command: str, description: str, example: str) -> argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="folder that `write` wrote")
+    parser.add_argument(
+        "folder", type=Path, nargs=runs, metavar="OUT_DIR", help="folder that `write` wrote"
+    )
     return parser
+
+
+def _add_loader(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--loader",
+        help="how JAX takes the step: as a whole (export), or operation by operation (operations); "
+        "default: the first that works",
+    )
 
 
 def _add_data_dir(parser: argparse.ArgumentParser):

@@ -14,7 +14,9 @@ LOSS_TOLERANCE = 1e-4  # nats, of a single step in float32
 
 
 @device_errors()
-def check(folder: Path, data_dir: Path | None = None) -> dict[str, tuple[float, float]]:
+def check(
+    folder: Path, data_dir: Path | None = None, loader: str | None = None
+) -> dict[str, tuple[float, float]]:
     """Compares single steps on the default device with the CPU's.
 
     Each step starts from the state that the CPU has reached: a trajectory at the paper's learning
@@ -24,6 +26,7 @@ def check(folder: Path, data_dir: Path | None = None) -> dict[str, tuple[float, 
     Args:
         folder: What `python -m dml_tf.export write` wrote.
         data_dir: Where the images are. Default: in the folder.
+        loader: One of `load.LOADERS`; by default the first that works.
 
     Returns:
         For the precisions `highest` and `default`, the largest difference of a loss, in nats, and
@@ -36,9 +39,9 @@ def check(folder: Path, data_dir: Path | None = None) -> dict[str, tuple[float, 
     """
     export = Export.read(folder)
     images = export.training_set(data_dir)
-    reference = Trainer(export, images, find_device("cpu"), "highest")
+    reference = Trainer(export, images, find_device("cpu"), "highest", loader=loader)
     trainers = {
-        precision: Trainer(export, images, find_device(), precision, in_one_dispatch)
+        precision: Trainer(export, images, find_device(), precision, in_one_dispatch, loader=loader)
         for precision in ("highest", "default")
     }
     _, variables = export.read_state()

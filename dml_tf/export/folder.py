@@ -5,8 +5,10 @@ No TensorFlow. `CONVENTIONS` is the description of the format for other runtimes
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from dml_tf import data
 from dml_tf.data import Split, draws
 from dml_tf.data.pictures import resize
 from dml_tf.data.sources import jpeg_copy
-from dml_tf.data.splits import choose
+from dml_tf.data.splits import Source, choose
 from dml_tf.data.stored import blocks
 from dml_tf.errors import FlagError
 from dml_tf.export.checked import MOST_PROGRAM, check_manifest, check_progress
@@ -28,6 +30,9 @@ IMAGES = "images.npz"
 STATE = "state.npz"
 MANIFEST = "manifest.json"
 
+# Where an operation comes from, in the text of a program.
+_NOTES = re.compile(r'^#loc.*\n| loc\((?:[^()"]|"[^"]*"|\([^()]*\))*\)', re.MULTILINE)
+_NAMES = re.compile(r"%\w+")
 # It changes when what reads the folder must change. Version 0.2 wrote format 1 without a number.
 FORMAT = 1
 # Written into the manifest: how to use the program without this package.
@@ -206,6 +211,19 @@ class Export:
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is damaged ({error}): export the step again.") from error
 
+    def has_step_of(self, other: "Export") -> bool:
+        """Whether the programs do the same.
+
+        Names and notes do not count. Two exports of one run may differ in the order of their
+        operations, too; so with equal settings but for the seed, the operations are compared.
+        """
+        mine, theirs = (_body(export.read_program()) for export in (self, other))
+        if mine == theirs:
+            return True
+        settings = [export.manifest["config"] | {"seed": 0} for export in (self, other)]
+        operations = [sorted(_NAMES.sub("%", text).splitlines()) for text in (mine, theirs)]
+        return settings[0] == settings[1] and operations[0] == operations[1]
+
     def refuse_others(self, train: Split, place: Path | str):
         """Refuses training images of another number, shape or labels than those of the export.
 
@@ -250,7 +268,7 @@ class Export:
         config = self.config.replace(data_dir=str(data_dir))
         try:
             if config.dataset == "cifar10" and jpeg_copy.is_jpeg_copy(data_dir):
-                train, _ = choose(jpeg_copy.load_jpeg_copy(data_dir), config)
+                train, _ = choose(_photographs(data_dir), config)
                 return Split(resize(train.images, config.image_size), train.labels)
             return data.load(config).train.in_memory
         except ImportError as error:
@@ -259,6 +277,16 @@ class Export:
                 f"is not installed. Copy {IMAGES} from where the step was exported and leave "
                 "--data_dir out."
             ) from error
+
+
+@functools.lru_cache(1)
+def _photographs(place: Path) -> Source:
+    """The JPEG copy, which several runs that train together take their images from."""
+    return jpeg_copy.load_jpeg_copy(place)
+
+
+def _body(program: str) -> str:
+    return _NOTES.sub("", program).partition("module @")[2].partition(" ")[2]
 
 
 def describe(train: Split) -> dict:

@@ -1,29 +1,22 @@
-"""An exported training step in JAX: the compiled program, and its batches made on the device.
+"""Exported training steps in JAX: one run or many at once, on one device.
 
 Imports NumPy, JAX and the parts of the package that need no TensorFlow.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dml_tf.data import EpochDraws, Split
-from dml_tf.data.draws import crop_pad
 from dml_tf.errors import RunFailed
-from dml_tf.export.checked import check_program
-from dml_tf.export.folder import PROGRAM, Export
-
-jax.config.update("jax_enable_x64", True)  # labels and step counters have 64 bits
-
-State = tuple[jax.Array, ...]
-Step = Callable[[State, jax.Array, jax.Array], State]
-Advance = Callable[[State, "DeviceData", EpochDraws, int, int], State]
+from dml_tf.export.device_data import DeviceData, batch, to_device
+from dml_tf.export.folder import Export
+from dml_tf.export.load import State, Step, load_step
 
 
 def find_device(platform: str | None = None) -> jax.Device:
@@ -43,19 +36,22 @@ def device_errors() -> Iterator[None]:
         raise RunFailed(f"The device failed: {error}") from error
 
 
-class DeviceData(NamedTuple):
-    """The training set on a device.
+class Places(NamedTuple):
+    """Where some runs are in their data.
 
     Attributes:
-        images: Pixels, shape `(images, height, width, channels)`, uint8.
-        labels: Classes, shape `(images,)`, int64, -1 where unlabelled.
-        levels: Normalised value of each of a channel's 256 levels, shape `(256, channels)`,
-            float32.
+        data: The training set of each run, or one for all.
+        draws: Order and augmentation of each run's epoch.
+        first: Each run's next step in its epoch.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    levels: jax.Array
+    data: tuple[DeviceData, ...]
+    draws: tuple[EpochDraws, ...]
+    first: tuple[int, ...]
+
+
+# (states, places, steps) -> states
+Advance = Callable[[tuple[State, ...], Places, int], tuple[State, ...]]
 
 
 class Trainer:
@@ -68,6 +64,10 @@ class Trainer:
         precision: Of products: `default`, the device's own (TF32 on a GPU, bfloat16 on a TPU), or
             `highest`, float32.
         dispatch: `one_by_one` or `in_one_dispatch`; by default what suits the device.
+        form: How several runs are one program: `calls` or `batched`.
+        loader: One of `load.LOADERS`; by default the first that works, for `batched`
+            `operations`.
+        beside: The trainer of a run that trains together with this one. It has the same program.
 
     Raises:
         FileNotFoundError: There is no program.
@@ -80,15 +80,25 @@ class Trainer:
         train: Split,
         device: jax.Device,
         precision: str = "default",
-        dispatch: Callable[[Step], Advance] | None = None,
+        dispatch: Callable | None = None,
+        form: Callable | None = None,
+        loader: str | None = None,
+        beside: "Trainer | None" = None,
     ):
         self._export = export
         self._device = device
-        self._data = to_device(train, export, device)
+        self._train = train
+        shares = beside is not None and _are_equal(train, beside._train)
+        self._data = beside._data if shares else to_device(train, export, device)
+        self._draws = functools.lru_cache(2)(self._draw)
+        if beside is not None:
+            self._advance = beside._advance
+            return
         if dispatch is None:
             dispatch = one_by_one if device.platform == "cpu" else in_one_dispatch
-        self._advance = dispatch(load_step(export, precision))
-        self._draws = functools.lru_cache(1)(self._draw)
+        form = form or calls
+        loader = "operations" if form is batched else loader
+        self._advance = dispatch(functools.partial(form, load_step(export, precision, loader)))
 
     def advance(self, state: State, epoch: int, first: int, last: int) -> State:
         """Does some steps of an epoch. The first step of the epoch resets the metrics.
@@ -102,22 +112,17 @@ class Trainer:
         Returns:
             The new state, on the device; it may still be computed.
         """
-        if first == 0:
-            state = self.reset_metrics(state)
-        rate = self._export.manifest["learning_rate"]
-        state = _replace(state, rate["places"], rate["by_epoch"][epoch])
-        # JAX compiles anew for arguments that are not bound to a device by name.
-        state = jax.device_put(tuple(state), self._device)
-        return self._advance(state, self._data, self._draws(epoch), first, last)
+        (state,) = advance_together([(self, state, epoch, first)], last - first)
+        return state
+
+    def prepare_epoch(self, epoch: int):
+        """Draws order and augmentation of an epoch, while the device still computes."""
+        if epoch < self._export.schedule.epochs:
+            self._draws(epoch)
 
     def metrics(self, state: State) -> dict[str, float]:
         """Mean of each metric since `reset_metrics`; 0 where nothing was counted."""
-        values = jax.device_get(
-            {name: [state[i] for i in pair] for name, pair in self._metric_places.items()}
-        )
-        return {
-            name: float(total / count) if count else 0.0 for name, (total, count) in values.items()
-        }
+        return metrics_of([(self, state)])[0]
 
     def reset_metrics(self, state: State) -> State:
         """The state with all metrics' totals and counts at 0, as at the start of an epoch."""
@@ -127,8 +132,56 @@ class Trainer:
     def _metric_places(self) -> dict[str, Sequence[int]]:
         return self._export.manifest["metrics"]
 
+    def _started(self, state: State, epoch: int, first: int) -> State:
+        """The state on the device, with the epoch's learning rate."""
+        if first == 0:
+            state = self.reset_metrics(state)
+        rate = self._export.manifest["learning_rate"]
+        state = _replace(state, rate["places"], rate["by_epoch"][epoch])
+        # JAX compiles anew for arguments that are not bound to a device by name.
+        on_device = iter(
+            jax.device_put([v for v in state if not isinstance(v, jax.Array)], self._device)
+        )
+        return tuple(v if isinstance(v, jax.Array) else next(on_device) for v in state)
+
     def _draw(self, epoch: int) -> EpochDraws:
         return jax.device_put(self._export.epoch_draws(epoch), self._device)
+
+
+def advance_together(
+    runs: Sequence[tuple[Trainer, State, int, int]], steps: int
+) -> tuple[State, ...]:
+    """Does the next steps of several runs that have the same program, in one dispatch.
+
+    Args:
+        runs: Trainer, state, epoch and next step in it, of each run.
+        steps: How many steps each run does; its epoch must have as many left.
+
+    Returns:
+        The new states.
+    """
+    data = tuple({id(trainer._data): trainer._data for trainer, *_ in runs}.values())
+    places = Places(
+        data if len(data) == 1 else tuple(trainer._data for trainer, *_ in runs),
+        tuple(trainer._draws(epoch) for trainer, _, epoch, _ in runs),
+        tuple(first for *_, first in runs),
+    )
+    states = tuple(trainer._started(*place) for trainer, *place in runs)
+    return runs[0][0]._advance(states, places, steps)
+
+
+def metrics_of(runs: Sequence[tuple[Trainer, State]]) -> list[dict[str, float]]:
+    """The metrics of several runs, fetched from the device at once; see `Trainer.metrics`."""
+    found = jax.device_get(
+        [
+            {name: [state[i] for i in pair] for name, pair in trainer._metric_places.items()}
+            for trainer, state in runs
+        ]
+    )
+    return [
+        {name: float(total / count) if count else 0.0 for name, (total, count) in values.items()}
+        for values in found
+    ]
 
 
 def _replace(state: State, places: Sequence[int], value: float) -> State:
@@ -137,116 +190,86 @@ def _replace(state: State, places: Sequence[int], value: float) -> State:
     )
 
 
-def load_step(export: Export, precision: str = "default") -> Step:
-    """The exported program as a function `(state, images, labels) -> state` for `jax.jit`."""
-    file = export.folder / PROGRAM
-    text = export.read_program()
-    if precision == "highest":
-        text = text.replace("precision DEFAULT", "precision HIGHEST")
-        text = text.replace("[DEFAULT, DEFAULT]", "[HIGHEST, HIGHEST]")
-    size, variables = export.config.batch_size, export.manifest["variables"]
-    updated = [i for i, variable in enumerate(variables) if variable["updated"]]
-    arguments = [
-        jax.ShapeDtypeStruct((size, *export.manifest["images"]["shape"]), np.float32),
-        jax.ShapeDtypeStruct((size,), np.int64),
-        *(jax.ShapeDtypeStruct(tuple(v["shape"]), v["dtype"]) for v in variables),
-    ]
-    try:
-        program = _function_of(text, arguments, [2 + i for i in updated])
-    except Exception as error:  # MLIR raises types of its own
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{file} is damaged ({reason}): export the step again.") from error
-
-    def step(state, images, labels):
-        state = list(state)
-        for i, value in zip(updated, program(images, labels, *state), strict=True):
-            state[i] = value
-        return tuple(state)
-
-    return step
+def _are_equal(first: Split, second: Split) -> bool:
+    pairs = ((first.images, second.images), (first.labels, second.labels))
+    return all(a is b or np.array_equal(a, b) for a, b in pairs)
 
 
-def _function_of(text: str, arguments: Sequence, like: Sequence[int]) -> Callable[..., Any]:
-    """A JAX function that runs a StableHLO program; result i is like argument `like[i]`.
+def calls(step: Step, states: tuple[State, ...], places: Places, repeat: Callable):
+    """Several runs as one program that has the step once for each of them.
 
-    Everything that depends on JAX's exact version is in here. JAX exports a function of the same
-    signature, and the program takes the place of its body.
+    Args:
+        step: The training step of one run.
+        states: The runs' variables.
+        places: Where the runs are.
+        repeat: Function (body, start) that applies `body(i, value)` for i = 0, 1, ...
     """
-    import jax.export
-    from jax.extend.mlir.dialects import stablehlo
 
-    def same_signature(*values):
-        return [values[i] for i in like]
+    def body(i, states):
+        return tuple(map(step, states, *zip(*_batches(places, i), strict=True)))
 
-    exported = jax.export.export(
-        jax.jit(same_signature, keep_unused=True),
-        # The program names no device; the compiler decides whether it can run on one.
-        disabled_checks=[jax.export.DisabledSafetyCheck.platform()],
-    )(*arguments)
-    program = stablehlo.serialize_portable_artifact_str(text, stablehlo.get_current_version())
-    check_program(program, arguments, [arguments[i] for i in like])
-    return dataclasses.replace(exported, mlir_module_serialized=program).call
+    return repeat(body, states)
 
 
-def to_device(train: Split, export: Export, device: jax.Device) -> DeviceData:
-    """Copies a training set to a device, as bytes.
+def batched(step: Step, states: tuple[State, ...], places: Places, repeat: Callable):
+    """Several runs as one program whose every operation does the work of all; see `calls`."""
+    many = jax.vmap(step)
 
-    The normalised values are NumPy's, looked up on the device. No compiler can round them in
-    another way (a fused multiply-add would), and batches equal those of `tf.data` bit for bit.
-    """
-    images = export.manifest["images"]
-    mean, std = (np.array(images[key], np.float32) for key in ("mean", "std"))
-    levels = np.arange(256, dtype=np.float32)[:, np.newaxis] * (1 / (255 * std)) - mean / std
-    return DeviceData(*jax.device_put((train.images, train.labels, levels), device))
+    def body(i, stacked):
+        images, labels = zip(*_batches(places, i), strict=True)
+        return many(stacked, jnp.stack(images), jnp.stack(labels))
 
-
-def batch(data: DeviceData, draws: EpochDraws) -> tuple[jax.Array, jax.Array]:
-    """Cuts, mirrors and normalises a mini-batch, as `dml_tf.data.train_batches` does."""
-    _, height, width, channels = data.images.shape
-    pad = crop_pad(height)
-    rows = _reflect(draws.top[:, None] - pad + np.arange(height, dtype=np.int32), height)
-    columns = _reflect(draws.left[:, None] - pad + np.arange(width, dtype=np.int32), width)
-    columns = jnp.where(draws.flip[:, None], columns[:, ::-1], columns)
-    place = (draws.index[:, None, None], rows[:, :, None], columns[:, None, :])
-    return data.levels[data.images[place], np.arange(channels)], data.labels[draws.index]
+    stacked = repeat(body, tuple(map(jnp.stack, zip(*states, strict=True))))
+    return tuple(tuple(value[run] for value in stacked) for run in range(len(states)))
 
 
-def _reflect(place: jax.Array, size: int) -> jax.Array:
-    """Places outside `[0, size)` mirrored at the first and last pixel, which are not repeated."""
-    return (size - 1) - jnp.abs((size - 1) - jnp.abs(place))
+FORMS = {"calls": calls, "batched": batched}
 
 
-def one_by_one(step: Step) -> Advance:
+def _batches(places: Places, i: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+    """The mini-batch of each run, `i` steps after its first."""
+    sets = places.data * (len(places.draws) // len(places.data))
+    return [batch(*place) for place in zip(sets, _draws_at(places, i), strict=True)]
+
+
+def _draws_at(places: Places, i: jax.Array) -> Iterator[EpochDraws]:
+    for draws, first in zip(places.draws, places.first, strict=True):
+        yield EpochDraws(*(array[first + i] for array in draws))
+
+
+def one_by_one(train: Callable) -> Advance:
     """Steps in a dispatch of their own each, for CPUs.
 
-    XLA's CPU compiler runs convolutions inside a loop many times slower. The result takes the
-    draws of an epoch, and does its steps from `first` to before `last`.
+    XLA's CPU compiler runs convolutions inside a loop many times slower.
+
+    Args:
+        train: `calls` or `batched`, of a step.
+
+    Returns:
+        Function (states, places, steps) -> states.
     """
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state, data, draws, i):
-        return step(state, *batch(data, _at(draws, i)))
+    def train_step(states, places):
+        return train(states, places, lambda body, start: body(0, start))
 
-    def advance(state, data, draws, first, last):
-        for i in range(first, last):
-            state = train_step(state, data, draws, i)
-        return state
+    def advance(states, places, steps):
+        for i in range(steps):
+            here = places._replace(first=tuple(first + i for first in places.first))
+            states = train_step(states, here)
+        return states
 
     return advance
 
 
-def in_one_dispatch(step: Step) -> Advance:
+def in_one_dispatch(train: Callable) -> Advance:
     """All steps in one dispatch, for accelerators; one compilation serves any number of them."""
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def advance(state, data, draws, first, last):
-        def body(i, state):
-            return step(state, *batch(data, _at(draws, i)))
+    def advance(states, places, steps):
+        def repeat(body, start):
+            return jax.lax.fori_loop(0, steps, body, start)
 
-        return jax.lax.fori_loop(first, last, body, state)
+        return train(states, places, repeat)
 
     return advance
-
-
-def _at(draws: EpochDraws, i: int) -> EpochDraws:
-    return EpochDraws(*(array[i] for array in draws))

@@ -36,7 +36,34 @@ from dml_tf.runs.config import Config
 from dml_tf.version import __version__
 
 
-def export(config: Config, folder: Path) -> Export:
+def export_seeds(config: Config, folder: Path, seeds: Sequence[int]) -> list[Export]:
+    """Writes the runs of several seeds, which have one program, into `seed0`, `seed1`, ...
+
+    A seed that stands in the program, as entropy_sgd's, is noticed between the first two.
+
+    Args:
+        config: The settings of all runs.
+        folder: Where the runs' folders are made.
+        seeds: The seeds.
+
+    Returns:
+        The exported runs.
+
+    Raises:
+        FlagError, FileNotFoundError, RunFailed: As `export`.
+    """
+    configs = [config.replace(seed=seed) for seed in seeds]
+    folders = [folder / f"seed{seed}" for seed in seeds]
+    for each, place in zip(configs, folders, strict=True):
+        _check(each, place)
+    exported = []
+    for i, (each, place) in enumerate(zip(configs, folders, strict=True)):
+        like = exported[0] if i > 1 and exported[0].has_step_of(exported[1]) else None
+        exported.append(export(each, place, like))
+    return exported
+
+
+def export(config: Config, folder: Path, like: Export | None = None) -> Export:
     """Writes the step, the initial state and the images of a run.
 
     With dropout the seed generators pass through the same states as in Keras, but XLA draws other
@@ -45,6 +72,7 @@ def export(config: Config, folder: Path) -> Export:
     Args:
         config: The run's settings.
         folder: Where to write. A folder that holds a step is refused unless `overwrite` is set.
+        like: An exported run that has the same program; by default the step is traced.
 
     Returns:
         The exported run.
@@ -63,7 +91,11 @@ def export(config: Config, folder: Path) -> Export:
     cohort = build.build_cohort(config, splits)
     variables = _variables(cohort, learning_rates(cohort))
     batch_shape = (config.batch_size, *splits.train.images.shape[1:])
-    program, updated = lower(cohort, variables, batch_shape)
+    if like is None:
+        program, updated = lower(cohort, variables, batch_shape)
+    else:
+        program = like.read_program()
+        updated = [i for i, v in enumerate(like.manifest["variables"]) if v["updated"]]
     rates = _rates_by_epoch(config, len(splits.train))
     manifest = _describe_run(config, splits)
     manifest |= _describe_program(cohort, variables, updated, rates)
@@ -90,13 +122,18 @@ def _check(config: Config, folder: Path):
             f"--stored_size={config.stored_size}: an exported step takes its images as large as "
             "they are in memory; add --stored_size=0 to store them at --image_size."
         )
-    for name in ("placement", "precision", "steps_per_execution", "jit_compile"):
+    for name in ("placement", "steps_per_execution", "jit_compile"):
         value, default = getattr(config, name), getattr(Config, name)
         if value != default:
             raise FlagError(
-                f"--{name}={value}: an exported step is compiled for one device, in float32, by "
-                f"the machine that runs it; leave the flag at {default}."
+                f"--{name}={value}: an exported step is compiled for one device by the machine "
+                f"that runs it; leave the flag at {default}."
             )
+    if config.precision == "mixed_float16":
+        raise FlagError(
+            "--precision=mixed_float16: its loss scale takes a branch, which an exported step has "
+            "not; use mixed_bfloat16."
+        )
 
 
 def learning_rates(cohort: Cohort) -> list[keras.Variable]:
