@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 UPDATES = ("sequential", "simultaneous")
-MIMICRIES = ("kl", "js", "ensemble", "none")
+MIMICRIES = ("kl", "js", "dkd", "dist", "ensemble", "none")
 PEER_REDUCTIONS = ("mean", "sum")
 ENSEMBLE_AVERAGES = ("probability", "logit")
 

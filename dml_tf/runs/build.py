@@ -14,6 +14,7 @@ from dml_tf.data.stored import Pictures, WholePictures
 from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
+from dml_tf.method.mimicry import Mimicry
 from dml_tf.method.peers import RemoteNetwork
 from dml_tf.networks import own, pretrained, trusted
 from dml_tf.runs import records
@@ -160,11 +161,10 @@ def build_cohort(
         cohort = Cohort(
             peers,
             update=config.update,
-            mimicry=_MIMICRY.get(config.method, config.mimicry),
+            **_mimicry(config),
             peer_reduction=config.peer_reduction,
             ensemble_average=config.ensemble_average,
             mimicry_weight=config.mimicry_weight,
-            temperature=config.temperature,
             feature_weight=config.feature_weight,
             entropy_weight=config.entropy_weight,
             label_smoothing=config.label_smoothing,
@@ -181,6 +181,15 @@ def build_cohort(
             steps_per_execution=max(config.steps_per_execution, 1),
         )
     return cohort
+
+
+def _mimicry(config: Config) -> dict:
+    """The mimicry loss: by its name if that says all, otherwise as an object."""
+    if config.target == "each" and not config.standardise:
+        name = _MIMICRY.get(config.method, config.mimicry)
+        return {"mimicry": name, "temperature": config.temperature}
+    made = Mimicry(config.target, config.mimicry, config.temperature, config.standardise)
+    return {"mimicry": made}
 
 
 def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:

@@ -22,6 +22,8 @@ _ENTROPY_SGD = ("optimizer", ("entropy_sgd",))
 _USED_WITH = {
     "update": ("method", ("dml", "dml_e")),
     "mimicry": ("method", ("dml", "distill")),
+    "target": ("method", ("dml", "distill")),
+    "standardise": ("method", ("dml", "distill")),
     "peer_reduction": ("method", ("dml",)),
     "ensemble_average": ("method", ("dml_e",)),
     "mimicry_weight": _MUTUAL,

@@ -95,7 +95,8 @@ class Config(Settings):
         """The independent run of the teachers with the same settings and seed."""
         return self.replace(
             net=self.net[:-1], cohort=self.cohort - 1, method="independent", overwrite=False,
-            mimicry="kl", mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
+            mimicry="kl", target="each", standardise=False, mimicry_weight=1.0, temperature=1.0,
+            feature_weight=0.0, analyse=False,
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:

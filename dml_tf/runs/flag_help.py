@@ -12,8 +12,8 @@ GROUPS = {
     ),
     "Networks": ("net", "cohort", "pretrained", "dropout", "init", "precision"),
     "Method": (
-        "method", "teacher", "update", "mimicry", "mimicry_weight", "temperature",
-        "peer_reduction", "ensemble_average", "feature_weight", "entropy_weight",
+        "method", "teacher", "update", "mimicry", "target", "mimicry_weight", "temperature",
+        "standardise", "peer_reduction", "ensemble_average", "feature_weight", "entropy_weight",
         "label_smoothing",
     ),
     "Optimizer": (

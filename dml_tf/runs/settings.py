@@ -50,7 +50,18 @@ class Settings:
         "Update peers in turn (Algorithm 1), or all from the same predictions (Sec. 4.5).",
         ("sequential", "simultaneous"),
     )
-    mimicry: str = _setting("kl", "Mimicry loss: Eq. (4), or Eq. (7) as printed.", ("kl", "js"))
+    mimicry: str = _setting(
+        "kl", "Divergence of the mimicry loss: Eq. (4), Eq. (7) as printed, DKD or DIST "
+        "(docs/peers.md).", ("kl", "js", "dkd", "dist"),
+    )  # fmt: skip
+    target: str = _setting(
+        "each", "Who teaches: each peer (Eq. 10), the mean of their posteriors (Eq. 11) or of "
+        "their logits, or KDCL's naive or min-logit target of all networks.",
+        ("each", "mean", "logit_mean", "naive", "min_logit"),
+    )  # fmt: skip
+    standardise: bool = _setting(
+        False, "Mimicry loss: give each network's logits mean 0 and deviation 1 over the classes."
+    )
     peer_reduction: str = _setting(
         "mean", "Mean over the peers (Eq. 10), or sum, as in the authors' code.", ("mean", "sum")
     )
