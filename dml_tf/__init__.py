@@ -15,6 +15,7 @@ _PUBLIC = {
     "JS": ("dml_tf.method.mimicry", "JS"),
     "KL": ("dml_tf.method.mimicry", "KL"),
     "Mimicry": ("dml_tf.method.mimicry", "Mimicry"),
+    "Ramp": ("dml_tf.method.ramp", "Ramp"),
     "data": ("dml_tf.data", None),
     "losses": ("dml_tf.method.losses", None),
     "networks": ("dml_tf.networks", None),
