@@ -30,8 +30,7 @@ def read(record: dict, cell: Cell) -> float | None:
 def _peers(record: dict, part: str, cell: Cell) -> list[dict]:
     """The measures of all peers; for a mean or a spread, only of those that learn."""
     peers = list(record[part]["peers"].values())
-    config = record["config"]
-    has_teacher = config["method"] == "dml" and config.get("teacher")
+    has_teacher = cell.method == "dml" and cell.teacher
     return peers[1:] if has_teacher and cell.of in ("mean", "std") else peers
 
 
