@@ -10,8 +10,12 @@ from dml_tf.version import __version__
 _PUBLIC = {
     "Cohort": ("dml_tf.method.cohort", "Cohort"),
     "Config": ("dml_tf.runs.config", "Config"),
+    "DIST": ("dml_tf.method.divergences", "DIST"),
+    "DKD": ("dml_tf.method.divergences", "DKD"),
     "JS": ("dml_tf.method.mimicry", "JS"),
     "KL": ("dml_tf.method.mimicry", "KL"),
+    "Mimicry": ("dml_tf.method.mimicry", "Mimicry"),
+    "Ramp": ("dml_tf.method.ramp", "Ramp"),
     "data": ("dml_tf.data", None),
     "losses": ("dml_tf.method.losses", None),
     "networks": ("dml_tf.networks", None),

@@ -155,7 +155,7 @@ def article_state() -> str:
     """How many seeds of each confirmatory item have finished, of those that are planned."""
     scale, folder = _CONFIRMATORY
     scale, rows = scale.available(folder), []
-    for item in ("table2", "table4", *scales.STUDIES, "entropy", "figure6a"):
+    for item in ("table2", "table4", *scale.studies, "entropy", "figure6a"):
         cells = [cell for cell in ITEMS[item].cells if scale.place(item, cell.dataset)]
         finished = len(_shared(*(tables.found(cell, scale, folder) for cell in cells)))
         planned = len(scale.planned(item, "CIFAR-10"))
@@ -276,7 +276,7 @@ def _places(scale: Scale, folder: Path) -> str:
 def _claims(scale: Scale, folder: Path) -> str:
     scale, rows, not_run = scale.available(folder), [], []
     for item, claim in paper_items.claims():
-        if item.name in scales.STUDIES and item.name not in scale.studies:
+        if not scale.has(item.name):
             continue
         judged = tables.judge(claim, scale, folder)
         if judged.conclusion is Conclusion.NOT_RUN:

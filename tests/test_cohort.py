@@ -466,7 +466,10 @@ def test_mixed_precision_scales_each_peers_loss_and_keeps_divergences_in_float32
     ("options", "message"),
     [
         ({"update": "random"}, "update must be one of sequential, simultaneous"),
-        ({"mimicry": "l2"}, "mimicry must be one of kl, js, ensemble, none, or a callable"),
+        (
+            {"mimicry": "l2"},
+            "mimicry must be one of kl, js, dkd, dist, ensemble, none, or a callable",
+        ),
         ({"peer_reduction": "max"}, "peer_reduction must be one of"),
         ({"temperature": 0}, "temperature must be above 0"),
         ({"frozen": (0, 1)}, "leave at least one peer to learn"),

@@ -8,7 +8,7 @@ import pytest
 from absl import flags as absl_flags
 
 from dml_tf.errors import FlagError
-from dml_tf.method import checks
+from dml_tf.method import checks, divergences, targets
 from dml_tf.runs import config, flags
 
 CIFAR = ["--dataset=cifar100", "--net=resnet32,mobilenet"]
@@ -154,6 +154,8 @@ def test_choices_of_flags_are_those_of_the_cohort():
     assert choices["ensemble_average"] == checks.ENSEMBLE_AVERAGES
     by_method = {"none", "ensemble"}  # independent, dml_e
     assert set(choices["mimicry"]) == set(checks.MIMICRIES) - by_method
+    assert choices["mimicry"] == tuple(divergences.BY_NAME)
+    assert choices["target"] == tuple(targets.BY_NAME)
 
 
 @pytest.mark.parametrize(

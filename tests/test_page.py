@@ -15,7 +15,7 @@ from dml_tf.paper import items as paper_items
 from dml_tf.paper import page as paper_page
 from dml_tf.paper import plan, run_all, tables
 from dml_tf.paper.page import commands
-from dml_tf.paper.scales import BY_NAME, EXPLORATORY, STUDIES
+from dml_tf.paper.scales import BY_NAME, EXPLORATORY, STUDIES, TEACHERS
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
@@ -67,7 +67,8 @@ def empty(tmp_path_factory):
 def test_every_item_has_a_csv_with_the_papers_number_or_claim(empty):
     for item in ITEMS:
         lines = pd.read_csv(empty / f"{item}.csv")
-        assert lines.paper.notna().any() or lines.claim.notna().any(), item
+        is_explored = item in TEACHERS.studies  # which has neither
+        assert lines.paper.notna().any() or lines.claim.notna().any() or is_explored, item
         assert lines[["seeds", "status"]].notna().all(axis=None), item
 
 

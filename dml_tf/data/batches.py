@@ -41,6 +41,7 @@ def train_batches(
         config: Object with `batch_size`, `seed` and `augment`: `none`, `flip` or, for ImageNet,
             `inception`, for other images `crop_flip` or `randaugment` (crops, flips and Keras's
             RandAugment). With `mixup` above 0, these images and their labels are mixed in pairs.
+            With `own_views`, each of its `cohort` peers has crops and flips of its own.
         initial_epoch: First epoch of the stream, counted from 0.
         initial_step: Steps of the first epoch that are left out; no image is read for them.
         part: `(i, n)`: only the `i`-th of `n` equal parts of every batch; `n` divides the batch.
@@ -49,6 +50,7 @@ def train_batches(
         A data set of `(images, labels)`: normalised pixels, shape
         `(batch, height, width, channels)`, float32, and labels, shape `(batch,)`, int64, -1
         where unlabelled; with `mixup`, distributions over the classes, `(batch, classes)`, float32.
+        With `own_views` images have the shape `(batch, cohort, height, width, channels)`.
 
     Raises:
         ValueError: The training set is smaller than one batch, or `augment` does not fit it.
@@ -87,6 +89,7 @@ def _in_one_size(
 ) -> tf.data.Dataset:
     """The columns of each epoch's `shape` (steps, batch), from images of one size."""
     pad = crop_pad(splits.train.pixels.shape[1])
+    views = config.cohort if getattr(config, "own_views", False) else 0
 
     def draw(epoch):
         return epoch_draws(
@@ -96,13 +99,14 @@ def _in_one_size(
             batch_size=config.batch_size,
             augment=config.augment,
             pad=pad,
+            views=views,
         )
 
     def batches_of(epoch):
         dtypes = (tf.int32, tf.int32, tf.int32, tf.bool)
         draws = EpochDraws(*tf.numpy_function(draw, [epoch], dtypes, stateful=False))
-        for array in draws:
-            array.set_shape(shape)
+        for name, array in draws._asdict().items():
+            array.set_shape((*shape, views) if views and name != "index" else shape)
         parts = tf.data.Dataset.from_tensor_slices(EpochDraws(*(a[:, columns] for a in draws)))
         return parts.enumerate(start=epoch * shape[0])
 
@@ -111,12 +115,24 @@ def _in_one_size(
     changes = _changes(splits, config)
 
     def batch(step, draws):
-        pixels, classes = resize(cut(draws)), tf.gather(labels, draws.index)
+        classes = tf.gather(labels, draws.index)
+        pixels = resize(cut(_each_view(draws, views)))
         for change in changes:
             pixels, classes = change(pixels, classes, step)
-        return normalise(pixels), classes
+        pixels = normalise(pixels)
+        if views:
+            pixels = tf.reshape(pixels, (-1, views, *pixels.shape[1:]))
+        return pixels, classes
 
     return epochs.flat_map(batches_of).skip(skipped).map(batch).with_options(_options())
+
+
+def _each_view(draws: EpochDraws, views: int) -> EpochDraws:
+    """The draws of a batch with a place for each view of an image, one after the other."""
+    if not views:
+        return draws
+    index = tf.repeat(draws.index, views)
+    return EpochDraws(index, *(tf.reshape(array, [-1]) for array in draws[1:]))
 
 
 def _changes(splits: Splits, config: Any) -> list[Callable]:

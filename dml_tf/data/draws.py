@@ -39,6 +39,8 @@ class Purpose(enum.IntEnum):
 class EpochDraws(NamedTuple):
     """Order and augmentation of one epoch, each array of shape `(steps, batch)`.
 
+    With several views of each image the last three have the shape `(steps, batch, views)`.
+
     Attributes:
         index: Which training image stands at each place, int32.
         top: First row of the crop in the padded image, in pixels from 0 to `2 * pad`, int32.
@@ -84,14 +86,22 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def epoch_draws(
-    seed: int, epoch: int, *, images: int, batch_size: int, augment: str, pad: int
+    seed: int,
+    epoch: int,
+    *,
+    images: int,
+    batch_size: int,
+    augment: str,
+    pad: int,
+    views: int = 0,
 ) -> EpochDraws:
     """Order, crop offsets and flips of one epoch.
 
     The order is that of `epoch_order`. With `w` the stream for `Purpose.EPOCH`, the augmentation
     of image `i` comes from `v = w[images + i]`: `top = v % (2 pad + 1)`,
     `left = v // (2 pad + 1) % (2 pad + 1)`, and the image is flipped if the highest bit of `v` is
-    set. The draws of an image therefore do not depend on the batch size.
+    set. The draws of an image therefore do not depend on the batch size. View n of several has
+    `w[(1 + n) images + i]` in its place, so the first view is that of a run with one.
 
     Args:
         seed: The run's seed.
@@ -100,6 +110,7 @@ def epoch_draws(
         batch_size: Images in a batch.
         augment: `none`, `flip` or `crop_flip`; `randaugment` has the same crops and flips.
         pad: Padding on each side in pixels; offsets of `pad` mean no shift.
+        views: Number of views of each image; 0: one, and no axis for it.
 
     Returns:
         The draws of all steps of the epoch.
@@ -114,14 +125,15 @@ def epoch_draws(
     """
     index = epoch_order(seed, epoch, images=images, batch_size=batch_size)
     index = index.reshape(-1, batch_size)
-    words = philox(seed, Purpose.EPOCH, epoch).random_raw(2 * images)[images:][index]
+    words = philox(seed, Purpose.EPOCH, epoch).random_raw((1 + max(views, 1)) * images)[images:]
+    words = np.moveaxis(words.reshape(-1, images)[:, index], 0, -1) if views else words[index]
     span = np.uint64(2 * pad + 1)
     if augment in ("crop_flip", "randaugment"):
         top, left = (words % span).astype(np.int32), (words // span % span).astype(np.int32)
     else:
-        top = left = np.full_like(index, pad)
+        top = left = np.full(words.shape, pad, np.int32)
     if augment == "none":
-        flip = np.zeros(index.shape, bool)
+        flip = np.zeros(words.shape, bool)
     else:
         flip = (words >> np.uint64(63)).astype(bool)
     return EpochDraws(index, top, left, flip)

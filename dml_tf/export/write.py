@@ -117,6 +117,11 @@ def _check(config: Config, folder: Path):
             "--augment=randaugment, --mixup and --patience are not for an exported step: leave "
             "them out."
         )
+    if config.own_views or config.stale_steps:
+        raise FlagError(
+            "--own_views and --stale_steps are not for an exported step, which has one view of an "
+            "image and no copies of peers: leave them out."
+        )
     if config.stored_size not in (0, config.image_size):
         raise FlagError(
             f"--stored_size={config.stored_size}: an exported step takes its images as large as "

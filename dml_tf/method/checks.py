@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 UPDATES = ("sequential", "simultaneous")
-MIMICRIES = ("kl", "js", "ensemble", "none")
+MIMICRIES = ("kl", "js", "dkd", "dist", "ensemble", "none")
 PEER_REDUCTIONS = ("mean", "sum")
 ENSEMBLE_AVERAGES = ("probability", "logit")
 
@@ -34,6 +34,7 @@ def check_options(cohort):
     check_mimicry(cohort.mimicry, cohort.temperature)
     check_networks(cohort.networks)
     check_frozen(cohort.frozen, len(cohort.networks))
+    check_views_and_copies(cohort)
 
 
 def check_mimicry(mimicry, temperature: float):
@@ -126,6 +127,19 @@ def check_frozen(frozen: Sequence[int], count: int):
         raise ValueError(
             f"frozen must hold different peer indices from 0 to {count - 1} and leave at least "
             f"one peer to learn; got {frozen!r}."
+        )
+
+
+def check_views_and_copies(cohort):
+    """Refuses copies or views of networks whose variables or inputs are not known yet."""
+    if cohort.stale_steps < 0:
+        raise ValueError(f"stale_steps must not be negative; got {cohort.stale_steps!r}.")
+    unbuilt = [network.name for network in cohort.networks if not network.built]
+    if unbuilt and (cohort.stale_steps or cohort.own_views):
+        option = "stale_steps" if cohort.stale_steps else "own_views"
+        raise ValueError(
+            f"{option} needs networks that are built, and {unbuilt[0]!r} is not: call its "
+            "build(input_shape), or begin it with keras.Input."
         )
 
 

@@ -2,7 +2,8 @@
 
 One training step serves every method. Independent training is a cohort of one, or of several
 without mimicry. Distillation is a cohort with a frozen member. DML_e and Eq. (7) are other mimicry
-losses. 'Distributed' training (Sec. 4.5) is the same step without the refresh.
+losses. 'Distributed' training (Sec. 4.5) is the same step without the refresh, and codistillation
+that step with copies of the peers from some steps ago.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +15,19 @@ import tensorflow as tf
 # Optimizers and layers are imported so that Keras knows them when a saved cohort is loaded.
 import dml_tf.method.optimizers
 import dml_tf.networks.layers  # noqa: F401
-from dml_tf.method import batch, checks, losses, peers
-from dml_tf.method.metrics import UserMetrics, correct, guess_modes, mean_loss, of_peer
+from dml_tf.method import batch, checks, losses, peers, ramp
+from dml_tf.method.metrics import Measuring, UserMetrics, guess_modes
 from dml_tf.method.mimicry import Mimicry, of_student, resolve
 from dml_tf.method.outputs import check_classes, prepared
 from dml_tf.method.peers import OneDevice, OptimizerGroup, Outputs
 from dml_tf.method.saving import Saving
+from dml_tf.method.stale import StaleCopies
 
 MimicryLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
-class Cohort(Saving, keras.Model):
+class Cohort(Measuring, Saving, keras.Model):
     """K peers that learn the same task from the same mini-batches and from each other.
 
     The loss of student k is, Eqs. (5), (6), (10) to (12),
@@ -51,14 +53,16 @@ class Cohort(Saving, keras.Model):
             to a dict with `logits` and, for re-identification and feature losses, `features`
             `(batch, dim)`. A last softmax is taken off, with a warning.
         update: `sequential` (Algorithm 1) or `simultaneous` (all peers from the same predictions).
-        mimicry: `kl` (Eq. 10), `js` (Eq. 7 as printed), `ensemble` (DML_e, Eq. 11) or `none`; or
-            an object with options of its own, such as `dml_tf.KL(temperature=2)` or `dml_tf.JS()`;
-            or a callable `(student_logits, peer_logits, labels, step) -> (batch,)` for one peer;
-            or one of `keras.losses`, of the peer's and the student's posteriors.
+        mimicry: `kl` (Eq. 10), `js` (Eq. 7 as printed), `dkd`, `dist`, `ensemble` (DML_e, Eq. 11)
+            or `none`; or an object with options of its own, such as `dml_tf.KL(temperature=2)` or
+            `dml_tf.Mimicry("min_logit", "dkd")`; or a callable
+            `(student_logits, peer_logits, labels, step) -> (batch,)` for one peer; or one of
+            `keras.losses`, of the peer's and the student's posteriors.
         peer_reduction: `mean` over the peers, the 1/(K-1) of Eq. (10), or `sum`, as in the
             authors' released code. An ensemble is one teacher: the reduction leaves it alone.
         ensemble_average: `probability` (Eq. 11) or `logit`; for the name `ensemble`.
-        mimicry_weight: Factor of the mimicry term; 1 in the paper.
+        mimicry_weight: Factor of the mimicry term; 1 in the paper. Or a function of the number of
+            steps made, such as `dml_tf.Ramp(steps=1000)`.
         temperature: Divisor of all logits in the mimicry term, which is then multiplied by its
             square, so that the gradient keeps its size. Only for a mimicry given by name.
         feature_weight: Factor of the feature distance; 0 in the paper except in Table 5.
@@ -66,6 +70,10 @@ class Cohort(Saving, keras.Model):
         label_smoothing: Label mass spread evenly over the classes.
         frozen: Indices of fixed, pre-trained peers. They run in inference mode and have no
             optimizer: `frozen=(0,)` with two networks is distillation.
+        stale_steps: Learn from copies of the peers that are renewed every so many steps
+            (codistillation); 0: from the peers themselves. With 1 it is `simultaneous`.
+        own_views: Training images have the shape `(batch, peers, ...)`: a view of the same image
+            for each peer. Its posterior, from which the others learn, is that of its own view.
         names: One name for each peer, for metrics and predictions. Default: the networks' names,
             numbered where they repeat.
         placement: Where each peer works: an object with the methods of `peers.OneDevice`, which is
@@ -99,12 +107,14 @@ class Cohort(Saving, keras.Model):
         mimicry: str | Mimicry | MimicryLoss = "kl",
         peer_reduction: str = "mean",
         ensemble_average: str = "probability",
-        mimicry_weight: float = 1.0,
+        mimicry_weight: ramp.Weight = 1.0,
         temperature: float = 1.0,
         feature_weight: float = 0.0,
         entropy_weight: float = 0.0,
         label_smoothing: float = 0.0,
         frozen: Sequence[int] = (),
+        stale_steps: int = 0,
+        own_views: bool = False,
         names: Sequence[str] | None = None,
         placement: OneDevice | None = None,
         name: str = "cohort",
@@ -123,6 +133,8 @@ class Cohort(Saving, keras.Model):
         self.entropy_weight = entropy_weight
         self.label_smoothing = label_smoothing
         self.frozen = tuple(frozen)
+        self.stale_steps = stale_steps
+        self.own_views = own_views
         checks.check_options(self)
         self.peer_names = tuple(names) if names is not None else peers.names_of(self.networks)
         checks.check_names(self.peer_names, len(self.networks))
@@ -134,6 +146,8 @@ class Cohort(Saving, keras.Model):
         self._trackers = {metric.name: metric for metric in self._make_metrics()}
         self._user_metrics = UserMetrics()
         self.built = all(network.built for network in self.networks)
+        self._stale = StaleCopies(self.peers, stale_steps) if stale_steps else None
+        self.stale_variables = self._stale.variables if stale_steps else []
 
     @property
     def students(self) -> tuple[int, ...]:
@@ -165,15 +179,20 @@ class Cohort(Saving, keras.Model):
         images, labels, weights = batch.read(data)
         given = {"labels": labels, "step": self._steps(), "weights": weights}
         given["shares"] = peers.replica_shares(labels)
-        own = [peer.predict(images) for peer in self.peers]  # recorded once, each on its own tape
+        views = self.views(images)
+        if self._stale:
+            self._stale.renew(given["step"])  # before a prediction moves BatchNorm and dropout
+        # Each prediction is recorded once, on a tape of its own.
+        own = [peer.predict(view) for peer, view in zip(self.peers, views, strict=True)]
         known = self._share([prediction.outputs for prediction in own])  # constants for the others
         given["are_right"] = batch.check_labels(labels, known[0]["logits"])
         self._track_ensemble(known, labels, weights)
+        known = self._as_they_were(known, views)
         for k in self.students:
             loss = partial(self._student_loss, k, others=_others(known, k), **given)
             self.peers[k].learn(own[k], known[k], loss)
             if self._must_refresh(k):
-                known[k] = self.peers[k].refresh(images)
+                known[k] = self.peers[k].refresh(views[k])
                 known = self._share(known)
         return self.get_metrics_result()
 
@@ -191,8 +210,26 @@ class Cohort(Saving, keras.Model):
 
     def _must_refresh(self, k: int) -> bool:
         """Whether a later student of this step learns from student k's updated prediction."""
-        mutual = self.mimicry != "none" or self.feature_weight
+        mutual = (self.mimicry != "none" or self.feature_weight) and not self.stale_steps
         return bool(self.update == "sequential" and mutual and k != self.students[-1])
+
+    def views(self, images: tf.Tensor) -> list[tf.Tensor]:
+        """What each peer sees of a training batch, `(batch, ...)`."""
+        if not self.own_views:
+            return [images] * len(self.peers)
+        if images.shape[1] != len(self.peers):
+            raise ValueError(
+                f"With own_views, training images have the shape (batch, {len(self.peers)}, ...), "
+                f"a view for each peer; got {tuple(images.shape)}."
+            )
+        return tf.unstack(images, axis=1)
+
+    def _as_they_were(self, known: list[Outputs], views: Sequence[tf.Tensor]) -> list[Outputs]:
+        """What the others learn from: with `stale_steps` each student's copy, not the student."""
+        if not self._stale:
+            return known
+        students = {k: self._stale.predict(k, views[k]) for k in self.students}
+        return self._share([students.get(k, outputs) for k, outputs in enumerate(known)])
 
     def _share(self, outputs: Sequence[Outputs]) -> list[Outputs]:
         """What the peers learn from, as constants; the placement fetches that of remote peers."""
@@ -234,7 +271,7 @@ class Cohort(Saving, keras.Model):
         mimicry = mean(of_student(self._mimicry, own["logits"], known, labels, step, self._reduce))
         self._track(k, log_q, labels, weights, supervised, mimicry)
         labelled_share, share = shares
-        loss = labelled_share * supervised + share * self.mimicry_weight * mimicry
+        loss = labelled_share * supervised + share * ramp.at(self.mimicry_weight, step) * mimicry
         if self.feature_weight and others:
             distances = [losses.feature_distance(o["features"], own["features"]) for o in others]
             loss += share * self.feature_weight * mean(self._reduce(distances))
@@ -246,48 +283,6 @@ class Cohort(Saving, keras.Model):
         """Sums over peers, with the 1/(K-1) of Eq. (10) where the reduction is a mean."""
         total = tf.add_n([tf.cast(value, tf.float32) for value in values])
         return total / len(values) if self.peer_reduction == "mean" else total
-
-    # Metrics
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Accuracy, supervised and mimicry loss of each student, then what `compile` got."""
-        return [*self._trackers.values(), *self._user_metrics.all]
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """Names of the values in the list that `evaluate` returns."""
-        return [*(metric.name for metric in self.metrics), "loss"]
-
-    def get_metrics_result(self) -> dict[str, tf.Tensor]:
-        """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
-        results = super().get_metrics_result()
-        students = [self.peer_names[k] for k in self.students]
-        return results | {"loss": mean_loss(results, students, self.mimicry_weight)}
-
-    def _make_metrics(self) -> list[keras.metrics.Metric]:
-        made = []
-        for k in self.students:
-            with self.peers[k].on():
-                made += of_peer(self.peer_names[k])
-        if len(self.networks) > 1:
-            made.append(keras.metrics.Mean(name="ensemble_accuracy"))
-        return made
-
-    def _track(self, k, log_q, labels, weights, supervised, mimicry):
-        peer, labelled = self.peer_names[k], tf.cast(losses.is_labelled(labels), tf.float32)
-        images = tf.cast(tf.shape(labels)[0], tf.float32)
-        self._trackers[f"{peer}_accuracy"].update_state(correct(log_q, labels), labelled)
-        self._trackers[f"{peer}_supervised_loss"].update_state(supervised, tf.reduce_sum(labelled))
-        self._trackers[f"{peer}_mimicry_loss"].update_state(mimicry, images)
-        self._user_metrics.update(peer, log_q, labels, weights)
-
-    def _track_ensemble(self, outputs: Sequence[Outputs], labels: tf.Tensor, weights=None):
-        if tracker := self._trackers.get("ensemble_accuracy"):
-            log_p = losses.ensemble_log_posterior([o["logits"] for o in outputs])
-            labelled = tf.cast(losses.is_labelled(labels), tf.float32)
-            tracker.update_state(correct(log_p, labels), labelled)
-            self._user_metrics.update("ensemble", log_p, labels, weights)
 
     # Keras's life cycle
 

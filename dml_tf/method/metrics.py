@@ -5,18 +5,59 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from dml_tf.method import losses
+from dml_tf.method import losses, ramp
 
 _BUILT_IN = ("accuracy", "acc")  # as strings in `compile(metrics=...)`: always there
 _QUANTITIES = ("accuracy", "supervised_loss", "mimicry_loss")
 
 
-def of_peer(peer: str) -> list[keras.metrics.Metric]:
-    """The cohort's own metrics of one student."""
-    return [keras.metrics.Mean(name=f"{peer}_{quantity}") for quantity in _QUANTITIES]
+class Measuring:
+    """The part of a `Cohort` that Keras calls for metrics, and that counts its batches."""
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Accuracy, supervised and mimicry loss of each student, then what `compile` got."""
+        return [*self._trackers.values(), *self._user_metrics.all]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """Names of the values in the list that `evaluate` returns."""
+        return [*(metric.name for metric in self.metrics), "loss"]
+
+    def get_metrics_result(self) -> dict[str, tf.Tensor]:
+        """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
+        results = super().get_metrics_result()
+        students = [self.peer_names[k] for k in self.students]
+        weight = ramp.at(self.mimicry_weight, self._steps())
+        return results | {"loss": _mean_loss(results, students, weight)}
+
+    def _make_metrics(self) -> list[keras.metrics.Metric]:
+        made = []
+        for k in self.students:
+            with self.peers[k].on():
+                names = [f"{self.peer_names[k]}_{quantity}" for quantity in _QUANTITIES]
+                made += map(keras.metrics.Mean, names)
+        if len(self.networks) > 1:
+            made.append(keras.metrics.Mean(name="ensemble_accuracy"))
+        return made
+
+    def _track(self, k, log_q, labels, weights, supervised, mimicry):
+        peer, labelled = self.peer_names[k], tf.cast(losses.is_labelled(labels), tf.float32)
+        images = tf.cast(tf.shape(labels)[0], tf.float32)
+        self._trackers[f"{peer}_accuracy"].update_state(correct(log_q, labels), labelled)
+        self._trackers[f"{peer}_supervised_loss"].update_state(supervised, tf.reduce_sum(labelled))
+        self._trackers[f"{peer}_mimicry_loss"].update_state(mimicry, images)
+        self._user_metrics.update(peer, log_q, labels, weights)
+
+    def _track_ensemble(self, outputs: Sequence[Mapping], labels: tf.Tensor, weights=None):
+        if tracker := self._trackers.get("ensemble_accuracy"):
+            log_p = losses.ensemble_log_posterior([o["logits"] for o in outputs])
+            labelled = tf.cast(losses.is_labelled(labels), tf.float32)
+            tracker.update_state(correct(log_p, labels), labelled)
+            self._user_metrics.update("ensemble", log_p, labels, weights)
 
 
-def mean_loss(results: Mapping, peers: Sequence[str], mimicry_weight: float):
+def _mean_loss(results: Mapping, peers: Sequence[str], mimicry_weight: float | tf.Tensor):
     """Mean over the students of supervised loss + weight x mimicry loss: `loss` in the logs."""
     each = [
         results[f"{peer}_supervised_loss"] + mimicry_weight * results[f"{peer}_mimicry_loss"]

@@ -1,68 +1,121 @@
-"""Mimicry losses: how far a student is from its peers, Eqs. (7), (10) and (11).
+"""Mimicry losses: how far a student is from who teaches it, Eqs. (7), (10) and (11).
 
-A cohort asks for the loss of one student at a time and gives the logits of all its peers. The
-peers' logits are constants.
+A mimicry loss is a target (`targets`: who teaches) and a divergence (`divergences`: how the
+student is compared with it), at a temperature. A cohort asks for the loss of one student at a time
+and gives the logits of all its peers. The peers' logits are constants.
 """
 
-import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dml_tf.method import checks, losses
+from dml_tf.method import checks, divergences, losses, targets
+from dml_tf.method.divergences import Divergence, OfKerasLoss
+from dml_tf.method.targets import Target
 
 Reduction = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
-class Mimicry(abc.ABC):
-    """A mimicry loss with options of its own; a subclass has the divergence.
+@keras.saving.register_keras_serializable(package="dml_tf")
+class Mimicry:
+    """A mimicry loss: who teaches, and how the student is compared with it.
 
     Args:
+        target: A name in `targets.BY_NAME`, or a function of that form.
+        divergence: A name in `divergences.BY_NAME`, an object such as `dml_tf.DKD(beta=4)`, or a
+            function of that form.
         temperature: Divisor of all logits, above 0. The loss is multiplied by its square, so that
             the gradient keeps its size.
+        standardise: Whether each network's logits get mean 0 and deviation 1 over the classes
+            before they are divided by the temperature (Sun et al., CVPR 2024, arXiv 2403.01427).
+            Then only their order and distances count, not their size.
 
     Raises:
-        ValueError: For a temperature that is not above 0.
+        ValueError: For an unknown name, or a temperature that is not above 0.
+
+    Examples:
+        >>> import dml_tf, keras
+        >>> nets = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in "ab"]
+        >>> softer = dml_tf.Mimicry("min_logit", dml_tf.DKD(beta=4), temperature=2)
+        >>> cohort = dml_tf.Cohort(nets, mimicry=softer)
     """
 
-    def __init__(self, temperature: float = 1.0):
+    def __init__(
+        self,
+        target: str | Target = "each",
+        divergence: str | Divergence = "kl",
+        temperature: float = 1.0,
+        standardise: bool = False,
+    ):
         checks.check_temperature(temperature)
-        self.temperature = temperature
+        self.target, self.divergence = target, divergence
+        self.temperature, self.standardise = temperature, standardise
+        self._target = _named("target", target, targets.BY_NAME)
+        self._divergence = _named("divergence", divergence, divergences.BY_NAME)
 
     def __call__(self, student, peer, labels=None, step=None) -> tf.Tensor:
         """The loss of one peer, shape `(batch,)`: the form of every callable mimicry."""
-        return self.loss(student, [peer], tf.add_n)
+        return self.loss(student, [peer], tf.add_n, labels, step)
 
     def loss(
-        self, student: tf.Tensor, peers: Sequence[tf.Tensor], reduction: Reduction
+        self,
+        student: tf.Tensor,
+        peers: Sequence[tf.Tensor],
+        reduction: Reduction,
+        labels: tf.Tensor | None = None,
+        step: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Loss of each example.
 
         Args:
             student: Logits of the student, shape `(batch, classes)`.
             peers: Logits of each peer, of the same shape.
-            reduction: Mean or sum over peers, of tensors of shape `(batch,)`.
+            reduction: Mean or sum over teachers, of tensors of shape `(batch,)`. One teacher for
+                all peers, such as their mean, is not reduced.
+            labels: Class indices, or distributions over the classes, as the cohort reads them.
+            step: Number of training steps made.
 
         Returns:
             Nats, float32, shape `(batch,)`.
         """
-        log_q = losses.log_posterior(student, self.temperature)
-        log_p = [losses.log_posterior(peer, self.temperature) for peer in peers]
-        return self.temperature**2 * reduction([self.divergence(p, log_q) for p in log_p])
+        own = self._softened(student)
+        log_q = losses.log_posterior(own)
+        teachers = self._teachers(tf.stop_gradient(own), peers, labels, step)
+        if isinstance(teachers, (list, tuple)):
+            loss = reduction([self._divergence(log_p, log_q, labels) for log_p in teachers])
+        else:
+            loss = self._divergence(teachers, log_q, labels)
+        return self.temperature**2 * loss
 
-    @abc.abstractmethod
-    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-        """How far the student q is from one peer p, shape `(batch,)`, from log-posteriors."""
+    def _teachers(self, own, peers, labels, step) -> tf.Tensor | Sequence[tf.Tensor]:
+        """What the target gives: one log-posterior, or one for each teacher."""
+        return self._target(own, [self._softened(peer) for peer in peers], labels, step)
+
+    def _softened(self, logits: tf.Tensor) -> tf.Tensor:
+        """Logits divided by the temperature, float32."""
+        logits = tf.cast(logits, tf.float32)
+        if self.standardise:
+            logits -= tf.reduce_mean(logits, axis=-1, keepdims=True)
+            variance = tf.reduce_mean(tf.square(logits), axis=-1, keepdims=True)
+            logits *= tf.math.rsqrt(variance + 1e-12)  # finite where all logits are equal
+        return logits / self.temperature
 
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
-        return {"temperature": self.temperature}
+        return {
+            "target": _written(self.target),
+            "divergence": _written(self.divergence),
+            "temperature": self.temperature,
+            "standardise": self.standardise,
+        }
 
     @classmethod
     def from_config(cls, config: dict) -> "Mimicry":
         """Makes the loss from `get_config`'s result."""
-        return cls(**config)
+        read = keras.saving.deserialize_keras_object
+        return cls(**{k: read(v) if isinstance(v, dict) else v for k, v in config.items()})
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
@@ -78,9 +131,12 @@ class KL(Mimicry):
         >>> cohort = dml_tf.Cohort(nets, mimicry=dml_tf.KL(temperature=2))
     """
 
-    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-        """Eq. (4)."""
-        return losses.kl_divergence(log_p, log_q)
+    def __init__(self, temperature: float = 1.0):
+        super().__init__("each", "kl", temperature)
+
+    def get_config(self) -> dict:
+        """Arguments of the constructor, for `keras.saving`."""
+        return {"temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
@@ -91,13 +147,16 @@ class JS(Mimicry):
         temperature: Divisor of all logits, above 0.
     """
 
-    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-        """Eq. (7)."""
-        return losses.js_divergence(log_p, log_q)
+    def __init__(self, temperature: float = 1.0):
+        super().__init__("each", "js", temperature)
+
+    def get_config(self) -> dict:
+        """Arguments of the constructor, for `keras.saving`."""
+        return {"temperature": self.temperature}
 
 
 @keras.saving.register_keras_serializable(package="dml_tf")
-class Ensemble(KL):
+class Ensemble(Mimicry):
     """D_KL(p_avg || p_k), the DML_e of Eq. (11); the name `ensemble`.
 
     Args:
@@ -106,61 +165,34 @@ class Ensemble(KL):
     """
 
     def __init__(self, temperature: float = 1.0, average: str = "probability"):
-        super().__init__(temperature)
         checks.check_choice("average", average, checks.ENSEMBLE_AVERAGES)
+        super().__init__("mean" if average == "probability" else "logit_mean", "kl", temperature)
         self.average = average
 
-    def loss(
-        self, student: tf.Tensor, peers: Sequence[tf.Tensor], reduction: Reduction
-    ) -> tf.Tensor:
-        """As of every mimicry loss; an ensemble is one teacher, and nothing is reduced."""
-        log_p = losses.ensemble_log_posterior(peers, self.average, self.temperature)
-        log_q = losses.log_posterior(student, self.temperature)
-        return self.temperature**2 * self.divergence(log_p, log_q)
+    def _teachers(self, own, peers, labels, step) -> tf.Tensor:
+        """The target's; logits are averaged before they are divided, which rounds otherwise."""
+        return losses.ensemble_log_posterior(peers, self.average, self.temperature)
 
     def get_config(self) -> dict:
         """Arguments of the constructor, for `keras.saving`."""
-        return {**super().get_config(), "average": self.average}
-
-
-class KerasLoss(Mimicry):
-    """A Keras loss between the posterior of a peer, as `y_true`, and that of the student.
-
-    Args:
-        loss: One of `keras.losses` that compares distributions. If it has `from_logits=True` it
-            gets the student's logits.
-        temperature: Divisor of all logits, above 0.
-
-    Raises:
-        ValueError: The loss takes class indices.
-    """
-
-    def __init__(self, loss: keras.losses.Loss, temperature: float = 1.0):
-        super().__init__(temperature)
-        checks.check_keras_loss(loss)
-        self._loss = loss
-        self._takes_logits = bool(loss.get_config().get("from_logits"))
-
-    def divergence(self, log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-        """Keras's value for each example; a log-posterior serves as logits."""
-        return self._loss.call(tf.exp(log_p), log_q if self._takes_logits else tf.exp(log_q))
+        return {"temperature": self.temperature, "average": self.average}
 
 
 def resolve(
     chosen, temperature: float, ensemble_average: str
-) -> "Mimicry | Callable[..., tf.Tensor] | None":
+) -> Mimicry | Callable[..., tf.Tensor] | None:
     """The mimicry loss that a cohort's option stands for; None for `none`."""
     if chosen == "ensemble":
         return Ensemble(temperature, ensemble_average)
     if isinstance(chosen, keras.losses.Loss):
-        return KerasLoss(chosen, temperature)
+        return Mimicry(divergence=OfKerasLoss(chosen), temperature=temperature)
     if isinstance(chosen, str):
-        return {"kl": KL, "js": JS}[chosen](temperature) if chosen != "none" else None
+        return Mimicry(divergence=chosen, temperature=temperature) if chosen != "none" else None
     return chosen
 
 
 def of_student(
-    chosen: "Mimicry | Callable[..., tf.Tensor] | None",
+    chosen: Mimicry | Callable[..., tf.Tensor] | None,
     student: tf.Tensor,
     peers: Sequence[tf.Tensor],
     labels: tf.Tensor,
@@ -171,5 +203,18 @@ def of_student(
     if chosen is None or not peers:
         return tf.zeros(tf.shape(student)[:1])
     if isinstance(chosen, Mimicry):
-        return chosen.loss(student, peers, reduction)
+        return chosen.loss(student, peers, reduction, labels, step)
     return reduction([chosen(student, peer, labels, step) for peer in peers])
+
+
+def _named(option: str, chosen, by_name: Mapping[str, Any]):
+    """What a name stands for; a function stands for itself."""
+    if callable(chosen):
+        return chosen
+    checks.check_choice(option, chosen, tuple(by_name))
+    return by_name[chosen]
+
+
+def _written(chosen):
+    """A name as it is, an object or a function as Keras writes it."""
+    return chosen if isinstance(chosen, str) else keras.saving.serialize_keras_object(chosen)

@@ -9,8 +9,8 @@ from dml_tf.method import checks, peers
 
 # What a file keeps as it is; networks, mimicry and names need a form of their own.
 _OPTIONS = (
-    "update", "peer_reduction", "ensemble_average", "mimicry_weight", "temperature",
-    "feature_weight", "entropy_weight", "label_smoothing", "frozen",
+    "update", "peer_reduction", "ensemble_average", "temperature", "feature_weight",
+    "entropy_weight", "label_smoothing", "frozen", "stale_steps", "own_views",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ class Saving:
             **{option: getattr(self, option) for option in _OPTIONS},
             "networks": [serialize(network) for network in self.networks],
             "mimicry": serialize(self.mimicry),
+            "mimicry_weight": serialize(self.mimicry_weight),
             "names": list(self.peer_names),
         }
 
@@ -48,9 +49,11 @@ class Saving:
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """Makes a cohort, with new weights, from `get_config`'s result."""
         read = partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
-        networks, chosen = [read(network) for network in config["networks"]], config["mimicry"]
-        chosen = chosen if isinstance(chosen, str) else read(chosen)
-        return cls(**{**config, "networks": networks, "mimicry": chosen})
+        made = {"networks": [read(network) for network in config["networks"]]}
+        for option in ("mimicry", "mimicry_weight"):  # names and numbers stand for themselves
+            chosen = config[option]
+            made[option] = read(chosen) if isinstance(chosen, dict) else chosen
+        return cls(**{**config, **made})
 
     def get_compile_config(self) -> dict:
         """Optimizers and options of `compile`, for `keras.saving`."""
@@ -73,11 +76,14 @@ class Saving:
             self.compile(**{**config, **made})
 
     def save_own_variables(self, store):
-        """Writes the states of the networks' seed generators, which Keras leaves out."""
-        for i, state in enumerate(peers.random_states(self.networks)):
+        """Writes what Keras leaves out: the networks' seed generators and the peers' copies."""
+        for i, state in enumerate(self._left_out()):
             store[str(i)] = keras.ops.convert_to_numpy(state)
 
     def load_own_variables(self, store):
-        """Reads the states of the networks' seed generators."""
-        for i, state in enumerate(peers.random_states(self.networks)):
+        """Reads what `save_own_variables` wrote."""
+        for i, state in enumerate(self._left_out()):
             state.assign(store[str(i)])
+
+    def _left_out(self) -> list[keras.Variable]:
+        return [*peers.random_states(self.networks), *self.stale_variables]

@@ -30,12 +30,14 @@ class Cell:
             `mass.<rank>` and `same_peer`. `millions` counts parameters and needs no run.
         method: Value of `--method` of the run; '' without a run.
         networks: The paper's networks in that run.
-        of: Whose number it is: a peer's index, `mean` or `std` over the peers, or `ensemble`.
+        of: Whose number it is: a peer's index, `mean` or `std` over the peers that learn, or
+            `ensemble`.
         settings: Further flags of the run.
         pretrained: Whether its networks start from ImageNet's weights.
         printed: Whether the paper prints the number.
         x: Its place on the figure's axis, where that is a number.
-        teacher: Of a distillation: the cell whose run has the teachers as its first networks.
+        teacher: Where the first networks are frozen teachers: the cell whose run they are the
+            first networks of.
     """
 
     item: str
@@ -90,7 +92,7 @@ class Cell:
         run = _lengthened(run).replace(seed=seed, results_dir=results_dir, data_dir=data_dir)
         if self.teacher:
             teacher = self.teacher.run(scale, seed, results_dir).run_id
-            if teacher != run.default_teacher.run_id:
+            if self.method != "distill" or teacher != run.default_teacher.run_id:
                 run = run.replace(teacher=teacher)
         return run
 

@@ -114,9 +114,10 @@ def key(run: Config, net: str) -> str:
 
 def _work(run: Config) -> list[float]:
     """Each peer's work in a step, as a multiple of an independent step."""
-    if run.method == "distill":
-        return [_FORWARD] * (run.cohort - 1) + [1.0]
-    is_refreshed = run.method != "independent" and run.update == "sequential"
-    if not is_refreshed:
-        return [1.0] * run.cohort
-    return [1 + _FORWARD] * (run.cohort - 1) + [1.0]  # the last peer needs no refresh
+    teachers = len(run.teachers)
+    students, twice = run.cohort - teachers, 0  # students with a second forward pass
+    if run.stale_steps:
+        twice = students  # by its copy
+    elif run.method in ("dml", "dml_e") and run.update == "sequential":
+        twice = students - 1  # the last one needs no refresh
+    return [_FORWARD] * teachers + [1 + _FORWARD] * twice + [1.0] * (students - twice)

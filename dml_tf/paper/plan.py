@@ -57,6 +57,6 @@ def _of_cells(
 
 def waves(runs: Sequence[Config]) -> list[list[Config]]:
     """Runs in up to two groups: those of the second start from weights of the first."""
-    later = [run for run in runs if run.method == "distill" or run.pretrained]
+    later = [run for run in runs if run.teachers or run.pretrained]
     first = [run for run in runs if run not in later]
     return [wave for wave in (first, later) if wave]

@@ -16,7 +16,7 @@ def read(record: dict, cell: Cell) -> float | None:
         values = _ANALYSED[name](record["analysis"], argument)
     else:
         part, metric = ("train", argument) if name == "train" else ("test", cell.metric)
-        peers = list(record[part]["peers"].values())
+        peers = _peers(record, part, cell)
         if cell.of == "ensemble":
             return _measure(record[part].get("ensemble", peers[0]), metric)
         values = [_measure(peer, metric) for peer in peers]
@@ -25,6 +25,13 @@ def read(record: dict, cell: Cell) -> float | None:
     if cell.of == "std":
         return statistics.unbiased_std(values)
     return float(np.mean(values)) if cell.of == "mean" else values[cell.of]
+
+
+def _peers(record: dict, part: str, cell: Cell) -> list[dict]:
+    """The measures of all peers; for a mean or a spread, only of those that learn."""
+    peers = list(record[part]["peers"].values())
+    has_teacher = cell.method == "dml" and cell.teacher
+    return peers[1:] if has_teacher and cell.of in ("mean", "std") else peers
 
 
 def _noise(analysis: dict, sigma: str) -> list[float]:

@@ -30,13 +30,15 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_all(options: argparse.Namespace) -> int:
     # Absolute paths: workers may run in another directory.
-    scale = scales.BY_NAME[options.scale].with_seeds(options.seeds)
+    scale = scales.EXPLORED.get(options.exploratory) or scales.BY_NAME[options.scale]
+    scale = scale.with_seeds(options.seeds)
     folder = Path(options.results_dir or scale.results_dir).absolute()
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
     if data_dir and not Path(data_dir).exists():
         raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")
     scale = scale.available(folder, data_dir)
-    runs = plan.runs(scale, options.only, results_dir=str(folder), data_dir=data_dir)
+    items = tuple(filter(scale.has, options.only))
+    runs = plan.runs(scale, items, results_dir=str(folder), data_dir=data_dir)
     index, count = options.shard
     find = records.find if options.dry_run or options.rehearse else records.reusable
     found = [(run, find(run)) for run in runs[index::count]]
@@ -49,7 +51,7 @@ def _run_all(options: argparse.Namespace) -> int:
     estimate = Estimate(finished, rehearsed, here.kind)
     if options.rehearse:
         if options.rehearse == rehearsal.SMALLEST:
-            settings = rehearsal.smallest(scale, options.only, estimate, str(folder), data_dir)
+            settings = rehearsal.smallest(scale, items, estimate, str(folder), data_dir)
         return _rehearse(folder, settings[index::count], estimate, here, options)
     todo = [run for run, record in found if record is None]
     if options.dry_run:
@@ -61,8 +63,8 @@ def _run_all(options: argparse.Namespace) -> int:
                 f"{len(found)} runs: {len(finished)} done, {len(todo)} to do, "
                 f"{executor.slots} at a time"
             )
-            failures = _train(_waves(folder, todo, options.only), todo, estimate, executor)
-        written = page.write(scale, folder, _measured(scale, folder, options.only))
+            failures = _train(_waves(folder, todo, items), todo, estimate, executor)
+        written = page.write(scale, folder, _measured(scale, folder, items))
     print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
     print(page.opening(scale, folder))
     return _status(failures)
@@ -213,6 +215,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_items, default=tuple(ITEMS), help="some items, as in table2,figure3a"
     )
+    parser.add_argument(
+        "--exploratory",
+        default="",
+        choices=scales.EXPLORED,
+        help="with --scale=cpu: a study that decides nothing, in results/cpu/NAME",
+    )
     parser.add_argument("--seeds", type=int, default=0, help="seeds of each run; 0: the scale's")
     parser.add_argument("--data_dir", default="", help="folder or archive with the data")
     parser.add_argument("--results_dir", default="", help="default: results/<scale>")
@@ -243,6 +251,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if (options.jobs is not None and options.jobs < 1) or options.seeds < 0:
         parser.error("--jobs must be at least 1 and --seeds at least 0")
+    if options.exploratory and options.scale != "cpu":
+        parser.error("--exploratory: only --scale=cpu has exploratory runs")
     if options.gpu_jobs < 0:
         parser.error("--gpu_jobs must be at least 0")
     if options.task_cpus < 1 or options.task_gpus < 0:

@@ -11,8 +11,10 @@ NETWORKS = ("ResNet-32", "MobileNet", "InceptionV1", "WRN-28-10")
 CIFAR = ("CIFAR-10", "CIFAR-100")
 MARKET, IMAGENET = "Market-1501", "ImageNet"
 MARKET_IDENTITIES = 751
-# Our own studies (paper/items/studies.py), which only the cpu scale runs.
-STUDIES = ("start", "augmented", "cohorts", "ensemble_teacher")
+# Our own studies (paper/items/studies.py): those with a protocol, which only the cpu scale runs,
+# and exploratory ones, each with a scale and a results folder of its own.
+_WITH_PROTOCOL = ("start", "augmented", "cohorts", "ensemble_teacher")
+STUDIES = (*_WITH_PROTOCOL, "teachers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +53,11 @@ class Scale:
         seeds: Item -> how many seeds its runs have, where that is not its data's number.
         seed_range: Seeds that runs, tables and figures may use. Records of other seeds in the
             results folder are not read.
-        is_exploratory: Whether its runs were made before the protocol, so that they decide nothing.
+        exploratory: The name of runs that decide nothing, and of their folder in `results/<name>`.
         is_fixed: Whether an item's tables use its planned seeds only, the first ones of the range.
             Then nothing is concluded before the last of them has finished.
         studies: Which of `STUDIES` it runs.
+        is_study: Whether it runs these studies and nothing of the paper.
         baselines: Item -> number of networks trained alone. Their mean is the item's independent
             number at this scale, in place of each network of an independent pair.
         moved: Item and data set -> another of the paper's data sets, on whose stand-in the item
@@ -66,9 +69,10 @@ class Scale:
     data: Mapping[str, Data]
     seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seed_range: range = range(100)
-    is_exploratory: bool = False
+    exploratory: str = ""
     is_fixed: bool = False
     studies: tuple[str, ...] = ()
+    is_study: bool = False
     baselines: Mapping[str, int] = dataclasses.field(default_factory=dict)
     moved: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     without: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
@@ -79,14 +83,18 @@ class Scale:
         return self.name == "paper"
 
     @property
+    def is_exploratory(self) -> bool:
+        """Whether its runs decide nothing: they have no protocol, or were made before it."""
+        return bool(self.exploratory)
+
+    @property
     def results_dir(self) -> Path:
         """Where its records, tables and figures belong, if no other folder is given."""
-        folder = home.HOME / "results" / self.name
-        return folder / "exploratory" if self.is_exploratory else folder
+        return home.HOME / "results" / self.name / self.exploratory
 
     def has(self, item: str) -> bool:
-        """Whether an item belongs to the scale: all of the paper's do, and its own studies."""
-        return item not in STUDIES or item in self.studies
+        """Whether an item of the paper, or one of our studies, belongs to the scale."""
+        return item in self.studies if item in STUDIES else not self.is_study
 
     def place(self, item: str, dataset: str) -> Data | None:
         """What an item runs on in the place of one of the paper's data sets; None if nothing."""
@@ -239,7 +247,7 @@ BY_NAME: Mapping[str, Scale] = {
             },
             seed_range=range(10, 50),
             is_fixed=True,
-            studies=STUDIES,
+            studies=_WITH_PROTOCOL,
             baselines={
                 item: 3
                 for item in (
@@ -279,7 +287,7 @@ EXPLORATORY = dataclasses.replace(
     BY_NAME["cpu"],
     seeds={},
     seed_range=range(10),
-    is_exploratory=True,
+    exploratory="exploratory",
     is_fixed=False,
     studies=(),
     baselines={
@@ -289,3 +297,13 @@ EXPLORATORY = dataclasses.replace(
         )
     },
 )  # fmt: skip
+# Ways to learn from peers, on flipped photographs: one of them is a view of its own for each peer.
+TEACHERS = Scale(
+    "cpu",
+    {"CIFAR-10": Data("cifar10", 6, _SMALL, {"augment": "flip"})},
+    seed_range=range(100, 106),
+    exploratory="teachers",
+    studies=("teachers",),
+    is_study=True,
+)
+EXPLORED: Mapping[str, Scale] = {scale.exploratory: scale for scale in (EXPLORATORY, TEACHERS)}

@@ -14,7 +14,9 @@ from dml_tf.data.stored import Pictures, WholePictures
 from dml_tf.errors import DataWarning, FlagError, RunFailed
 from dml_tf.method import optimizers
 from dml_tf.method.cohort import Cohort
+from dml_tf.method.mimicry import Mimicry
 from dml_tf.method.peers import RemoteNetwork
+from dml_tf.method.ramp import Ramp
 from dml_tf.networks import own, pretrained, trusted
 from dml_tf.runs import records
 from dml_tf.runs.checks import refuse
@@ -154,24 +156,26 @@ def build_cohort(
         FlagError: They are for other images, classes or networks.
     """
     place = place or Placement()
+    per_epoch = config.schedule(images or len(splits.train)).steps_per_epoch
     with place.scope():
         with _precision(precision or config.precision):
             peers = [_peer(config, splits, k, place) for k in range(config.cohort)]
         cohort = Cohort(
             peers,
             update=config.update,
-            mimicry=_MIMICRY.get(config.method, config.mimicry),
+            **_mimicry(config),
             peer_reduction=config.peer_reduction,
             ensemble_average=config.ensemble_average,
-            mimicry_weight=config.mimicry_weight,
-            temperature=config.temperature,
+            mimicry_weight=_weight(config, per_epoch),
             feature_weight=config.feature_weight,
             entropy_weight=config.entropy_weight,
             label_smoothing=config.label_smoothing,
-            frozen=range(config.cohort - 1) if config.method == "distill" else (),
+            frozen=config.teachers,
+            stale_steps=config.stale_steps,
+            own_views=config.own_views,
             placement=place,
         )
-        chosen, per_epoch = [], config.schedule(images or len(splits.train)).steps_per_epoch
+        chosen = []
         for k in cohort.trained:
             with place.on(k):
                 chosen.append(optimizer(config, per_epoch, k))
@@ -183,15 +187,34 @@ def build_cohort(
     return cohort
 
 
+def _mimicry(config: Config) -> dict:
+    """The mimicry loss: by its name if that says all, otherwise as an object."""
+    if config.target == "each" and not config.standardise:
+        name = _MIMICRY.get(config.method, config.mimicry)
+        return {"mimicry": name, "temperature": config.temperature}
+    made = Mimicry(config.target, config.mimicry, config.temperature, config.standardise)
+    return {"mimicry": made}
+
+
+def _weight(config: Config, steps_per_epoch: int) -> float | Ramp:
+    """The weight of the mimicry loss, as a number if it does not change."""
+    if not config.ramp_epochs and not config.burn_in_epochs:
+        return config.mimicry_weight
+    steps, burn_in = (
+        round(epochs * steps_per_epoch) for epochs in (config.ramp_epochs, config.burn_in_epochs)
+    )
+    return Ramp(steps, config.mimicry_weight, burn_in)
+
+
 def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
-    """A pre-trained network of a distillation (Sec. 4.6), whose last network is the student.
+    """A pre-trained network that teaches (Sec. 4.6): one of the first networks of a run.
 
     Args:
         config: The run's settings. `teacher` is a `.keras` file or the id of a run in the same
             results folder; by default it is `config.default_teacher`'s. A cohort's first networks
             are the teachers.
         splits: The run's data, which the teacher must fit.
-        k: Which network of the distillation.
+        k: Which network of the run.
 
     Returns:
         The network.
@@ -209,14 +232,15 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
     if not file.exists():
         raise FileNotFoundError(
             f"--teacher={config.teacher}: there is no {file}. Give a .keras file or the id of a "
-            f"run in {config.results_dir}, or leave the flag out to have the teacher trained."
+            f"run in {config.results_dir}. With --method=distill, leave the flag out to have the "
+            "teacher trained."
         )
     records.refuse_other_teacher(file, config, splits)
     model = trusted.load_model(file, own.modules(config.net))
     found = model.networks if isinstance(model, Cohort) else [model]
     if k >= len(found):
         raise FlagError(
-            f"--net names {config.cohort - 1} teachers before the student, and {file} has "
+            f"--net names {len(config.teachers)} teachers before the students, and {file} has "
             f"{len(found)}: name fewer networks, or give another --teacher."
         )
     teacher = found[k]
@@ -232,7 +256,7 @@ def load_teacher(config: Config, splits: Splits, k: int = 0) -> keras.Model:
 
 def _peer(config: Config, splits: Splits, k: int, place: Placement) -> keras.Model:
     with place.on(k):
-        if config.method == "distill" and k < config.cohort - 1:
+        if k in config.teachers:
             return load_teacher(config, splits, k)
         if not place.trains(k):
             return RemoteNetwork(networks.parse(config.net[k])[0])

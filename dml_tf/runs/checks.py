@@ -22,12 +22,17 @@ _ENTROPY_SGD = ("optimizer", ("entropy_sgd",))
 _USED_WITH = {
     "update": ("method", ("dml", "dml_e")),
     "mimicry": ("method", ("dml", "distill")),
+    "target": ("method", ("dml", "distill")),
+    "standardise": ("method", ("dml", "distill")),
     "peer_reduction": ("method", ("dml",)),
     "ensemble_average": ("method", ("dml_e",)),
     "mimicry_weight": _MUTUAL,
     "temperature": _MUTUAL,
     "feature_weight": _MUTUAL,
-    "teacher": ("method", ("distill",)),
+    "ramp_epochs": _MUTUAL,
+    "burn_in_epochs": _MUTUAL,
+    "stale_steps": ("method", ("dml", "dml_e")),
+    "teacher": ("method", ("dml", "distill")),
     "labelled_identities": _REID,
     "features_out": _REID,
     "stored_size": _REID,
@@ -101,6 +106,7 @@ def contradictions(config) -> Iterator[str]:
         *_of_averages(config),
         *_of_the_data(config),
         *_of_mixing(config),
+        *_of_peers(config),
         *_of_stopping(config),
         *_of_speed(config),
     ):
@@ -187,6 +193,24 @@ def _of_mixing(config) -> Iterator[tuple[bool, str]]:
     yield (
         config.mixup > 0 and config.placement == "data",
         f"{mixup} mixes whole batches; it is not for --placement=data.",
+    )
+
+
+def _of_peers(config) -> Iterator[tuple[bool, str]]:
+    yield (
+        config.stale_steps > 0 and config.placement != "one",
+        f"--stale_steps={config.stale_steps} is for --placement=one: the copies are there.",
+    )
+    wrong = {
+        "--placement=one": config.placement != "one",
+        "--augment=flip, crop_flip or randaugment": config.augment in ("none", "inception"),
+        "images without --mixup": config.mixup > 0,
+        "a cohort of two or more": config.cohort < 2,
+        "images in memory": config.dataset in STREAMED_DATASETS,
+    }
+    yield (
+        config.own_views and any(wrong.values()),
+        f"--own_views is for {', '.join(what for what in wrong if wrong[what])}.",
     )
 
 

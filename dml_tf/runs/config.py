@@ -91,11 +91,19 @@ class Config(Settings):
         return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
 
     @property
+    def teachers(self) -> range:
+        """Indices of the frozen networks, the first ones of `--net`."""
+        if self.method == "distill":
+            return range(self.cohort - 1)
+        return range(1 if self.method == "dml" and self.teacher else 0)
+
+    @property
     def default_teacher(self) -> "Config":
         """The independent run of the teachers with the same settings and seed."""
         return self.replace(
             net=self.net[:-1], cohort=self.cohort - 1, method="independent", overwrite=False,
-            mimicry="kl", mimicry_weight=1.0, temperature=1.0, feature_weight=0.0, analyse=False,
+            mimicry="kl", target="each", standardise=False, mimicry_weight=1.0, ramp_epochs=0.0,
+            burn_in_epochs=0.0, temperature=1.0, feature_weight=0.0, own_views=False, analyse=False,
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:

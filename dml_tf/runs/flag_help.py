@@ -7,13 +7,14 @@ from collections.abc import Mapping
 # Heading -> flags. A flag that is not named here stands at the end of the last group.
 GROUPS = {
     "Data": (
-        "dataset", "data_dir", "image_size", "validation_fraction", "augment", "mixup",
+        "dataset", "data_dir", "image_size", "validation_fraction", "augment", "own_views", "mixup",
         "train_images", "labelled_fraction", "unlabelled", "labelled_identities", "stored_size",
     ),
     "Networks": ("net", "cohort", "pretrained", "dropout", "init", "precision"),
     "Method": (
-        "method", "teacher", "update", "mimicry", "mimicry_weight", "temperature",
-        "peer_reduction", "ensemble_average", "feature_weight", "entropy_weight",
+        "method", "teacher", "update", "mimicry", "target", "mimicry_weight", "temperature",
+        "standardise", "ramp_epochs", "burn_in_epochs", "stale_steps", "peer_reduction",
+        "ensemble_average", "feature_weight", "entropy_weight",
         "label_smoothing",
     ),
     "Optimizer": (

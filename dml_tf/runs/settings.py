@@ -50,7 +50,18 @@ class Settings:
         "Update peers in turn (Algorithm 1), or all from the same predictions (Sec. 4.5).",
         ("sequential", "simultaneous"),
     )
-    mimicry: str = _setting("kl", "Mimicry loss: Eq. (4), or Eq. (7) as printed.", ("kl", "js"))
+    mimicry: str = _setting(
+        "kl", "Divergence of the mimicry loss: Eq. (4), Eq. (7) as printed, DKD or DIST "
+        "(docs/peers.md).", ("kl", "js", "dkd", "dist"),
+    )  # fmt: skip
+    target: str = _setting(
+        "each", "Who teaches: each peer (Eq. 10), the mean of their posteriors (Eq. 11) or of "
+        "their logits, or KDCL's naive or min-logit target of all networks.",
+        ("each", "mean", "logit_mean", "naive", "min_logit"),
+    )  # fmt: skip
+    standardise: bool = _setting(
+        False, "Mimicry loss: give each network's logits mean 0 and deviation 1 over the classes."
+    )
     peer_reduction: str = _setting(
         "mean", "Mean over the peers (Eq. 10), or sum, as in the authors' code.", ("mean", "sum")
     )
@@ -59,12 +70,21 @@ class Settings:
         ("probability", "logit"),
     )  # fmt: skip
     mimicry_weight: float = _setting(1.0, "Factor of the mimicry loss.", low=0.0)
+    ramp_epochs: float = _setting(
+        0.0, "Epochs in which the factor rises as exp(-5 (1 - t)^2); 0: it is whole at once.",
+        low=0.0,
+    )  # fmt: skip
+    burn_in_epochs: float = _setting(0.0, "Epochs without the mimicry loss at the start.", low=0.0)
+    stale_steps: int = _setting(
+        0, "Learn from copies of the peers that are renewed every so many steps (codistillation); "
+        "0: from the peers themselves.", low=0,
+    )  # fmt: skip
     temperature: float = _setting(1.0, "Divisor of the logits in the mimicry loss.", low=1e-3)
     feature_weight: float = _setting(0.0, "Factor of the feature distance (Table 5, L2).", low=0.0)
     entropy_weight: float = _setting(0.0, "Factor of the confidence penalty (Table 5).", low=0.0)
     teacher: str = _setting(
         "", "distill: a .keras file or a run id. Default: the independent run of all networks but "
-        "the last.",
+        "the last. dml: then the first network is this frozen teacher of the others.",
     )  # fmt: skip
     init: str = _setting(
         "goyal", "First weights: a small classifier and residual blocks that begin as the identity "
@@ -128,6 +148,7 @@ class Settings:
         "Inception's crops (ImageNet).",
         dict.fromkeys((*AUGMENTATIONS, *STREAMED_AUGMENTATIONS)),
     )  # fmt: skip
+    own_views: bool = _setting(False, "Each peer has crops and flips of its own.")
     mixup: float = _setting(
         0.0, "Mix images and labels in pairs, by Keras's MixUp with this alpha; 0: no.",
         low=0.0, high=1.0,

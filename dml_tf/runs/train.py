@@ -205,8 +205,9 @@ def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50)
     for norm, momentum in zip(norms, own, strict=True):
         norm.momentum = min(momentum, 0.9)
     for images, _ in batches.take(count):
+        views = cohort.views(images)
         for k in cohort.students:
-            cohort.networks[k](images, training=True)
+            cohort.networks[k](views[k], training=True)
     for norm, momentum in zip(norms, own, strict=True):
         norm.momentum = momentum
 

@@ -1,7 +1,8 @@
 """Studies of our own at cpu scale, as data: what the paper's items leave open on photographs.
 
-`results/cpu/PROTOCOL.md` has their hypotheses, settings and seeds. They stand beside the paper's
-items, and the paper prints none of their numbers.
+`results/cpu/PROTOCOL.md` has their hypotheses, settings and seeds, but of `teachers`, which is
+exploratory and has no claims. They stand beside the paper's items, and the paper prints none of
+their numbers.
 """
 
 from dml_tf.paper.cells import Cell, Claim, Item, gain
@@ -118,4 +119,41 @@ def _ensemble_teacher() -> Item:
     )  # fmt: skip
 
 
-STUDIES: tuple[Item, ...] = (_start(), _augmented(), _cohorts(), _ensemble_teacher())
+# Ways to learn from two peers -> method and flags. All networks see flipped images.
+_WAYS = {
+    "DML": ("dml", ()),
+    "Temperature 3": ("dml", (("temperature", 3.0),)),
+    "Standardised logits": ("dml", (("standardise", True), ("temperature", 2.0))),
+    "DKD": ("dml", (("mimicry", "dkd"),)),
+    "DIST": ("dml", (("mimicry", "dist"),)),
+    "KDCL, naive": ("dml", (("target", "naive"),)),
+    "KDCL, min-logit": ("dml", (("target", "min_logit"),)),
+    "Ramp": ("dml", (("ramp_epochs", 12.0),)),
+    "Codistillation": ("dml", (("stale_steps", 31), ("burn_in_epochs", 4.0))),
+    "Own views": ("dml", (("own_views", True),)),
+}
+
+
+def _teachers() -> Item:
+    """Exploratory: K = 3, equal length, each row against three independent networks by seed."""
+    at, network, column = "teachers", "ResNet-32", "mean of 3"
+    alone = _cell(at, "Independent", column, "independent", network, 3)
+    cells = {
+        row: _cell(at, row, column, method, network, 3, settings)
+        for row, (method, settings) in _WAYS.items()
+    }
+    cells["Teacher beside students"] = _cell(
+        at, "Teacher beside students", column, "dml", network, 4, teacher=alone
+    )
+    gains = {row: gain(f"{row} - Independent", column, c, alone) for row, c in cells.items()}
+    more = [gain(f"{row} - DML", column, c, cells["DML"]) for row, c in cells.items()
+            if row != "DML"]  # fmt: skip
+    return Item(
+        at, "Teachers", "who teaches, and how the student is compared with it",
+        (alone, *cells.values(), *gains.values(), *more),
+    )  # fmt: skip
+
+
+STUDIES: tuple[Item, ...] = (
+    _start(), _augmented(), _cohorts(), _ensemble_teacher(), _teachers(),
+)  # fmt: skip

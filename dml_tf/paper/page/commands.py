@@ -16,9 +16,9 @@ def run(scale: Scale, folder: Path, item: str = "") -> str:
     """The command that trains what an item needs, or everything; '' if nothing is to be run."""
     items = [item] if item else list(filter(scale.has, ITEMS))
     items = [name for name in items if _is_planned(scale, name)]
-    if scale.is_exploratory or not items:
+    if not items or (scale.is_exploratory and not scale.is_study):
         return ""
-    words = ["bash run_all.sh", f"--scale={scale.name}", *_seeds(scale)]
+    words = ["bash run_all.sh", f"--scale={scale.name}", *_explored(scale), *_seeds(scale)]
     words += [f"--only={item}"] if item else []
     datasets = set().union(*(_datasets(scale, name) for name in items))
     words += [] if datasets <= set(WITHOUT_FILES) else [f"--data_dir={DATA}"]
@@ -28,8 +28,14 @@ def run(scale: Scale, folder: Path, item: str = "") -> str:
 def report(scale: Scale, folder: Path) -> str:
     """The command that writes the page again."""
     words = ["python -m dml_tf.paper report", f"--scale={scale.name}", *_seeds(scale)]
-    words += ["--exploratory"] if scale.is_exploratory else []
-    return " ".join(words + _results(scale, folder))
+    return " ".join(words + _explored(scale) + _results(scale, folder))
+
+
+def _explored(scale: Scale) -> list[str]:
+    """The name of runs that decide nothing; the first ones need none."""
+    if scale.is_study:
+        return [f"--exploratory={scale.exploratory}"]
+    return ["--exploratory"] if scale.is_exploratory else []
 
 
 def _is_planned(scale: Scale, item: str) -> bool:
@@ -51,7 +57,7 @@ def _datasets(scale: Scale, item: str) -> set[str]:
 
 def _seeds(scale: Scale) -> list[str]:
     """The number of seeds, where it is not the scale's own."""
-    own = scales.EXPLORATORY if scale.is_exploratory else scales.BY_NAME[scale.name]
+    own = scales.EXPLORED.get(scale.exploratory) or scales.BY_NAME[scale.name]
     counts = {name: data.seeds for name, data in scale.data.items()}
     if all(own.data[name].seeds == count for name, count in counts.items()):
         return []

@@ -27,13 +27,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=0, help="seeds of each run; 0: the scale's")
     parser.add_argument(
         "--exploratory",
-        action="store_true",
-        help="the first runs at cpu scale, in results/cpu/exploratory; they decide nothing",
+        nargs="?",
+        default="",
+        const="exploratory",
+        choices=scales.EXPLORED,
+        help="the first runs at cpu scale, in results/cpu/exploratory, or the study of that name; "
+        "they decide nothing",
     )
     options = parser.parse_args(argv)
     if options.exploratory and options.scale != "cpu":
         parser.error("--exploratory: only --scale=cpu has exploratory runs")
-    scale = scales.EXPLORATORY if options.exploratory else scales.BY_NAME[options.scale]
+    scale = scales.EXPLORED.get(options.exploratory) or scales.BY_NAME[options.scale]
     folder = Path(options.results_dir or scale.results_dir)
     return exit_status("report", partial(_report, scale.with_seeds(options.seeds), folder))
 

@@ -213,10 +213,10 @@ def _refuse(config: Config, processes: int):
             f"--placement=peers trains a peer in each process, and TF_CONFIG names {processes} "
             f"processes for --cohort={config.cohort}: give as many."
         )
-    if config.method == "distill" and (config.placement == "peers" or not config.teacher):
+    if config.teachers and (config.placement == "peers" or not config.teacher):
         raise FlagError(
-            "--method=distill over several processes takes --placement=data and a --teacher that "
-            "every process can read: one network learns, and the teacher is not trained there."
+            "A frozen teacher with several processes takes --placement=data and a --teacher that "
+            "every process can read: the teacher is not trained there."
         )
 
 
