@@ -88,8 +88,8 @@ class DIST(_Weighted):
     batch that is split over devices correlates the images of each part.
 
     Args:
-        between: Weight of the first, the paper's beta; 1 in the released code.
-        within: Weight of the second, the paper's gamma; 1 in the released code.
+        between: Weight of the first, the paper's beta.
+        within: Weight of the second, the paper's gamma.
     """
 
     def __init__(self, between: float = 1.0, within: float = 1.0):
