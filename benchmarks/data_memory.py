@@ -189,7 +189,7 @@ def _predict(model, split, splits, count: int):
     """Predicts a few of a split's batches, which hold all of its pictures."""
     from dml_tf import data
 
-    batches = data.eval_batches(split, splits, 256).take(count)
+    batches = data.eval_batches(split, splits).take(count)
     model.predict(batches.map(lambda images, _: images), verbose=0)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dml_tf import data
 from dml_tf.data import DATASETS, Splits, epoch_draws, load
+from dml_tf.data.batches import evaluated_at_once
 from dml_tf.data.load import pixel_statistics
 from dml_tf.data.pictures import resize
 from dml_tf.data.splits import Source, Split, choose, class_ranks
@@ -204,6 +205,17 @@ def stored(*pixels, size):
     split = Split(StoredImages(images, size), np.arange(len(images)))
     zero, one = np.zeros(1, np.float32), np.ones(1, np.float32)
     return Splits("stored", split, None, split, len(images), ("a", "b"), zero, one)
+
+
+def test_large_images_are_evaluated_in_smaller_batches():
+    """A batch has as many pixels as 256 images of 128x128, at most."""
+    sizes = {(32, 32): 256, (128, 128): 256, (160, 64): 256, (224, 224): 83, (4096, 4096): 1}
+    for (height, width), images in sizes.items():
+        assert evaluated_at_once(height, width) == images
+    splits = stored([0, 102], [255, 0], size=(1024, 2048))  # two of these in one batch
+    assert [len(labels) for _, labels in data.eval_batches(splits.test, splits)] == [2]
+    splits = stored([0, 102], [255, 0], size=(2048, 2048))
+    assert [len(labels) for _, labels in data.eval_batches(splits.test, splits)] == [1, 1]
 
 
 def test_stored_images_are_resized_bilinearly_and_not_rounded():

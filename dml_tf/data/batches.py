@@ -18,6 +18,8 @@ from dml_tf.data.draws import (
 from dml_tf.data.splits import Split, Splits
 from dml_tf.data.stored import Pictures, StoredImages, WholePictures
 
+_EVALUATED = 256  # images in a batch of evaluation, at most
+
 
 def train_batches(
     splits: Splits,
@@ -203,17 +205,26 @@ def _in_windows(
     return _decode(places, picture, splits.train, splits).batch(share, drop_remainder=True)
 
 
-def eval_batches(split: Split, splits: Splits, batch_size: int) -> tf.data.Dataset:
+def evaluated_at_once(height: int, width: int) -> int:
+    """How many images of a size are in a batch of evaluation: 256, or fewer if they are large.
+
+    The maps of a batch then need no more memory than those of 256 images of 128x128.
+    """
+    return max(1, min(_EVALUATED, _EVALUATED * 128**2 // (height * width)))
+
+
+def eval_batches(split: Split, splits: Splits, batch_size: int = 0) -> tf.data.Dataset:
     """The images of a split once, in order, without augmentation; the last batch may be smaller.
 
     Args:
         split: Images to measure on.
         splits: The run's data, whose training statistics normalise them.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch; 0 for `evaluated_at_once`.
 
     Returns:
         A data set of `(images, labels)` like that of `train_batches`.
     """
+    batch_size = batch_size or evaluated_at_once(*split.images.shape[1:3])
     if isinstance(split.images, Pictures):
         places = tf.data.Dataset.range(len(split)).map(lambda i: (i,))
         return _decode(places, split.images.central, split, splits).batch(batch_size).prefetch(2)

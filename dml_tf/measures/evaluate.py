@@ -23,7 +23,7 @@ def measure(
     cohort: "Cohort",
     split: data.Split,
     splits: data.Splits,
-    batch_size: int = 256,
+    batch_size: int = 0,
     list_correct: bool = False,
 ) -> dict[str, dict]:
     """Accuracy, cross-entropy, entropy and calibration of each peer and of the ensemble.
@@ -32,7 +32,7 @@ def measure(
         cohort: Trained peers.
         split: The images to measure on; images without labels are ignored.
         splits: The run's data, whose mean and deviation normalise the images.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         list_correct: Whether to list which images are right.
 
     Returns:
@@ -103,7 +103,7 @@ def predict(
     model: "keras.Model",
     split: data.Split,
     splits: data.Splits,
-    batch_size: int = 256,
+    batch_size: int = 0,
     verbose: int = 0,
 ):
     """A model's outputs for images, in inference mode and without augmentation.
@@ -112,7 +112,7 @@ def predict(
         model: A cohort, or a model that `extractor` returned.
         split: The images.
         splits: The run's data, whose mean and deviation normalise the images.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         verbose: As in `keras.Model.predict`.
 
     Returns:
@@ -165,14 +165,14 @@ def extractor(network: "keras.Model", name: str) -> "keras.Model":
 
 
 def extract_features(
-    cohort: "Cohort", splits: data.Splits, batch_size: int = 256, verbose: int = 0
+    cohort: "Cohort", splits: data.Splits, batch_size: int = 0, verbose: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
     """Each peer's features of all test images, from its last pooling layer (Sec. 4.1).
 
     Args:
         cohort: Trained peers.
         splits: The run's data, with `reid`.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         verbose: 1 prints what is extracted and shows Keras's progress bar.
 
     Returns:

@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from dml_tf import networks
+from dml_tf.data.batches import evaluated_at_once
 from dml_tf.data.sources.image_folder import pixel_bytes
 from dml_tf.errors import FlagError
 from dml_tf.networks import size
@@ -21,7 +22,6 @@ from dml_tf.runs.config import Config
 from dml_tf.runs.values import Size
 
 GIGABYTE = 1e9
-EVALUATED_AT_ONCE = 256  # images in a batch of evaluation
 # Data set -> images, height, width, channels, classes, as published; no images: they stay on disk.
 _SHAPES = {
     "cifar10": (60_000, 32, 32, 3, 10),
@@ -136,7 +136,7 @@ def _network_bytes(
         2 + _SLOTS[config.optimizer] + sum(1 for decay in (config.momentum, config.ema) if decay)
     )
     training = config.batch_size * found.activations * bytes_each
-    evaluation = EVALUATED_AT_ONCE * found.largest * bytes_each
+    evaluation = evaluated_at_once(*shape[:2]) * found.largest * bytes_each
     return 4 * copies * found.parameters + max(training, evaluation)
 
 

@@ -341,7 +341,7 @@ def finish(
 def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
-    return watched and data.eval_batches(watched, splits, 256)
+    return watched and data.eval_batches(watched, splits)
 
 
 def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
