@@ -7,7 +7,9 @@ import sys
 import sysconfig
 import venv
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dml_tf import home
 from dml_tf.data import DATASETS
@@ -66,11 +68,15 @@ def run_installed(installed, folder, program, *arguments):
     )
 
 
-def test_the_wheel_has_every_module_and_every_flag_file(installed):
-    package = home.HOME / "dml_tf"
-    modules = {file.relative_to(package) for file in package.rglob("*.py")}
+def files_of(package):
+    """All files of a package but what Python compiles, by their place in it."""
+    files = {file.relative_to(package) for file in package.rglob("*") if file.is_file()}
+    return {file for file in files if "__pycache__" not in file.parts}
+
+
+def test_the_wheel_has_every_file_of_the_package_and_every_flag_file(installed):
     package = installed / "dml_tf"
-    assert modules == {file.relative_to(package) for file in package.rglob("*.py")}
+    assert files_of(home.HOME / "dml_tf") <= files_of(package)
     flags = {file.relative_to(home.HOME) for file in (home.HOME / "flags").rglob("*.flags")}
     assert flags == {file.relative_to(package) for file in package.rglob("*.flags")}
 
@@ -94,6 +100,45 @@ def test_the_installed_command_trains_in_an_empty_folder(installed, tmp_path):
     assert "test accuracy" in done.stdout
     assert len(list(tmp_path.glob("results/mini/models/*.keras"))) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["results"]
+
+
+@pytest.mark.slow
+def test_each_command_works_in_an_empty_folder(installed, tmp_path):
+    """As docs/deploying.md goes: own pictures, a run, its list, predictions, files to deploy."""
+
+    def dml_tf(line):
+        done = run_installed(installed, tmp_path, "dml_tf", *line.split())
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    draw_pictures(tmp_path / "pictures")
+    dml_tf(
+        "train --dataset=image_folder --data_dir=pictures --net=resnet8:4 --cohort=2 --epochs=3 "
+        "--image_size=16 --batch_size=8"
+    )
+    (record,) = tmp_path.glob("results/pictures/runs/*.json")
+    run = record.stem
+    assert run in dml_tf("runs")
+    answers = dml_tf(f"predict {run} pictures/red/0.png --json=-")
+    assert "0.png" in answers and "ensemble" in json.dumps(json.loads(answers))
+    assert "100.00%" in dml_tf(f"deploy {run} phone --data_dir=pictures --format=keras,litert")
+    assert {"model.keras", "model.tflite"} <= {file.name for file in (tmp_path / "phone").iterdir()}
+    assert "red" in dml_tf("predict phone/model.tflite pictures/red/0.png")
+    dml_tf("paper run --scale=smoke --only=section31 --seeds=1 --jobs=1")
+    assert (tmp_path / "results" / "smoke" / "report.html").stat().st_size > 10_000
+    dml_tf("export write --dataset=digits --net=resnet8:4 --cohort=2 --steps=2 exported/pair")
+    assert (tmp_path / "exported" / "pair" / "step.mlir").is_file()
+
+
+def draw_pictures(folder):
+    """Class folders with twenty noisy pictures each, of one colour."""
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 100, (16, 16, 3), np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
 def test_a_missing_flag_file_is_an_error(monkeypatch, tmp_path):
