@@ -104,7 +104,9 @@ class Inputs:
             marker = self.work / f".{archive.name}"
             if archive.name != PHOTOGRAPHS and not marker.exists():
                 with tarfile.open(archive) as packed:
-                    packed.extractall(self.work, filter="data")
+                    # Before Python 3.11.4 there is no filter; the archives are our own.
+                    packed.extraction_filter = getattr(tarfile, "data_filter", None)
+                    packed.extractall(self.work)
                 marker.touch()
         if out is not None:
             out.unpack(self)
