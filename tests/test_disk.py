@@ -15,6 +15,7 @@ from dml_tf import Cohort, atomic
 from dml_tf.data.generated import pedestrians
 from dml_tf.errors import RecordMismatch, exit_status
 from dml_tf.paper import checksums, page
+from dml_tf.paper.page import report
 from dml_tf.paper.ray_executor import _place
 from dml_tf.paper.scales import BY_NAME
 from dml_tf.runs import checkpoint, config, files, records, train
@@ -99,8 +100,8 @@ def test_tables_and_the_page_that_cannot_be_written_leave_the_old_ones(
 ):
     synthetic_records(folder, ["table3"], 2)
     scale, written = BY_NAME["mini"], {}
-    monkeypatch.setattr(page.figures, "write", lambda *_: [])
-    monkeypatch.setattr(page, "render", lambda *_: "<html>new</html>" * 1000)
+    monkeypatch.setattr(report.figures, "write", lambda *_: [])
+    monkeypatch.setattr(report, "render", lambda *_: "<html>new</html>" * 1000)
     page.write(scale, folder, ["table3"])
     written |= {name: (folder / name).read_bytes() for name in ("table3.csv", "report.html")}
 

@@ -78,7 +78,9 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         folder = files.checkpoint(place.process_name)
         choice = precision.of_run(config, splits, folder)
         cohort = build.build_cohort(config, splits, place, precision=choice["chosen"])
-        noted = place.describe(cohort, config, splits) | {"precision": choice}
+        noted = place.describe(cohort, config, splits)
+        if config.precision == "auto":
+            noted |= {"precision": choice}
         checkpoint = Checkpoint(folder, config, cluster, splits)
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
