@@ -241,6 +241,7 @@ FIGURES = {
             "decoding",
             "data_memory",
             "memory",
+            "market1501_memory",
             "throughput",
             "pytorch_step",
             "placement",
