@@ -76,12 +76,15 @@ def test_one_hot_labels_teach_as_class_indices(name):
     np.testing.assert_allclose(posteriors_of(name, one_hot), posteriors_of(name), rtol=1e-5)
 
 
+def mean_of(values):
+    return tf.add_n(values) / len(values)
+
+
 def gradient(mimicry, labels=LABELS):
     own, *peers = constant(OWN, FIRST, SECOND)
     with tf.GradientTape() as tape:
         tape.watch(own)
-        mean = lambda values: tf.add_n(values) / len(values)  # noqa: E731
-        loss = tf.reduce_sum(mimicry.loss(own, peers, mean, tf.constant(labels)))
+        loss = tf.reduce_sum(mimicry.loss(own, peers, mean_of, tf.constant(labels)))
     return tape.gradient(loss, own).numpy()
 
 
