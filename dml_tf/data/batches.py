@@ -19,6 +19,8 @@ from dml_tf.data.splits import Split, Splits
 from dml_tf.data.stored import Pictures, StoredImages, WholePictures
 
 _EVALUATED = 256  # images in a batch of evaluation, at most
+# AutoGraph would take half a second to translate functions that have nothing to translate.
+_as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def train_batches(
@@ -104,6 +106,7 @@ def _in_one_size(
             views=views,
         )
 
+    @_as_it_is
     def batches_of(epoch):
         dtypes = (tf.int32, tf.int32, tf.int32, tf.bool)
         draws = EpochDraws(*tf.numpy_function(draw, [epoch], dtypes, stateful=False))
@@ -116,6 +119,7 @@ def _in_one_size(
     resize, normalise = _resizer(splits.train), _normaliser(splits)
     changes = _changes(splits, config)
 
+    @_as_it_is
     def batch(step, draws):
         classes = tf.gather(labels, draws.index)
         pixels = resize(cut(_each_view(draws, views)))
@@ -192,6 +196,7 @@ def _in_windows(
             config.seed, epoch, images=len(splits.train), batch_size=config.batch_size
         )
 
+    @_as_it_is
     def places_of(epoch):
         index = tf.numpy_function(draw, [epoch], tf.int32, stateful=False)
         index = tf.reshape(tf.reshape(index, shape)[:, columns], [-1])
@@ -226,11 +231,12 @@ def eval_batches(split: Split, splits: Splits, batch_size: int = 0) -> tf.data.D
     """
     batch_size = batch_size or evaluated_at_once(*split.images.shape[1:3])
     if isinstance(split.images, Pictures):
-        places = tf.data.Dataset.range(len(split)).map(lambda i: (i,))
+        places = tf.data.Dataset.range(len(split)).map(_as_it_is(lambda i: (i,)))
         return _decode(places, split.images.central, split, splits).batch(batch_size).prefetch(2)
     read, labels = _reader(split), _constant(split.labels)
     resize, normalise = _resizer(split), _normaliser(splits)
 
+    @_as_it_is
     def batch(start):
         part = slice(start, start + batch_size)
         return normalise(resize(read(part))), labels[part]
@@ -247,6 +253,7 @@ def _decode(
     # A picture is normalised by itself: whole batches of floats would be new memory each time.
     labels, normalise = _constant(split.labels), _normaliser(splits)
 
+    @_as_it_is
     def decode(*place):
         pixels = tf.numpy_function(picture, place, tf.uint8, stateful=False)
         pixels = tf.ensure_shape(pixels, split.images.shape[1:])

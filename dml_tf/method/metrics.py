@@ -24,12 +24,38 @@ class Measuring:
         """Names of the values in the list that `evaluate` returns."""
         return [*(metric.name for metric in self.metrics), "loss"]
 
+    def reset_metrics(self):
+        """Sets all metrics to their start."""
+        self._reset_own()
+        for metric in self._user_metrics.all:
+            metric.reset_state()
+
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
         """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
-        results = super().get_metrics_result()
+        own = self._own_at_once if tf.executing_eagerly() else self._own
+        results = own(ramp.at(self.mimicry_weight, self._steps()))
+        loss = results.pop("loss")
+        for metric in self._user_metrics.all:
+            value = metric.result()
+            results |= value if isinstance(value, dict) else {metric.name: value}
+        return results | {"loss": loss}
+
+    # One by one, as Keras resets and reads metrics after each epoch, they take as long as a small
+    # step.
+    @tf.function(autograph=False)
+    def _reset_own(self):
+        for tracker in self._trackers.values():
+            tracker.reset_state()
+
+    @tf.function(autograph=False)
+    def _own_at_once(self, mimicry_weight: float | tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._own(mimicry_weight)
+
+    def _own(self, mimicry_weight: float | tf.Tensor) -> dict[str, tf.Tensor]:
+        """The cohort's own metrics, and `loss`."""
+        results = {name: tracker.result() for name, tracker in self._trackers.items()}
         students = [self.peer_names[k] for k in self.students]
-        weight = ramp.at(self.mimicry_weight, self._steps())
-        return results | {"loss": _mean_loss(results, students, weight)}
+        return results | {"loss": _mean_loss(results, students, mimicry_weight)}
 
     def _make_metrics(self) -> list[keras.metrics.Metric]:
         made = []
