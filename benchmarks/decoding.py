@@ -10,14 +10,16 @@ files, too. Batches for 224x224 of `dml_tf.data.train_batches`, with the augment
 settings, are compared with
 
 - bare tf.data: each file is read, decoded, resized and normalised; no augmentation, and in order;
-- Pillow: what PyTorch's DataLoader does with torchvision's transforms, in one process: a random
-  resized crop (Market-1501: the whole picture) and a flip of each picture.
+- PyTorch: its DataLoader with torchvision's transforms, in this process: a random resized crop
+  (Market-1501: the whole picture) and a flip of each picture. Where torchvision is not installed,
+  Pillow does the same, without the DataLoader.
 
 Market-1501 is decoded before the training, to 160x64; its batches are resized only. `flat` reads
 small pictures through the pipeline of ImageNet and prints how far its memory grows.
 """
 
 import argparse
+import importlib.util
 import io
 import sys
 import tempfile
@@ -44,7 +46,7 @@ from dml_tf.runs import quiet
 SIZE = 224
 FILES = 256  # pictures of each kind
 _AT_REST_S = 0.6  # without work: all buffers are full
-BARE, PILLOW = "bare tf.data", "Pillow, one by one"
+BARE, PILLOW, TORCH = "bare tf.data", "Pillow, one by one", "PyTorch, torchvision"
 COLUMNS = ("pictures", "pipeline", "images/s", "CPU, ms an image", "CPU / bare tf.data")
 _HALF = np.full(3, 0.5, np.float32)
 
@@ -127,7 +129,7 @@ def imagenet(root: Path, batch_size: int) -> dict[str, Iterator]:
         BARE: _bare(paths, batch_size),
         "dml_tf, folders": iter(train_batches(_splits(Pictures.of_files(paths, SIZE)), asked)),
         "dml_tf, records": iter(train_batches(_splits(records), asked)),
-        PILLOW: _pillow(paths, batch_size, _random_crop),
+        **_elsewhere(paths, batch_size, _random_crop),
     }
 
 
@@ -139,7 +141,7 @@ def market1501(root: Path, batch_size: int) -> dict[str, Iterator]:
     return {
         BARE: _bare(paths, batch_size),
         "dml_tf, from memory": iter(train_batches(_splits(images), asked)),
-        PILLOW: _pillow(paths, batch_size, _whole),
+        **_elsewhere(paths, batch_size, _whole),
     }
 
 
@@ -171,6 +173,38 @@ def _bare(paths: Sequence[Path], batch_size: int) -> Iterator:
     files = tf.data.Dataset.from_tensor_slices([str(path) for path in paths]).repeat()
     images = files.map(decoded, num_parallel_calls=tf.data.AUTOTUNE)
     return iter(images.batch(batch_size, drop_remainder=True).prefetch(2))
+
+
+def _elsewhere(paths: Sequence[Path], batch_size: int, change: Callable) -> dict[str, Iterator]:
+    """The stream of PyTorch, or of Pillow where PyTorch and torchvision are not installed."""
+    if not importlib.util.find_spec("torchvision"):
+        return {PILLOW: _pillow(paths, batch_size, change)}
+    return {TORCH: _torchvision(paths, batch_size, in_windows=change is _random_crop)}
+
+
+def _torchvision(paths: Sequence[Path], batch_size: int, in_windows: bool) -> Iterator:
+    """Batches of PyTorch's DataLoader, in its order and with its draws."""
+    import torch
+    from torchvision import transforms
+
+    torch.set_num_threads(1)
+    size = transforms.RandomResizedCrop(SIZE) if in_windows else transforms.Resize((SIZE, SIZE))
+    change = transforms.Compose(
+        [size, transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+         transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    )  # fmt: skip
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, number):
+            with Image.open(paths[number]) as picture:
+                return change(picture.convert("RGB")), 0
+
+    loader = torch.utils.data.DataLoader(Files(), batch_size, shuffle=True, drop_last=True)
+    while True:
+        yield from loader
 
 
 def _pillow(

@@ -143,7 +143,7 @@ class Cohort(Measuring, Saving, keras.Model):
         self._placement = placement or OneDevice()
         self.peers = peers.make_peers(self.networks, self.peer_names, self.frozen, self._placement)
         self.optimizers: list[keras.optimizers.Optimizer] = []
-        self._trackers = {metric.name: metric for metric in self._make_metrics()}
+        self._start_metrics()
         self._user_metrics = UserMetrics()
         self.built = all(network.built for network in self.networks)
         self._stale = StaleCopies(self.peers, stale_steps) if stale_steps else None

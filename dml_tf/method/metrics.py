@@ -1,6 +1,6 @@
 """What a cohort reports: its own metrics of each peer, the user's, and `loss`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -32,26 +32,29 @@ class Measuring:
 
     def get_metrics_result(self) -> dict[str, tf.Tensor]:
         """All metrics by name, and `loss`: the students' mean of supervised + mimicry loss."""
-        own = self._own_at_once if tf.executing_eagerly() else self._own
-        results = own(ramp.at(self.mimicry_weight, self._steps()))
+        weight = tf.cast(ramp.at(self.mimicry_weight, self._steps()), tf.float32)
+        results = self._read_own(weight) if tf.executing_eagerly() else self._own(weight)
         loss = results.pop("loss")
         for metric in self._user_metrics.all:
             value = metric.result()
             results |= value if isinstance(value, dict) else {metric.name: value}
         return results | {"loss": loss}
 
-    # One by one, as Keras resets and reads metrics after each epoch, they take as long as a small
-    # step.
-    @tf.function(autograph=False)
-    def _reset_own(self):
+    def _start_metrics(self):
+        """Makes the cohort's own metrics.
+
+        They are reset and read after each epoch. One by one, as Keras does it, that takes as long
+        as a small step.
+        """
+        self._trackers = {metric.name: metric for metric in self._make_metrics()}
+        self._reset_own = InOneCall(self._reset_trackers)
+        self._read_own = InOneCall(self._own, tf.TensorSpec([], tf.float32))
+
+    def _reset_trackers(self):
         for tracker in self._trackers.values():
             tracker.reset_state()
 
-    @tf.function(autograph=False)
-    def _own_at_once(self, mimicry_weight: float | tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._own(mimicry_weight)
-
-    def _own(self, mimicry_weight: float | tf.Tensor) -> dict[str, tf.Tensor]:
+    def _own(self, mimicry_weight: tf.Tensor) -> dict[str, tf.Tensor]:
         """The cohort's own metrics, and `loss`."""
         results = {name: tracker.result() for name, tracker in self._trackers.items()}
         students = [self.peer_names[k] for k in self.students]
@@ -83,7 +86,27 @@ class Measuring:
             self._user_metrics.update("ensemble", log_p, labels, weights)
 
 
-def _mean_loss(results: Mapping, peers: Sequence[str], mimicry_weight: float | tf.Tensor):
+class InOneCall:
+    """A function of tensors and variables as one call of TensorFlow, traced when it is first used.
+
+    A `tf.function` would warn of retracing in a process that makes many cohorts.
+
+    Args:
+        call: The function.
+        signature: Of its arguments.
+    """
+
+    def __init__(self, call: Callable, *signature: tf.TensorSpec):
+        self._call, self._signature, self._traced = call, signature, None
+
+    def __call__(self, *arguments: tf.Tensor):
+        if self._traced is None:
+            function = tf.function(self._call, autograph=False)
+            self._traced = function.get_concrete_function(*self._signature)
+        return self._traced(*arguments)
+
+
+def _mean_loss(results: Mapping, peers: Sequence[str], mimicry_weight: tf.Tensor):
     """Mean over the students of supervised loss + weight x mimicry loss: `loss` in the logs."""
     each = [
         results[f"{peer}_supervised_loss"] + mimicry_weight * results[f"{peer}_mimicry_loss"]
