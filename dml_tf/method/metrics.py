@@ -100,6 +100,7 @@ class InOneCall:
         self._call, self._signature, self._traced = call, signature, None
 
     def __call__(self, *arguments: tf.Tensor):
+        """The function's result."""
         if self._traced is None:
             function = tf.function(self._call, autograph=False)
             self._traced = function.get_concrete_function(*self._signature)
