@@ -34,6 +34,13 @@ def refuse_growth(half: Used, whole: Used):
     assert whole.threads <= half.threads + 2 and whole.files <= half.files + 2, (half, whole)
 
 
+def graphs() -> list[str]:
+    """Names of the traced functions that are alive in this process."""
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    return [each.name for each in gc.get_objects() if isinstance(each, FuncGraph)]
+
+
 def epochs(count: int) -> Counter:
     """Trains for so many small epochs."""
     import keras
@@ -64,7 +71,9 @@ def runs(count: int) -> Counter:
         for seed in range(count):
             asked = config.load(**SMALL, steps=2, seed=seed, results_dir=folder)
             run_all.train_one(lambda text: None, asked)
+            seen_now = used()  # collects garbage
+            assert not graphs(), f"{graphs()} are left after run {seed + 1}"
             if seed + 1 in (count // 2, count):
-                seen.append(used())
+                seen.append(seen_now)
     refuse_growth(*seen)
     return Counter({f"runs, {seen[1].megabytes - seen[0].megabytes:+.0f} MB in the half": count})

@@ -110,14 +110,14 @@ def train_one(report: Callable[[str], None], run: Config):
     """A worker's task: trains one run and reports its epochs."""
     import keras
 
-    from dml_tf.runs import train
+    from dml_tf.runs import session, train
 
     class Report(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             report(f"{epoch + 1}/{self.params['epochs']} epochs")
 
     train.run(run, verbose=2, callbacks=[Report()])
-    keras.backend.clear_session()
+    session.clear()
 
 
 def count_parameters(report: Callable[[str], None], file: Path):

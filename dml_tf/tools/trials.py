@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 
-import keras
 import tensorflow as tf
 
 from dml_tf import data, networks
 from dml_tf.data import Splits
 from dml_tf.measures import evaluate
-from dml_tf.runs import build, records
+from dml_tf.runs import build, records, session
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
@@ -79,5 +78,5 @@ def train(config: Config, splits: Splits) -> dict[str, float]:
     save_model(cohort, files.model)
     records.write({"validation": learning, "config": config.comparable()}, files.record)
     checkpoint.delete()
-    keras.utils.clear_session()  # or the graphs of all trainings stay in memory
+    session.clear()  # or the graphs of all trainings stay in memory
     return learning
