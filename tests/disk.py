@@ -24,23 +24,23 @@ class FailingDisk:
     the small disk below is for the others.
 
     Attributes:
-        changes: How many changes have been asked for.
+        changes: The changes that have been asked for: the file or folder of each.
     """
 
     def __init__(self, folder: Path, at: float, number: int = errno.ENOSPC):
-        self.changes = 0
+        self.changes: list[str] = []
         self._folder, self._at, self._number = str(folder), at, number
         self._open = io.open
 
     @property
     def has_failed(self) -> bool:
-        return self.changes >= self._at
+        return len(self.changes) >= self._at
 
     def change(self, place, do_half: Callable[[], object] = lambda: None):
         """Counts a change at a place; from the n-th on does half of it, and fails."""
         if not os.fspath(place).startswith(self._folder):
             return
-        self.changes += 1
+        self.changes.append(os.fspath(place))
         if self.has_failed:
             do_half()
             self.fail(os.fspath(place))

@@ -136,7 +136,7 @@ ROWS = {
     "training": Row(kills.kill_training, 1, 40),
     "sweeps": Row(kills.kill_sweep, 1, 12),
     "exports": Row(kills.kill_export, 1, 40),
-    "disks": Row(kills.fail_disks, 1, 1000),
+    "disks": Row(kills.fail_disks, 1, 100),
     "processes": Row(processes.lose, 1, len(processes.MOMENTS)),
     "epochs": Row(resources.epochs, 20, 200),
     "runs": Row(resources.runs, 4, 100),

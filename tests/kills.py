@@ -6,6 +6,8 @@ And disks that fail in the same phases, at each change or when they are full.
 import contextlib
 import hashlib
 import io
+import itertools
+import json
 import os
 import random
 import shutil
@@ -17,7 +19,7 @@ import time
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -300,14 +302,23 @@ def _at_changes(
 ) -> int:
     """Makes a phase meet a fault at up to `most` of its changes, each followed by a whole one."""
     expected, changes, _ = _uninterrupted(phase, root)
-    moments = range(1, changes + 1)
-    if most < changes:
-        moments = sorted(random.Random(0).sample(moments, most))
+    moments = _moments(changes, most)
     for moment in moments:
         folder = _fresh(phase, root / "killed")
         fault(phase, folder, moment)
         _finish(phase, folder, expected, moment)
     return len(moments)
+
+
+def _moments(changes: Sequence[str], most: int) -> Sequence[int]:
+    """Up to `most` changes, counted from 1; of many in a row in one file a few, where not all."""
+    moments = range(1, len(changes) + 1)
+    if len(changes) > most:
+        rows = [list(row) for _, row in itertools.groupby(moments, lambda n: changes[n - 1])]
+        moments = [n for row in rows for n in {*row[:3], row[len(row) // 2], *row[-3:]}]
+    if len(moments) > most:
+        moments = random.Random(0).sample(moments, most)
+    return sorted(moments)
 
 
 def _at_times(phase: Phase, root: Path, count: int) -> int:
@@ -326,13 +337,18 @@ def _at_times(phase: Phase, root: Path, count: int) -> int:
     return killed
 
 
-def _uninterrupted(phase: Phase, root: Path) -> tuple[object, int, float]:
-    """The result of a phase that nobody kills, its number of changes, and its seconds."""
-    folder, count = _fresh(phase, root / "whole"), root / "changes.txt"
+def _uninterrupted(phase: Phase, root: Path) -> tuple[object, list[str], float]:
+    """The result of a phase that nobody kills, the file of each change, and its seconds."""
+    folder, noted = _fresh(phase, root / "whole"), root / "changes.json"
     started = time.monotonic()
     disk = FailingDisk(folder, float("inf"))
-    assert _in_child(lambda: (_on(disk, phase, folder), count.write_text(str(disk.changes)))) == 0
-    return phase.result(folder), int(count.read_text()), time.monotonic() - started
+
+    def whole():
+        _on(disk, phase, folder)
+        noted.write_text(json.dumps(disk.changes))
+
+    assert _in_child(whole) == 0
+    return phase.result(folder), json.loads(noted.read_text()), time.monotonic() - started
 
 
 def _finish(phase: Phase, folder: Path, expected: object, moment: int):
