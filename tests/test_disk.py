@@ -140,7 +140,10 @@ def test_a_run_whose_record_cannot_be_written_is_resumed_and_ends_with_the_same_
     with FailingDisk(folder, np.inf) as disk:
         whole = train.run(asked, verbose=0)
     shutil.rmtree(folder)
-    with FailingDisk(folder, len(disk.changes) - 2), pytest.raises(OSError, match="No space .*runs"):
+    with (
+        FailingDisk(folder, len(disk.changes) - 2),
+        pytest.raises(OSError, match="No space .*runs"),
+    ):
         train.run(asked, verbose=0)
     assert not RunFiles.of(asked).record.exists()
     record = train.run(asked, verbose=0)

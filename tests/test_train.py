@@ -116,6 +116,20 @@ def test_a_finished_run_is_not_trained_again_unless_told(tmp_path):
     assert again["test"] == first["test"]
 
 
+@pytest.mark.parametrize(("seconds", "stays"), [(-10, False), (10, True)])
+def test_the_checkpoint_of_a_finished_run_goes_unless_it_is_trained_again(tmp_path, seconds, stays):
+    asked = settings(tmp_path)
+    train.run(asked, verbose=0)
+    files = RunFiles.of(asked)
+    state = files.checkpoint() / "state.npz"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    moment = files.record.stat().st_mtime + seconds
+    os.utime(state, (moment, moment))
+    train.run(asked, verbose=0)
+    assert state.parent.exists() == stays
+
+
 def test_a_record_made_with_other_settings_is_refused(tmp_path):
     asked = settings(tmp_path)
     record = train.run(asked, verbose=0)

@@ -269,3 +269,14 @@ def peer_variables(cohort: keras.Model, k: int) -> list:
     """The variables of peer k, which this process trains: its network's and its optimizer's."""
     optimizer = cohort.optimizers[cohort.trained.index(k)]
     return [*cohort.networks[k].variables, *optimizer.variables]
+
+
+def remove_older(folder: Path, record: Path):
+    """Removes the checkpoint of a run that was stopped after its record was written.
+
+    A later checkpoint stays: the run is trained again, with `--overwrite`.
+    """
+    if folder.is_dir() and all(
+        file.stat().st_mtime <= record.stat().st_mtime for file in folder.iterdir()
+    ):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from dml_tf.method.cohort import Cohort
 from dml_tf.networks import own, trusted
 from dml_tf.runs import build, memory, precision, records, steps
 from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
-from dml_tf.runs.checkpoint import Checkpoint
+from dml_tf.runs.checkpoint import Checkpoint, remove_older
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
@@ -60,10 +60,11 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
     """
     build.check_network_names(config)
     place, files = arrange(config), RunFiles.of(config)
-    cluster = place.cluster
+    cluster, folder = place.cluster, files.checkpoint(place.process_name)
     with cluster.watched(), place.locked(files):
         cluster.refuse_differences("settings", _shared_settings, config)
         if record := cluster.from_chief(_find, config, place, files):
+            remove_older(folder, files.record)
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
@@ -75,7 +76,6 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
         ensure_teacher(config)
-        folder = files.checkpoint(place.process_name)
         choice = precision.of_run(config, splits, folder)
         cohort = build.build_cohort(config, splits, place, precision=choice["chosen"])
         noted = place.describe(cohort, config, splits)
