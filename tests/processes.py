@@ -89,6 +89,7 @@ def start_two(program: list[str], flags: list[str], started: int = 2) -> list[su
     for index in range(started):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": str(ROOT)}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow's lines would count as messages
         processes.append(
             subprocess.Popen(
                 [sys.executable, *program, *flags], cwd=ROOT, env=environment, text=True,
