@@ -274,9 +274,11 @@ def peer_variables(cohort: keras.Model, k: int) -> list:
 def remove_older(folder: Path, record: Path):
     """Removes the checkpoint of a run that was stopped after its record was written.
 
-    A later checkpoint stays: the run is trained again, with `--overwrite`.
+    A later checkpoint stays: the run is trained again, with `--overwrite`. So it does where the
+    record is on another machine.
     """
-    if folder.is_dir() and all(
-        file.stat().st_mtime <= record.stat().st_mtime for file in folder.iterdir()
-    ):
+    if not (folder.is_dir() and record.exists()):
+        return
+    finished = record.stat().st_mtime
+    if all(file.stat().st_mtime <= finished for file in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
