@@ -23,8 +23,7 @@ def import_tensorflow(threads: int = 0):
     """
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with quiet():
-        import keras  # noqa: F401 (a part of what is imported)
-        import tensorflow as tf
+        import tensorflow as tf  # which imports Keras
 
         gc.freeze()
         if threads:
