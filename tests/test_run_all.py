@@ -13,6 +13,7 @@ import pytest
 from dml_tf import home, paper
 from dml_tf.paper import __main__ as paper_main
 from dml_tf.paper import page, run_all, scales
+from dml_tf.paper.estimate import Estimate
 from dml_tf.paper.workers import Task, run_tasks
 from dml_tf.runs import config, files
 from dml_tf.runs.files import RunFiles, needed_weights
@@ -165,10 +166,10 @@ def test_a_task_names_the_weights_that_it_needs_and_leaves(tmp_path):
     )
     started = teacher.replace(pretrained="digits-independent-mobilenet_shortw0.5-seed0")
     weights = tmp_path / "models"
-    task = run_all._task(distilled)
+    task = run_all._task(distilled, Estimate())
     assert task.reads[0] == weights / f"{teacher.run_id}.keras"
     assert task.writes == (RunFiles.of(distilled).record, weights / f"{distilled.run_id}.keras")
-    assert run_all._task(started).reads[0] == weights / f"{started.pretrained}.keras"
+    assert run_all._task(started, Estimate()).reads[0] == weights / f"{started.pretrained}.keras"
     assert needed_weights(teacher.replace(pretrained="imagenet")) == []
     own = tmp_path / "own.keras"
     assert needed_weights(teacher.replace(pretrained=str(own))) == [own]

@@ -21,6 +21,8 @@ from dml_tf.runs import files, flag_files, records, words
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, needed_weights, record_beside
 
+_SHORT = 60  # seconds of a run whose tracing matters; of longer ones the order of the seeds does
+
 
 def main(argv: Sequence[str]) -> int:
     """The command `python -m dml_tf.paper run`, or `bash run_all.sh`; returns its exit status."""
@@ -63,7 +65,7 @@ def _run_all(options: argparse.Namespace) -> int:
                 f"{len(found)} runs: {len(finished)} done, {len(todo)} to do, "
                 f"{executor.slots} at a time"
             )
-            failures = _train(_waves(folder, todo, items), todo, estimate, executor)
+            failures = _train(_waves(folder, todo, items, estimate), todo, estimate, executor)
         written = page.write(scale, folder, _measured(scale, folder, items))
     print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
     print(page.opening(scale, folder))
@@ -153,9 +155,11 @@ def _executor(
         yield executor
 
 
-def _waves(folder: Path, todo: Sequence[Config], items: Sequence[str]) -> list[list[Task]]:
+def _waves(
+    folder: Path, todo: Sequence[Config], items: Sequence[str], estimate: Estimate
+) -> list[list[Task]]:
     """What is left to do, in groups that run one after the other."""
-    waves = [[_task(run) for run in wave] for wave in plan.waves(todo) or [[]]]
+    waves = [[_task(run, estimate) for run in wave] for wave in plan.waves(todo) or [[]]]
     sizes = folder / tables.PARAMETERS
     if "table1" in items and not sizes.exists():
         log = folder / "logs" / "table1.log"
@@ -163,13 +167,16 @@ def _waves(folder: Path, todo: Sequence[Config], items: Sequence[str]) -> list[l
     return waves
 
 
-def _task(run: Config) -> Task:
+def _task(run: Config, estimate: Estimate) -> Task:
+    """A run's task. All seeds of a short run go to one worker, which need not trace them all."""
+    seconds = estimate.seconds(run)
+    kind = words.title(run.replace(seed=0)) if seconds and seconds < _SHORT else ""
     run_files = RunFiles.of(run)
     own = (run_files.record, run_files.model)
     weights = needed_weights(run)
     # A record says on which data a teacher was trained. Its own: perhaps only an analysis lacks.
     reads = (*weights, *map(record_beside, weights), *own)
-    return Task(run.run_id, train_one, (run,), run_files.log, reads, own, words.title(run))
+    return Task(run.run_id, train_one, (run,), run_files.log, reads, own, words.title(run), kind)
 
 
 def _train(

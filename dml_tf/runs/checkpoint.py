@@ -12,6 +12,7 @@ import contextlib
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -81,6 +82,11 @@ class Checkpoint(keras.callbacks.Callback):
     def folder(self) -> Path:
         """Folder of this run's checkpoint."""
         return self._file.parent
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to resume from."""
+        return self._file.exists() or self._previous.exists()
 
     def restore(self, model: keras.Model) -> int:
         """Loads the newest checkpoint, if there is one, into a compiled and built cohort.
@@ -213,7 +219,16 @@ class Checkpoint(keras.callbacks.Callback):
         if self._saved_at != (self._epoch, self.step):
             self._save()
 
-    def save_interrupted(self):
+    @contextlib.contextmanager
+    def saved_if_interrupted(self) -> Iterator[None]:
+        """Context that an interruption by Ctrl-C leaves with the state saved."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._save_interrupted()
+            raise
+
+    def _save_interrupted(self):
         """Saves the state of a run that was interrupted between two steps or during one.
 
         TensorFlow finishes a call before the interruption is seen, and the optimizer counts its

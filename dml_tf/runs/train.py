@@ -5,6 +5,7 @@ import datetime
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -19,7 +20,7 @@ from dml_tf.errors import RecordMismatch, RunFailed
 from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
 from dml_tf.networks import own, trusted
-from dml_tf.runs import build, memory, precision, records, steps
+from dml_tf.runs import build, memory, precision, records, session, steps
 from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
 from dml_tf.runs.checkpoint import Checkpoint, remove_older
 from dml_tf.runs.config import Config
@@ -77,11 +78,17 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             return record
         ensure_teacher(config)
         choice = precision.of_run(config, splits, folder)
-        cohort = build.build_cohort(config, splits, place, precision=choice["chosen"])
+        new = partial(build.build_cohort, config, splits, place, precision=choice["chosen"])
+        checkpoint = Checkpoint(folder, config, cluster, splits)
+        # Others may have another number of steps in a call, which is in the graph.
+        is_usual = not checkpoint.exists and not any(map(steps.watched, callbacks))
+        if place.kind == "one" and is_usual:
+            cohort = session.cohort_of(new, config, splits, choice["chosen"])
+        else:
+            cohort = new()
         noted = place.describe(cohort, config, splits)
         if config.precision == "auto":
             noted |= {"precision": choice}
-        checkpoint = Checkpoint(folder, config, cluster, splits)
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
             record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, noted)
@@ -160,7 +167,7 @@ def fit(
         if place.is_whole:
             if not config.steps_per_execution and not any(map(steps.watched, callbacks)):
                 cohort.steps_per_execution = steps.in_a_call(cohort, config.batch_size, schedule)
-            with _saved_if_interrupted(checkpoint):
+            with checkpoint.saved_if_interrupted():
                 steps.fit(cohort, config, splits, watched, checkpoint, **options)
         else:
             loop.fit(cohort, config, splits, watched, **options)
@@ -366,15 +373,6 @@ def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
         with write_whole(Path(config.features_out)) as part, part.open("wb") as stream:
             np.savez(stream, **evaluate.labelled_features(features, splits))
     return evaluate.measure_reid(features, splits)
-
-
-@contextlib.contextmanager
-def _saved_if_interrupted(checkpoint: Checkpoint) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        checkpoint.save_interrupted()
-        raise
 
 
 @contextlib.contextmanager

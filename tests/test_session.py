@@ -1,0 +1,120 @@
+"""Runs that take over the traced cohort of the one before, in one process."""
+
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dml_tf.networks import trusted
+from dml_tf.paper.workers import Task, _next_task
+from dml_tf.runs import config, session, train
+from dml_tf.runs.files import RunFiles
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    session._last = None
+    yield
+    session._last = None
+
+
+def settings(folder: Path, seed: int, **options):
+    options = {"net": ("resnet8:4", "mobilenet_short:0.25"), "steps": 9, "epochs": 0} | options
+    return config.load(
+        dataset="digits", train_images=64, batch_size=16, seed=seed, results_dir=str(folder),
+        **options,
+    )  # fmt: skip
+
+
+def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
+    """Record and weights of a run, and the cohort that is kept after it."""
+    record = train.run(asked, verbose=0)
+    session.clear()
+    saved = trusted.load_model(RunFiles.of(asked).model, [])
+    return record, saved.get_weights(), session._last and session._last[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"update": "simultaneous", "stale_steps": 2},
+        {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
+        {"net": ("resnet8:4",), "init": "he", "augment": "crop_flip"},
+        {"precision": "mixed_bfloat16", "ramp_epochs": 1.0},
+    ],
+)
+def test_a_run_that_takes_over_a_traced_cohort_gives_the_same_bits(options, tmp_path):
+    _, _, first = trained(settings(tmp_path / "a", 1, **options))
+    record, weights, second = trained(settings(tmp_path / "a", 2, **options))
+    assert first is not None and second is first
+    session._last = None
+    alone, expected, new = trained(settings(tmp_path / "b", 2, **options))
+    assert new is not first
+    for array, other in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+    for part in ("history", "train", "test", "steps", "warnings"):
+        assert record[part] == alone[part], part
+
+
+def test_a_teachers_weights_are_those_of_the_own_teacher(tmp_path):
+    """The frozen network of each seed is another one."""
+    _, _, first = trained(settings(tmp_path / "a", 1, method="distill"))
+    record, weights, second = trained(settings(tmp_path / "a", 2, method="distill"))
+    session._last = None
+    alone, expected, _ = trained(settings(tmp_path / "b", 2, method="distill"))
+    assert second is not None
+    np.testing.assert_array_equal(weights[0], expected[0])
+    assert record["history"] == alone["history"]
+
+
+def test_other_settings_and_seeds_in_the_graph_are_not_shared(tmp_path):
+    _, _, first = trained(settings(tmp_path, 1))
+    _, _, other = trained(settings(tmp_path, 1, mimicry="js"))
+    assert other is not None and other is not first
+    for options in ({"dropout": 0.1}, {"optimizer": "entropy_sgd"}):
+        assert trained(settings(tmp_path, 1, **options))[2] is None
+
+
+def test_a_saved_network_names_its_own_seeds(tmp_path):
+    trained(settings(tmp_path, 1))
+    trained(settings(tmp_path, 2))
+    saved = {
+        seed: trusted.load_model(RunFiles.of(settings(tmp_path, seed)).model, []) for seed in (1, 2)
+    }
+    seeds = {
+        seed: cohort.networks[0].get_layer("logits").kernel_initializer.seed
+        for seed, cohort in saved.items()
+    }
+    assert seeds[1] != seeds[2]
+
+
+def test_a_resumed_run_starts_from_its_checkpoint(tmp_path):
+    """So does one whose steps a callback watches: their calls make other numbers of steps."""
+    whole = trained(settings(tmp_path / "whole", 2, steps=12))
+    trained(settings(tmp_path / "parts", 1, steps=12))
+    asked = settings(tmp_path / "parts", 2, steps=12)
+
+    class Stop(train.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizers[0].iterations) == 6:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(asked, verbose=0, callbacks=[Stop()])
+    record, weights, _ = trained(asked)
+    for array, other in zip(weights, whole[1], strict=True):
+        np.testing.assert_array_equal(array, other)
+    assert record["history"] == whole[0]["history"]
+
+
+def test_a_worker_prefers_tasks_of_its_last_kind(tmp_path):
+    def task(name, kind):
+        return Task(name, print, (), tmp_path / name, kind=kind)
+
+    waiting = deque([task("a1", "a"), task("b1", "b"), task("x", ""), task("b2", "b")])
+    assert _next_task(waiting, "b", {"a"}).name == "b1"
+    assert _next_task(waiting, "b", {"a"}).name == "b2"
+    assert _next_task(waiting, "b", {"a"}).name == "x"  # another worker is at a
+    assert _next_task(waiting, "", {"a"}).name == "a1"
