@@ -1,12 +1,13 @@
 """Measures where the time of a whole run goes: steps, tracing, evaluation, and everything else.
 
-Example, from the root of the repository:
+Examples, from the root of the repository:
   python -m benchmarks.run_time --datasets=digits
+  python -m benchmarks.run_time --sweep=mini
 
-Each run is a pair at mini or cpu scale. `dml_tf.runs.train.run` trains it in this process, as in a
-worker of `run_all.sh`. Stopwatches stand around the parts of a run. A second counts for the
-innermost part only, so that the parts add up to the whole. The first call of a function, which
-traces it, counts as tracing.
+Each run is a pair at mini or cpu scale, or all runs of a scale. `dml_tf.runs.train.run` trains it
+in this process, as in a worker of `run_all.sh`. Stopwatches stand around the parts of a run. A
+second counts for the innermost part only, so that the parts add up to the whole. The first call of
+a function, which traces it, counts as tracing.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import functools
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -23,6 +24,7 @@ import keras
 from benchmarks import harness
 from dml_tf import data
 from dml_tf.measures import analysis, evaluate
+from dml_tf.paper import plan, scales
 from dml_tf.runs import (
     build,
     callbacks,
@@ -32,8 +34,10 @@ from dml_tf.runs import (
     progress,
     quiet,
     records,
+    session,
     summaries,
     train,
+    words,
 )
 
 RUNS = {
@@ -129,7 +133,10 @@ def main(argv: Sequence[str]):
     """Measures, prints the table and writes the record."""
     args = parse(argv)
     quiet.import_tensorflow(args.threads)
-    rows = [_middle([measure(name, args) for _ in range(args.repeats)]) for name in args.datasets]
+    if args.sweep:
+        rows = [measure_sweep(args)]
+    else:
+        rows = [_middle([measure(n, args) for _ in range(args.repeats)]) for n in args.datasets]
     record = harness.record("run_time", argv, args, rows=rows)
     tables = [harness.table(COLUMNS, map(_cells, rows))]
     harness.finish(record, "Where the CPU time of a run goes, in percent", tables, args.out)
@@ -140,11 +147,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = harness.parser("run_time", __doc__, repeats=1, has_batches=False)
     parser.add_argument("--datasets", type=harness.names, default=list(RUNS), help=", ".join(RUNS))
     parser.add_argument("--data_dir", default="", help="folder with CIFAR-10")
+    parser.add_argument("--sweep", default="", help="a scale: all of its runs, in place of pairs")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: the whole run")
     parser.add_argument("--threads", type=harness.positive, default=1, help="of TensorFlow")
     args = parser.parse_args(argv)
     if unknown := set(args.datasets) - set(RUNS):
         parser.error(f"--datasets: no run of {', '.join(sorted(unknown))}")
+    if args.sweep not in ("", *scales.BY_NAME):
+        parser.error(f"--sweep: give one of {', '.join(scales.BY_NAME)}")
     return args
 
 
@@ -159,18 +169,59 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
             flags |= {"steps": args.steps, "epochs": 0}
         asked = config.load(dataset=dataset, **flags)
         build.load_data(asked)  # generated pictures are made once for all runs
-        with _watched(watch), watch.part("rest"):
-            record = train.run(asked, verbose=2)
-    keras.backend.clear_session()
-    whole = {"cpu": sum(watch.cpu.values()), "wall": sum(watch.wall.values())}
+        with _watched(watch):
+            steps = _train(watch, asked)
+    session.clear(last=True)
+    return _row(f"{dataset}, {asked.scale}: {' + '.join(asked.net)}", steps, watch.cpu, watch.wall)
+
+
+def measure_sweep(args: argparse.Namespace) -> dict:
+    """All runs of a scale by one worker, from the first two seeds of each setting.
+
+    The first seed of a setting is traced. The others take over its trace, and count as the second.
+    """
+    watch, cpu, wall, steps = Stopwatch(), Counter(), Counter(), 0
+    with tempfile.TemporaryDirectory() as folder, _watched(watch):
+        settings = _settings(args.sweep, folder, args.data_dir)
+        for dataset in {runs[0].dataset: runs[0] for runs in settings}.values():
+            build.load_data(dataset)
+        for runs in settings:
+            for run, times in zip(runs, (1, len(runs) - 1), strict=False):
+                watch.cpu.clear()
+                watch.wall.clear()
+                asked = run.replace(steps=args.steps, epochs=0) if args.steps else run
+                steps += times * _train(watch, asked)
+                for total, own in ((cpu, watch.cpu), (wall, watch.wall)):
+                    total.update({part: times * seconds for part, seconds in own.items()})
+                session.clear()
+    count = sum(map(len, settings))
+    return _row(f"all {count} runs of the scale {args.sweep}", steps, cpu, wall)
+
+
+def _settings(scale: str, folder: str, data_dir: str) -> list[list[config.Config]]:
+    """The runs of a scale, all seeds of a setting together; those with teachers last."""
+    runs = plan.runs(scales.BY_NAME[scale], results_dir=folder, data_dir=data_dir)
+    settings = defaultdict(list)
+    for run in [run for wave in plan.waves(runs) for run in wave]:
+        settings[words.title(run.replace(seed=0))].append(run)
+    return list(settings.values())
+
+
+def _train(watch: Stopwatch, asked: config.Config) -> int:
+    """Trains a run on the watch; returns its steps."""
+    with watch.part("rest"):
+        return train.run(asked, verbose=2)["steps"]
+
+
+def _row(name: str, steps: int, cpu: Counter, wall: Counter) -> dict:
+    """Steps, seconds of each part, and the share of what a run is for."""
     return {
-        "dataset": dataset,
-        "run": f"{dataset}, {asked.scale}: {' + '.join(asked.net)}",
-        "steps": record["steps"],
-        "cpu_s": {part: watch.cpu[part] for part in PARTS},
-        "wall_s": {part: watch.wall[part] for part in PARTS},
-        "wanted": sum(watch.cpu[part] for part in WANTED) / whole["cpu"],
-        "wanted_wall": sum(watch.wall[part] for part in WANTED) / whole["wall"],
+        "run": name,
+        "steps": steps,
+        "cpu_s": {part: cpu[part] for part in PARTS},
+        "wall_s": {part: wall[part] for part in PARTS},
+        "wanted": sum(cpu[part] for part in WANTED) / sum(cpu.values()),
+        "wanted_wall": sum(wall[part] for part in WANTED) / sum(wall.values()),
     }
 
 

@@ -319,6 +319,28 @@ def test_the_parts_of_a_run_add_up(tmp_path, capsys, monkeypatch):
     assert "| digits, mini: resnet8:2 + resnet8:2 | 4 |" in capsys.readouterr().out
 
 
+def test_a_sweep_counts_the_second_seed_for_all_that_take_over_its_trace(tmp_path, monkeypatch):
+    def runs(scale, results_dir, data_dir):
+        small = {"net": ("resnet8:2",), "train_images": 64, "steps": 4, "epochs": 0}
+        flags = small | {"results_dir": results_dir, "cohort": 2}
+        return [config.load(dataset="digits", seed=seed, **flags) for seed in range(4)]
+
+    monkeypatch.setattr(run_time.plan, "runs", runs)
+    trained = []
+    whole = run_time.train.run
+    monkeypatch.setattr(
+        run_time.train,
+        "run",
+        lambda run, **given: (trained.append(run.seed), whole(run, **given))[1],
+    )
+    (row,) = run(run_time, ["--sweep=mini"], tmp_path)["rows"]
+    assert trained == [0, 1] and row["steps"] == 4 * 4
+    assert row["run"] == "all 4 runs of the scale mini"
+    seconds = row["cpu_s"]
+    assert seconds["building"] > seconds["checkpoints"] > 0
+    assert seconds["tracing"] > 0 and seconds["steps"] > 0
+
+
 @pytest.mark.slow
 def test_a_borrowed_machine_is_rehearsed_to_the_import_of_its_runs():
     command = ["bash", f"{accelerator.__file__.removesuffix('py')}sh", "--smoke"]

@@ -20,11 +20,14 @@ from dml_tf.runs.config import Config
 _last: tuple[str, Cohort] | None = None  # shape and cohort of the last run
 
 
-def clear():
-    """Frees the graphs of finished runs, but for those of the last cohort.
+def clear(last: bool = False):
+    """Frees the graphs of finished runs; those of the last cohort only if that is asked for.
 
     No function that was traced before may be differentiated afterwards.
     """
+    global _last
+    if last:
+        _last = None
     # A Keras optimizer sums gradients over replicas by a `tf.custom_gradient`. TensorFlow registers
     # one for each graph and keeps it, with the graph, for ever: 5 MB a small run. No public
     # function takes it out.
