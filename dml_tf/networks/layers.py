@@ -41,6 +41,26 @@ def layer_seeds(seed: int | None) -> Iterator[int | None]:
     return (int(sequence.spawn(1)[0].generate_state(1)[0]) for _ in itertools.count())
 
 
+def draw_again(network: keras.Model, before: int, seed: int):
+    """Gives the kernels of a network the initial weights of another seed.
+
+    Args:
+        network: As `Layers` made it, without dropout.
+        before: Its seed.
+        seed: The new one.
+    """
+    # Layers are not listed in the order in which they were made, so seeds are found by their value.
+    count = len(network.layers)
+    new = dict(zip(*(itertools.islice(layer_seeds(s), count) for s in (before, seed)), strict=True))
+    for layer in network.layers:
+        for name in ("kernel_initializer", "depthwise_initializer"):
+            if initializer := getattr(layer, name, None):
+                own = new[initializer.seed]
+                drawn = type(initializer).from_config({**initializer.get_config(), "seed": own})
+                setattr(layer, name, drawn)
+                layer.kernel.assign(drawn(layer.kernel.shape, dtype=layer.kernel.dtype))
+
+
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer, trained by TensorFlow's fused kernel; the same values but for rounding.
 

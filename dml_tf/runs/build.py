@@ -276,7 +276,7 @@ def _network(config: Config, splits: Splits, k: int) -> keras.Model:
             batch_norm_ema=config.ema if config.ema_statistics else 0.0,
             dropout=config.dropout,
             init=config.init,
-            seed=_seed(config, k),
+            seed=peer_seed(config, k),
             mean=splits.mean.tolist(),
             std=splits.std.tolist(),
         )
@@ -333,12 +333,12 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
         mean_square_start=config.mean_square_start,
         weight_decay=config.weight_decay,
         ema=config.ema,
-        seed=_seed(config, peer),
+        seed=peer_seed(config, peer),
         **own,
     )
 
 
-def _seed(config: Config, k: int) -> int:
+def peer_seed(config: Config, k: int) -> int:
     """Seed of peer k's initial weights, dropout and noise."""
     return int(np.random.SeedSequence([config.seed, k]).generate_state(1)[0])
 

@@ -1,23 +1,54 @@
 """What the runs of one process share, and what they leave in its memory.
 
 Tracing the step takes a third of a run on digits. A run of the same shape as the one before takes
-over its cohort, traced, and gives it a state of its own.
+over its cohort, traced, and gives it the initial weights of its own seed.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from tensorflow.python.framework import ops
 
 from dml_tf import networks
 from dml_tf.data import Splits
 from dml_tf.method.cohort import Cohort
+from dml_tf.networks.layers import draw_again
+from dml_tf.runs import build
 from dml_tf.runs.checkpoint import variables
 from dml_tf.runs.config import Config
 
-_last: tuple[str, Cohort] | None = None  # shape and cohort of the last run
+_MOST_PARAMETERS = 2_000_000  # of a cohort; larger ones train so long that tracing is little
+
+
+@dataclasses.dataclass
+class _Traced:
+    """The cohort of a run, to be used again.
+
+    Attributes:
+        shape: What decides its graphs.
+        config: The settings of the run that it was last used for.
+        cohort: The cohort.
+        start: Its variables before the first step.
+    """
+
+    shape: str
+    config: Config
+    cohort: Cohort
+    start: Sequence[np.ndarray]
+
+    def restart(self, config: Config):
+        """Gives it the state in which a run of other seeds begins."""
+        for variable, value in zip(variables(self.cohort), self.start, strict=True):
+            variable.assign(value)
+        for k, network in enumerate(self.cohort.networks):
+            draw_again(network, *(build.peer_seed(run, k) for run in (self.config, config)))
+        self.config = config
+
+
+_last: _Traced | None = None
 
 
 def clear(last: bool = False):
@@ -48,34 +79,26 @@ def cohort_of(new: Callable[[], Cohort], config: Config, splits: Splits, precisi
     """
     global _last
     shape = _shape(config, splits, precision)
-    before, _last = _last, None
-    if before and before[0] != shape:
-        before = None  # so that its memory is free before the next one is made
+    if _last and shape and _last.shape == shape:
+        _last.restart(config)
+        return _last.cohort
+    _last = None  # so that its memory is free before the next one is made
     cohort = new()
-    if before:
-        cohort = _with_state(before[1], cohort)
-    if shape:
-        _last = shape, cohort
+    if shape and cohort.count_params() < _MOST_PARAMETERS:
+        start = [variable.numpy() for variable in variables(cohort)]
+        _last = _Traced(shape, config, cohort, start)
     return cohort
 
 
 def _shape(config: Config, splits: Splits, precision: str) -> str:
-    """What decides a run's graphs: all but the seed. Empty if the seed is in them, too."""
-    outside = any(networks.is_outside(name) for name in config.net)  # unknown layers
-    if config.dropout or config.optimizer == "entropy_sgd" or outside:
+    """What decides a run's graphs: all but the seed.
+
+    Empty if the seed is in them, too, or decides more of the state than is drawn again.
+    """
+    others = any(networks.is_outside(name) for name in config.net)  # unknown layers
+    weights_of_files = config.teachers or config.pretrained
+    if config.dropout or config.optimizer == "entropy_sgd" or others or weights_of_files:
         return ""
     settings = dataclasses.asdict(config.replace(seed=0, analyse=False))
     sizes = splits.train.images.shape, splits.num_classes
     return json.dumps([settings, sizes, precision], sort_keys=True)
-
-
-def _with_state(traced: Cohort, new: Cohort) -> Cohort:
-    """The traced cohort with the variables, and the seeds of the initializers, of a new one."""
-    for own, value in zip(variables(traced), variables(new), strict=True):
-        own.assign(value)
-    for ours, others in zip(traced.networks, new.networks, strict=True):
-        for own, layer in zip(ours.layers, others.layers, strict=True):
-            for name, value in vars(layer).items():
-                if isinstance(value, keras.Initializer):
-                    setattr(own, name, value)
-    return traced
