@@ -246,6 +246,7 @@ FIGURES = {
             "pytorch_step",
             "placement",
             "run_time",
+            "sweep_time",
         )
     },
 }

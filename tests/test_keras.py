@@ -562,6 +562,33 @@ def test_a_whole_network_of_keras_applications_loses_its_softmax():
     assert float(tf.reduce_sum(logits)) != pytest.approx(1)
 
 
+def test_kerashubs_backbones_and_classifiers_are_peers(tmp_path):
+    hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed")
+
+    def backbone():
+        return hub.models.ResNetBackbone(
+            image_shape=(32, 32, 3), input_conv_filters=[64], input_conv_kernel_sizes=[3],
+            stackwise_num_filters=[64], stackwise_num_blocks=[1], stackwise_num_strides=[1],
+            block_type="basic_block",
+        )  # fmt: skip
+
+    def with_head(name):
+        maps = backbone()
+        pooled = keras.layers.GlobalAveragePooling2D()(maps.output)
+        return keras.Model(maps.input, keras.layers.Dense(CLASSES)(pooled), name=name)
+
+    classifier = hub.models.ResNetImageClassifier(backbone(), num_classes=CLASSES, name="b")
+    cohort = Cohort([with_head("a"), classifier])
+    cohort.compile("sgd")
+    images, labels = np.random.default_rng(0).random((16, 32, 32, 3), "float32"), np.arange(16) % 3
+    history = cohort.fit(images, labels, batch_size=8, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    cohort.save(tmp_path / "hub.keras")
+    loaded = keras.saving.load_model(tmp_path / "hub.keras")
+    expected, found = (c.predict(images, verbose=0)["ensemble"] for c in (cohort, loaded))
+    np.testing.assert_array_equal(found, expected)
+
+
 # The table
 
 
