@@ -14,7 +14,7 @@ import tensorflow as tf
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper import plan
 from dml_tf.paper.scales import BY_NAME
-from dml_tf.runs import records
+from dml_tf.runs import records, session
 from dml_tf.runs.files import RunFiles
 
 # A shell that starts the tests in the background has Ctrl-C ignored, and children inherit that.
@@ -28,9 +28,10 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed():
-    """Every test starts from the same global random state."""
+def fixed_seed(monkeypatch):
+    """Every test starts from the same global random state, and without a traced cohort."""
     keras.utils.set_random_seed(0)
+    monkeypatch.setattr(session, "_last", None)
 
 
 @pytest.fixture

@@ -12,13 +12,6 @@ from dml_tf.runs import config, session, train
 from dml_tf.runs.files import RunFiles
 
 
-@pytest.fixture(autouse=True)
-def _nothing_kept():
-    session._last = None
-    yield
-    session._last = None
-
-
 def settings(folder: Path, seed: int, **options):
     options = {"net": ("resnet8:4", "mobilenet_short:0.25"), "steps": 9, "epochs": 0} | options
     return config.load(
