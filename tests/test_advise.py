@@ -110,6 +110,30 @@ def test_the_command_compares_paired_seeds_at_equal_compute(tmp_path, monkeypatc
     assert asked[12].steps == steps["independent"]
 
 
+def test_more_minutes_go_on_where_the_last_ones_gave_no_advice(tmp_path, monkeypatch, capsys):
+    from dml_tf.tools import trials
+
+    asked = []
+    slow = iter([0.0] * 3 + [1e3] * 50)  # the clock of the first call
+
+    def train(run, splits):
+        asked.append((run.seed, run.steps))
+        return {f"peer{k}": 0.5 for k in range(1 if run.method == "distill" else len(run.net))}
+
+    monkeypatch.setattr(trials, "train", train)
+    monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-9, 5.0))
+    words = "advise --dataset=digits --net=resnet8:4 --image_size=8 --seeds=3".split()
+    with monkeypatch.context() as late:
+        late.setattr(advise.time, "monotonic", lambda: next(slow))
+        assert commands.main([*words, "--minutes=10", f"--results_dir={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert "no advice" in text and "independent: 50.00%" in text
+    first = asked[:4]
+    assert commands.main([*words, "--minutes=20", f"--results_dir={tmp_path}"]) == 0
+    assert asked[4:8] == first  # which `train` finds finished
+    assert "Use: independent" in capsys.readouterr().out
+
+
 def test_too_few_minutes_or_seeds_are_refused_with_what_is_needed(tmp_path, monkeypatch):
     from dml_tf.tools import trials
 

@@ -1,7 +1,11 @@
 """What the command does with a finished run: list it, show it pictures, deploy it."""
 
 import csv
+import importlib.util
 import json
+import re
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -256,6 +260,39 @@ def test_what_deploy_refuses(finished, tmp_path, capsys, flag, message):
     assert message in capsys.readouterr().err
 
 
+def test_numbers_of_a_format_that_has_none_are_refused(finished, tmp_path, capsys):
+    words = ["--format=keras,saved_model", "--quantize=int8", f"--results_dir={finished[0]}"]
+    assert call("deploy", "digits", tmp_path / "out", *words) == 2
+    assert "--quantize=int8 is for litert and onnx" in capsys.readouterr().err
+
+
+def test_the_cards_programs_run_as_they_are(finished, pictures):
+    folder, splits, cohort = finished
+    out = pictures / "out"
+    runtimes = {"litert": ("ai_edge_litert",), "onnx": formats.FORMATS["onnx"].needs}
+    chosen = [
+        name
+        for name in formats.FORMATS
+        if all(importlib.util.find_spec(package) for package in runtimes.get(name, ()))
+    ]
+    words = (f"--results_dir={folder}", "--images=50", f"--format={','.join(chosen)}")
+    assert call("deploy", "digits-dml", out, *words) == 0
+    (pictures / "0.png").rename(out / "new.jpg")
+    begin, *programs = re.findall(
+        r"```python\n(.*?)```", (out / "README.md").read_text(encoding="utf-8"), re.S
+    )
+    assert len(programs) == len(chosen)
+    images, _ = next(iter(eval_batches(splits.test, splits, 1)))
+    label = int(cohort(images)["resnet8_1"].numpy().argmax())
+    for program in programs:
+        assert "dml_tf" not in program
+        ended = subprocess.run(
+            [sys.executable, "-c", begin + program], cwd=out, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines()[-1].startswith(f"{label} "), (program, ended.stdout)
+
+
 def test_a_format_without_its_packages_is_refused(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FlagError, match=r"--format=onnx needs tf2onnx, .*pip install 'dml_tf\["):
@@ -283,7 +320,8 @@ def test_the_card_has_metadata_and_intervals_from_the_record(finished):
     assert low == pytest.approx((middle - half) / (n + z**2))
     assert high == pytest.approx((middle + half) / (n + z**2))
     assert f"| ensemble | 75.00 | {100 * low:.2f} to {100 * high:.2f} | 1.0000 | 0.1000 |" in body
-    assert record["command"] in body and "onnxruntime" in body and "ai_edge" not in body
+    command = record["command"].replace("python train.py", "dml_tf train")
+    assert command in body and "onnxruntime" in body and "ai_edge" not in body
 
 
 # runs

@@ -512,3 +512,16 @@ def test_saved_cohorts_load_where_only_the_cohort_is_imported(tmp_path):
     command = [sys.executable, "-c", program, *files]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.stdout == "[True, True, True]\n", finished.stderr
+
+
+def test_strict_looks_at_the_data_of_a_finished_run_too(tmp_path, monkeypatch):
+    asked = config.load(dataset="digits", net=("resnet8:2",), results_dir=str(tmp_path))
+    monkeypatch.setattr(train.records, "reusable", lambda run: {"run_id": run.run_id})
+
+    def refuse(run):
+        raise RunFailed("--strict refuses these data")
+
+    monkeypatch.setattr(train.build, "load_data", refuse)
+    assert train.run(asked, verbose=0) == {"run_id": asked.run_id}
+    with pytest.raises(RunFailed, match="--strict refuses"):
+        train.run(asked.replace(strict=True), verbose=0)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dml_tf.data.draws import Window
 from dml_tf.errors import DataWarning
@@ -106,7 +106,10 @@ def _frames(picture: Image.Image) -> int:
 
 def unreadable(name: str, error: Exception) -> ValueError:
     """What to raise for a picture that an error makes useless."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its message has an address in memory
+        reason = "no format of a picture is known that begins like this"
+    else:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
     return ValueError(f"{name} {UNREADABLE} ({reason}): get it again, or remove it.")
 
 

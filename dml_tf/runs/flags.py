@@ -35,7 +35,7 @@ def _flag_values(argv: Sequence[str]) -> flags.FlagValues:
     except flags.Error as error:
         problems = [*_unknown(argv), *_misread(argv)] or [f"{error}."]
         problems += _wrong_values(argv)
-        refuse([*problems, "`python train.py --help` lists the flags."])
+        refuse([*problems, "--help lists the flags."])
     except OSError as error:
         raise FlagError(f"--flagfile: cannot read {error.filename}: {error.strerror}.") from None
     if rest:

@@ -66,6 +66,8 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         cluster.refuse_differences("settings", _shared_settings, config)
         if record := cluster.from_chief(_find, config, place, files):
             remove_older(folder, files.record)
+            if config.strict:
+                build.load_data(config)  # refuses what is skipped or converted
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record

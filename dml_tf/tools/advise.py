@@ -82,7 +82,10 @@ def _base(options: argparse.Namespace) -> Config:
 
 
 def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
-    """Steps of each way, kept in a file so that the same command resumes."""
+    """Steps of each way, kept in a file so that the same command resumes.
+
+    With more minutes, too, if the last ones gave no advice.
+    """
     from dml_tf.tools import trials
 
     file = Path(base.results_dir) / "plan.json"
@@ -93,7 +96,8 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
     asked = json.loads(json.dumps(asked))
     if file.exists():
         kept = records.read(file)
-        if kept["asked"] == asked:
+        unfinished = not (file.parent / "advice.json").exists()
+        if kept["asked"] == asked | ({"minutes": kept["asked"]["minutes"]} if unfinished else {}):
             return kept
     seconds_per_unit, overhead = trials.speed(base, splits, sizes)
     left = _PART * 60 * options.minutes - (time.monotonic() - started)
@@ -151,9 +155,16 @@ def report(
 ) -> str:  # fmt: skip
     """The comparison and the advice in words; also written to `advice.json`."""
     seeds = len(measured[ways[0].name])
-    if seeds < 3:
-        return "Fewer than three seeds were trained: no advice. Give more --minutes."
     own = {way.name: [_of_net(way, row) for row in measured[way.name]] for way in ways}
+    if seeds < 3:
+        means = [f"  {name}: {100 * np.mean(row):.2f}%" for name, row in own.items()]
+        return "\n".join(
+            [
+                "Fewer than three seeds were trained: no advice. The same command with more "
+                "--minutes goes on with the next seed. Means so far:",
+                *means,
+            ]
+        )
     lines = verdict.compare(own)
     chosen = verdict.recommended(lines)
     way = next(each for each in ways if each.name == chosen.name)

@@ -10,14 +10,22 @@ from dml_tf.tools.trial import Row, int8_changes
 
 _PAPER = "https://arxiv.org/abs/1706.00384"
 _USE = {
-    ".keras": """model = keras.saving.load_model("{file}")
-probabilities = model.predict(pixels)""",
-    "": """model = tf.saved_model.load("{file}")
-probabilities = model.serve(pixels)""",
-    ".tflite": """model = ai_edge_litert.interpreter.Interpreter("{file}").get_signature_runner()
-probabilities = model(pixels=pixels)["output_0"]""",
-    ".onnx": """model = onnxruntime.InferenceSession("{file}")
-(probabilities,) = model.run(None, {{"pixels": pixels}})""",
+    ".keras": """import keras
+
+model = keras.saving.load_model("{file}")
+probabilities = model.predict(pixels)[0]""",
+    "": """import tensorflow as tf
+
+model = tf.saved_model.load("{file}")
+probabilities = model.serve(pixels).numpy()[0]""",
+    ".tflite": """from ai_edge_litert.interpreter import Interpreter  # pip install ai-edge-litert
+
+model = Interpreter("{file}").get_signature_runner()
+probabilities = model(pixels=pixels)["output_0"][0]""",
+    ".onnx": """import onnxruntime
+
+model = onnxruntime.InferenceSession("{file}")
+probabilities = model.run(None, {{"pixels": pixels}})[0][0]""",
 }
 
 
@@ -104,7 +112,8 @@ def _introduction(record: dict, peer: str) -> list[str]:
         f"| augmentation | {config['augment']} |",
         f"| seed | {config['seed']} |",
         f"| finished | {record['finished'][:10]} |",
-        f"| command | `{record['command']}` |",
+        f"| command | `{record['command'].replace('python train.py', 'dml_tf train')}`, with "
+        "`--data_dir` if the data are files |",
         "",
     ]
     return lines
@@ -162,13 +171,20 @@ def _use(record: dict, rows: Sequence[Row]) -> list[str]:
         "probability of each class, in the order below.",
         "",
         "```python",
-        f'picture = PIL.Image.open("new.jpg").convert("{mode}").resize(({width}, {height}))',
+        "import numpy as np",
+        "from PIL import Image",
+        "",
+        f'picture = Image.open("new.jpg").convert("{mode}").resize(({width}, {height}))',
         f"pixels = np.asarray(picture, np.float32).reshape(1, {height}, {width}, {channels})",
+        f"classes = {record['classes']}",
+        "```",
+        "",
     ]
     for row in rows[2:]:
         ending = row.name[row.name.rindex(".") :] if "." in row.name else ""
-        lines += ["", _USE[ending].format(file=row.name)]
-    return [*lines, "```", "", f"Classes: {', '.join(record['classes'])}.", ""]
+        show = "print(classes[probabilities.argmax()], probabilities.max())"
+        lines += ["```python", _USE[ending].format(file=row.name), show, "```", ""]
+    return lines
 
 
 def _limits(record: dict) -> list[str]:

@@ -54,6 +54,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _deploy(options: argparse.Namespace):
     names = _format_names(options.format)
+    if options.quantize != "none" and not any(FORMATS[name].can_quantize for name in names):
+        raise FlagError(
+            f"--quantize={options.quantize} is for litert and onnx: --format={options.format} has "
+            "neither."
+        )
     run = trained.find(options.run, options.results_dir)
     peer = choose_peer(run, options.peer)
     quiet.import_tensorflow()

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         "dml_tf predict", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("model", metavar="RUN|FILE", help="a run, or what `dml_tf deploy` wrote")
+    parser.add_argument("model", metavar="RUN|FILE", help="a run, or a file of `dml_tf deploy`")
     parser.add_argument("pictures", nargs="+", help="files, folders, or patterns such as '*.jpg'")
     parser.add_argument("--top", type=int, default=5, help="classes to show; default: 5")
     parser.add_argument("--csv", metavar="FILE", help="also write a table; - for the terminal")

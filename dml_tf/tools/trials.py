@@ -1,7 +1,9 @@
 """The short trainings of `dml_tf advise`; nothing is measured on test images."""
 
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -44,7 +46,7 @@ def sizes(ways: Sequence[Candidate], base: Config, splits: Splits) -> dict[str, 
 
 
 def speed(base: Config, splits: Splits, known: dict[str, int]) -> tuple[float, float]:
-    """Seconds of a multiply-add in training, and seconds before the first step is trained."""
+    """Seconds of a multiply-add in training, and seconds of a training beside its steps."""
     pair = base.replace(net=base.net * 2, cohort=2, method="independent")
     started = time.monotonic()
     cohort = build.build_cohort(pair, splits)
@@ -54,6 +56,11 @@ def speed(base: Config, splits: Splits, known: dict[str, int]) -> tuple[float, f
     started = time.monotonic()
     cohort.fit(batches, steps_per_epoch=_TIMED, verbose=0, shuffle=False)
     took = time.monotonic() - started
+    started = time.monotonic()
+    evaluate.measure(cohort, splits.validation, splits)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(cohort, Path(folder) / "cohort.keras")
+    overhead += time.monotonic() - started
     return took / (_TIMED * base.batch_size * 6 * known[base.net[0]]), overhead
 
 
