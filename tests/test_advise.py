@@ -149,10 +149,15 @@ def test_no_seed_begins_that_would_end_after_the_time(capsys):
     base = config.load(dataset="digits", net=("resnet8:4",), steps=5, image_size=8)
     measured = advise._train(
         lambda run, splits: {"peer": 0.5}, base, load(base), ways,
-        {"steps": {"alone": 5}}, seeds=4, deadline=0.0,
+        {"steps": {"alone": 5}}, seeds=4, deadline=0.0, latest=0.0,
     )  # fmt: skip
     assert len(measured["alone"]) == 1  # the first is always trained
     assert "The time is over after 1 seeds." in capsys.readouterr().out
+    measured = advise._train(
+        lambda run, splits: {"peer": 0.5}, base, load(base), ways,
+        {"steps": {"alone": 5}}, seeds=4, deadline=0.0, latest=1e12,
+    )  # fmt: skip
+    assert len(measured["alone"]) == 3  # as many as an interval needs
 
 
 def test_a_short_training_measures_validation_images_only(tmp_path, monkeypatch):

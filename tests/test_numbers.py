@@ -9,6 +9,7 @@ import pytest
 from dml_tf.errors import RunFailed
 from dml_tf.measures import evaluate
 from dml_tf.paper import run_all, workers
+from dml_tf.paper.estimate import Estimate
 from dml_tf.runs import build, callbacks, config, records, train
 from dml_tf.runs.checkpoint import Checkpoint, variables
 from dml_tf.runs.files import RunFiles
@@ -92,7 +93,10 @@ def test_a_record_with_a_number_that_is_not_finite_is_not_written(tmp_path, valu
 
 def test_in_a_sweep_the_run_fails_and_the_others_go_on(tmp_path):
     broken, sound = settings(tmp_path, learning_rate=1e30, steps=1), settings(tmp_path, steps=1)
-    events = [workers.perform(run_all._task(run), lambda text: None) for run in (broken, sound)]
+    events = [
+        workers.perform(run_all._task(run, Estimate()), lambda text: None)
+        for run in (broken, sound)
+    ]
     assert [kind for kind, _ in events] == ["failed", "done"]
     assert "not finite" in events[0][1]
     assert records.find(sound) and not RunFiles.of(broken).record.exists()

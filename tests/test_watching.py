@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dml_tf import home
 from dml_tf.paper import progress as paper_progress
 from dml_tf.paper import run_all, workers
+from dml_tf.paper.estimate import Estimate
 from dml_tf.runs import config, progress, summaries, train, words
 from dml_tf.runs.config import Schedule
 from dml_tf.runs.files import RunFiles
@@ -140,7 +141,7 @@ def test_a_run_has_a_name_that_a_person_can_read():
 
 def test_run_all_shows_names_that_a_person_can_read(tmp_path, capsys):
     asked = config.load(dataset="digits", net="resnet8:16", cohort=2, results_dir=str(tmp_path))
-    task = run_all._task(asked)
+    task = run_all._task(asked, Estimate())
     events = [workers.Event("started", task), workers.Event("failed", task, "no data")]
     clock = paper_progress.Clock([task.name], {}, 1)
     assert paper_progress.follow(events, clock) == [(task, "no data")]

@@ -27,6 +27,8 @@ EXAMPLE = """example:
   dml_tf advise --data_dir=PICTURES --net=resnet20 --image_size=64 --minutes=30"""
 _PART = 0.85  # of the time is planned, the rest is for what takes longer
 _LONG = 20  # minutes from which on six seeds are trained
+_FEWEST = 3  # seeds of an interval
+_LATER = 1.5  # of the time, if a busy machine has not trained these yet
 _TRAININGS = 6  # of a seed: two of the four ways train teachers first
 _LEAST = 10  # steps of a training that teach anything
 
@@ -54,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
 def _advise(options: argparse.Namespace):
     started = time.monotonic()
     seeds = options.seeds or (6 if options.minutes >= _LONG else 3)
-    if seeds < 3:
-        raise FlagError(f"--seeds={seeds}: give 3 or more, or no interval can be said.")
+    if seeds < _FEWEST:
+        raise FlagError(f"--seeds={seeds}: give {_FEWEST} or more, or no interval can be said.")
     ways = candidates(
         options.net, options.partner or options.net, options.teacher or larger(options.net)
     )
@@ -67,7 +69,9 @@ def _advise(options: argparse.Namespace):
     sizes = trials.sizes(ways, base, splits)
     plan = _plan(options, base, splits, ways, sizes, seeds, started)
     print(_heading(options, splits, plan, seeds), flush=True)
-    measured = _train(trials.train, base, splits, ways, plan, seeds, started + 60 * options.minutes)
+    asked = 60 * options.minutes
+    ends = (started + asked, started + _LATER * asked)
+    measured = _train(trials.train, base, splits, ways, plan, seeds, *ends)
     print(report(options, base, splits, ways, plan, measured, sizes))
 
 
@@ -126,15 +130,18 @@ def _heading(options, splits: Splits, plan: dict, seeds: int) -> str:
 
 def _train(
     train: Callable, base: Config, splits: Splits, ways: Sequence[Candidate], plan: dict,
-    seeds: int, deadline: float,
+    seeds: int, deadline: float, latest: float,
 ) -> dict[str, list[dict[str, float]]]:  # fmt: skip
-    """Way -> peer -> validation accuracy, for each seed that the time allows, whole seeds only."""
+    """Way -> peer -> validation accuracy, for each seed that the time allows, whole seeds only.
+
+    The first seeds, without which there is no advice, may take until `latest`.
+    """
     measured = {way.name: [] for way in ways}
     per_epoch = base.schedule(len(splits.train)).steps_per_epoch
     longest = 0.0
     for seed in range(seeds):
         began = time.monotonic()
-        if seed and began + longest > deadline:
+        if seed and began + longest > (deadline if seed >= _FEWEST else latest):
             print(f"The time is over after {seed} seeds.")
             break
         found = {}
@@ -156,7 +163,7 @@ def report(
     """The comparison and the advice in words; also written to `advice.json`."""
     seeds = len(measured[ways[0].name])
     own = {way.name: [_of_net(way, row) for row in measured[way.name]] for way in ways}
-    if seeds < 3:
+    if seeds < _FEWEST:
         means = [f"  {name}: {100 * np.mean(row):.2f}%" for name, row in own.items()]
         return "\n".join(
             [
