@@ -62,18 +62,28 @@ def epochs(count: int) -> Counter:
 
 
 def runs(count: int) -> Counter:
-    """Trains so many runs one after the other, as a worker of `run_all.sh` does."""
-    from dml_tf.paper import run_all
-    from dml_tf.runs import config
+    """Trains so many runs one after the other, as a worker of `run_all.sh` does.
 
-    seen = []
+    Each second one takes over the trace of the one before; no graphs of others may be left.
+    """
+    from dml_tf.paper import run_all
+    from dml_tf.runs import config, session
+
+    seen, first = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(count):
-            asked = config.load(**SMALL, steps=2, seed=seed, results_dir=folder)
+        for number in range(count):
+            rate = 0.1 + number // 2 / 1000
+            asked = config.load(
+                **SMALL, steps=2, seed=number, learning_rate=rate, results_dir=folder
+            )
             run_all.train_one(lambda text: None, asked)
             seen_now = used()  # collects garbage
-            assert not graphs(), f"{graphs()} are left after run {seed + 1}"
-            if seed + 1 in (count // 2, count):
+            first = first or graphs()
+            assert len(graphs()) <= len(first), f"{graphs()} are left after run {number + 1}"
+            if number + 1 in (count // 2, count):
                 seen.append(seen_now)
+    session.clear(last=True)
+    gc.collect()
+    assert not graphs(), f"{graphs()} are left at the end"
     refuse_growth(*seen)
     return Counter({f"runs, {seen[1].megabytes - seen[0].megabytes:+.0f} MB in the half": count})
