@@ -88,7 +88,7 @@ def _base(options: argparse.Namespace) -> Config:
 def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
     """Steps of each way, kept in a file so that the same command resumes.
 
-    With more minutes, too, if the last ones gave no advice.
+    With up to twice the minutes, too, if the last ones gave no advice.
     """
     from dml_tf.tools import trials
 
@@ -100,8 +100,11 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
     asked = json.loads(json.dumps(asked))
     if file.exists():
         kept = records.read(file)
-        unfinished = not (file.parent / "advice.json").exists()
-        if kept["asked"] == asked | ({"minutes": kept["asked"]["minutes"]} if unfinished else {}):
+        before = kept["asked"]["minutes"]
+        gave_none = not (file.parent / "advice.json").exists()
+        if gave_none and before <= options.minutes <= 2 * before:
+            asked["minutes"] = before
+        if kept["asked"] == asked:
             return kept
     seconds_per_unit, overhead = trials.speed(base, splits, sizes)
     left = _PART * 60 * options.minutes - (time.monotonic() - started)
@@ -117,6 +120,7 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
             f"--minutes={options.minutes:g} are too few: {seeds} seeds need {needed + 1:.0f} "
             "minutes at least. Give more, or a smaller --image_size or --net."
         )
+    asked["minutes"] = options.minutes
     plan = {"asked": asked, "steps": steps, "seconds": seconds, "per_unit": seconds_per_unit}
     records.write(plan, file)
     return plan
@@ -167,8 +171,8 @@ def report(
         means = [f"  {name}: {100 * np.mean(row):.2f}%" for name, row in own.items()]
         return "\n".join(
             [
-                "Fewer than three seeds were trained: no advice. The same command with more "
-                "--minutes goes on with the next seed. Means so far:",
+                "Fewer than three seeds were trained: no advice. The same command with up to twice "
+                "the --minutes goes on with the next seed. Means so far:",
                 *means,
             ]
         )
