@@ -9,6 +9,9 @@ _IS_CHECKOUT = (PACKAGE.parent / "flags" / "digits.flags").is_file()
 # package is installed, the folder in which the command runs.
 HOME = PACKAGE.parent if _IS_CHECKOUT else Path.cwd()
 
+# How a person calls the training there.
+TRAIN = "python train.py" if _IS_CHECKOUT else "dml_tf train"
+
 
 def shipped(name: str) -> Path:
     """Path of a file or folder that the wheel contains, such as `flags` or `results/paper.csv`."""

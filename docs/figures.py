@@ -18,7 +18,8 @@ import numpy as np
 
 from dml_tf import home
 from dml_tf.atomic import write_text
-from dml_tf.paper import statistics
+from dml_tf.paper import scales, statistics, tables
+from dml_tf.paper.items import ITEMS
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
 from docs import evidence, formats
@@ -199,6 +200,33 @@ def precision() -> str:
     return formats.markdown(rows)
 
 
+def ways() -> str:
+    """Ways to learn from peers, against independent networks and against DML, by seed."""
+    item, scale = ITEMS["teachers"], scales.TEACHERS
+    found = {
+        line.row: tables.differences(line, scale, RESULTS / "cpu" / scale.exploratory)
+        for line in item.lines
+    }
+    rows = []
+    for cell in item.cells:
+        gains = {
+            other: statistics.summary(found.get(f"{cell.row} - {other}", {}))
+            for other in ("Independent", "DML")
+        }
+        rows.append(
+            {
+                "way": cell.row,
+                "test accuracy, %": formats.mean_and_spread(list(found[cell.row].values())),
+                **{
+                    f"gain over {other} [95% interval]": formats.interval(gain)
+                    for other, gain in gains.items()
+                },
+                "seeds": len(found[cell.row]),
+            }
+        )
+    return formats.markdown(rows)
+
+
 def benchmark(name: str) -> str:
     """What a benchmark printed when its record was written."""
     return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
@@ -233,6 +261,7 @@ FIGURES = {
     "selection": selection,
     "precision": precision,
     "protocol": protocol,
+    "ways": ways,
     **{
         name: partial(benchmark, name)
         for name in (

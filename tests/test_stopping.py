@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.errors import FlagError
 from dml_tf.method import optimizers
 from dml_tf.runs import build, config, train
 from dml_tf.runs.checkpoint import Checkpoint
@@ -59,8 +59,8 @@ def test_a_run_that_stops_early_measures_the_best_epochs_weights(tmp_path):
 
 
 def test_early_stopping_needs_validation_images(tmp_path):
-    with pytest.raises(RunFailed, match="--patience=3 needs validation images"):
-        build.load_data(settings(tmp_path, validation_fraction=0.0, patience=3))
+    with pytest.raises(FlagError, match="--patience=3 needs validation images"):
+        train.run(settings(tmp_path, validation_fraction=0.0, patience=3))
     with pytest.raises(FlagError, match="--patience=3 chooses an epoch by validation images"):
         settings(tmp_path, validation_fraction=0.0, watch_test=True, patience=3)
     with pytest.raises(FlagError, match="--patience=3 is for --placement=one"):

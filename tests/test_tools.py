@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dml_tf import Cohort
+from dml_tf import Cohort, home
 from dml_tf.data import eval_batches
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.runs import build, config, records, train
@@ -232,6 +232,8 @@ def test_deployed_files_agree_with_keras_and_need_nothing_of_ours(finished, pict
     assert call("predict", out / "model.tflite", pictures / "0.png", "--top=1") == 0
     label = posteriors["ensemble"][0].argmax()
     assert f"  ensemble  {label} " in capsys.readouterr().out
+    assert call("predict", out, pictures / "0.png", "--top=1") == 0  # takes model.keras
+    assert f"  ensemble  {label} " in capsys.readouterr().out
     (out / "model.tflite").write_text("damaged")
     assert call("predict", out / "model.tflite", pictures / "0.png") == 1
     assert "model.tflite is damaged" in capsys.readouterr().err
@@ -338,8 +340,8 @@ def test_runs_are_listed_with_state_accuracy_and_time_left(tmp_path, finished, c
     }  # fmt: skip
     save_state(files.checkpoint() / "state.npz", progress, [np.zeros(1)])
     rows = {row.run: row for row in list_runs.rows(tmp_path)}
-    assert rows[done.run_id][1:3] == ("done", "test 75.00%")
-    assert rows[half.run_id][1:4] == ("interrupted, epoch 1/4", "validation 25.00%", "90 s")
+    assert rows[done.run_id][2:4] == ("done", "test 75.00%")
+    assert rows[half.run_id][2:5] == ("interrupted, epoch 1/4", "validation 25.00%", "90 s")
     with hold(files.lock(), RuntimeError()):
         assert {row.state for row in list_runs.rows(tmp_path)} > {"training, epoch 1/4"}
     (tmp_path / "runs" / "broken.json").write_text("{")
@@ -348,3 +350,16 @@ def test_runs_are_listed_with_state_accuracy_and_time_left(tmp_path, finished, c
     shown = capsys.readouterr().out
     assert "record is damaged" in shown and "checkpoint is damaged" in shown
     assert call("runs", "nothing", f"--results_dir={tmp_path}") == 2
+    assert "none of the 3 runs in" in capsys.readouterr().err
+
+
+def test_runs_are_found_by_their_folder(tmp_path, finished, monkeypatch, capsys):
+    _, splits, _ = finished
+    monkeypatch.setattr(home, "HOME", tmp_path)
+    for folder in ("flowers", "birds"):
+        done = small(tmp_path / "results" / folder)
+        records.write(record_of(done, splits), RunFiles.of(done).record)
+    assert call("runs", "flow") == 0
+    assert capsys.readouterr().out.split()[-1] == "flowers"
+    assert call("runs", done.run_id) == 0
+    assert {"flowers", "birds"} < set(capsys.readouterr().out.split())

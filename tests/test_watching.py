@@ -27,15 +27,15 @@ class Model:
     peer_names = ("a", "b")
 
 
-def shown(live, monkeypatch, epochs=3, per_epoch=4, seconds=10.0, validation=None):
-    """What is printed when each step takes some seconds."""
+def shown(live, monkeypatch, epochs=3, per_epoch=4, seconds=10.0, validation=None, last=None):
+    """What is printed when each step takes some seconds, and epoch `last` ends the run."""
     clock, out = [0.0], io.StringIO()
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(sys, "stdout", out)
     line = progress.Progress(Schedule(epochs * per_epoch, epochs, per_epoch), 16, live)
     line._model = Model()
     line.set_params({"steps": per_epoch})
-    for epoch in range(epochs):
+    for epoch in range(last or epochs):
         line.on_epoch_begin(epoch)
         for step in range(per_epoch):
             clock[0] += seconds
@@ -58,6 +58,14 @@ def test_a_log_gets_a_line_with_accuracies_mimicry_speed_and_the_time_left(monke
 def test_a_log_is_quiet_while_epochs_are_short(monkeypatch):
     lines = shown(False, monkeypatch, epochs=100, seconds=0.25).splitlines()
     assert [line.split()[1] for line in lines] == ["1/100", "31/100", "61/100", "91/100", "100/100"]
+
+
+def test_a_run_that_stops_early_shows_its_last_epoch(monkeypatch):
+    *_, log = shown(False, monkeypatch, epochs=100, seconds=0.25, last=5).splitlines()
+    assert log.startswith("epoch 5/100") and log.endswith("5 s in all")
+    monkeypatch.setenv("COLUMNS", "200")
+    *_, terminal = shown(True, monkeypatch, seconds=0.01, last=2).split("\r")
+    assert terminal.startswith("epoch 2/3") and terminal.endswith("in all\n")
 
 
 def test_held_out_accuracies_stand_beside_those_of_training(monkeypatch):

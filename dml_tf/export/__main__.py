@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dml_tf.errors import BAD_FLAGS, DONE, FAILED, FlagError, RunFailed, exit_status
+from dml_tf.export import TESTED_JAX
 
 HELP = {"--help", "-h", "-help"}
 WRITE = """usage: python -m dml_tf.export write FLAGS [--seeds=0,1,...] OUT_DIR
@@ -73,8 +74,8 @@ def _with_packages(command, arguments: Sequence[str]) -> int | None:
         if (error.name or "dml_tf").startswith("dml_tf"):
             raise
         raise RunFailed(
-            f"{error.name} is not installed. `write` and `import` take requirements.txt, `check` "
-            "and `run` requirements-pjrt.txt."
+            f"{error.name} is not installed. `write` and `import` take requirements.txt; for "
+            f"`check` and `run`: pip install {TESTED_JAX} numpy pillow"
         ) from error
 
 

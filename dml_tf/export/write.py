@@ -86,7 +86,7 @@ def export(config: Config, folder: Path, like: Export | None = None) -> Export:
     _check(config, folder)
     memory.refuse_too_large(config)
     splits = build.load_data(config)
-    build.check_features(config, splits)
+    build.check_fit(config, splits)
     train.ensure_teacher(config)
     cohort = build.build_cohort(config, splits)
     variables = _variables(cohort, learning_rates(cohort))

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dml_tf import reid
+from dml_tf import home, reid
 from dml_tf.atomic import write_whole
 from dml_tf.data import identity
 from dml_tf.data.arrays import read_npz
@@ -26,7 +26,7 @@ from dml_tf.errors import exit_status
 
 _PROGRAM = "python -m dml_tf.measures.rankings"
 _EXAMPLE = f"""example:
-  python train.py --dataset=market1501 --data_dir=data --features_out=features.npz
+  {home.TRAIN} --dataset=market1501 --data_dir=data --features_out=features.npz
   {_PROGRAM} --features=features.npz --data_dir=data --queries=0,5,9
 """
 _KINDS = ("features", "pids", "camids", "names")
@@ -35,7 +35,7 @@ _GREEN, _RED, _GREY = "#1a9850", "#d73027", "#333333"
 
 
 def read_features(file: str | Path) -> dict[str, np.ndarray]:
-    """Reads a features file, which `python train.py --features_out=FILE` writes.
+    """Reads a features file, which a run with `--features_out=FILE` writes.
 
     Args:
         file: Its path, ending in `.npz`.
@@ -52,11 +52,11 @@ def read_features(file: str | Path) -> dict[str, np.ndarray]:
         return _checked(read_npz(Path(file), _ARRAYS, optional=("identity",)))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{file} does not exist. Write it with `python train.py ... --features_out={file}`."
+            f"{file} does not exist. Write it with `{home.TRAIN} ... --features_out={file}`."
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{file} is not a features file ({error}). Write one with `python train.py ... "
+            f"{file} is not a features file ({error}). Write one with `{home.TRAIN} ... "
             f"--features_out={file}`."
         ) from error
 
@@ -115,7 +115,7 @@ def draw_rankings(
 
     Args:
         arrays: As `read_features` returns them.
-        data_dir: Folder of the data set, as for `python train.py`.
+        data_dir: Folder of the data set, as for training.
         queries: Numbers of the queries, from 0.
         top: Number of gallery images in a row.
 

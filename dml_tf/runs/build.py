@@ -76,11 +76,6 @@ def load_data(config: Config) -> Splits:
                 flush=True,
             )
         config.schedule(len(splits.train))
-        if config.patience and splits.validation is None:
-            raise ValueError(
-                f"--patience={config.patience} needs validation images: add "
-                "--validation_fraction=0.1."
-            )
     except ValueError as error:
         raise RunFailed(str(error)) from error
     return splits
@@ -110,7 +105,16 @@ def _look_at_pictures(splits: Splits):
             split.images.notes(name).warn()
 
 
-def check_features(config: Config, splits: Splits):
+def check_fit(config: Config, splits: Splits):
+    """Refuses settings that do not fit the data, or the networks for them."""
+    if config.patience and splits.validation is None:
+        raise FlagError(
+            f"--patience={config.patience} needs validation images: add --validation_fraction=0.1."
+        )
+    _check_features(config, splits)
+
+
+def _check_features(config: Config, splits: Splits):
     """Refuses a feature distance between peers whose features differ in width."""
     if not config.feature_weight or len(set(config.net)) == 1:
         return

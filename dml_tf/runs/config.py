@@ -88,7 +88,7 @@ class Config(Settings):
         if self.scale != _defaults(self.dataset)["scale"]:
             flags["scale"] = self.scale
         flags |= self.differing() | ({"seed": self.seed} if self.seed else {})
-        return " ".join(["python train.py", *(to_flag(n, v) for n, v in flags.items())])
+        return " ".join([home.TRAIN, *(to_flag(n, v) for n, v in flags.items())])
 
     @property
     def teachers(self) -> range:

@@ -57,7 +57,7 @@ def rehearse(config: Config, *, images: int, steps: int = 2) -> dict:
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=config.results_dir) as folder:
         own = config.replace(results_dir=folder)
         splits, no_data = _data(own)
-        build.check_features(own, splits)
+        build.check_fit(own, splits)
         own, no_weights = _with_weights(own, splits)
         cohort = build.build_cohort(own, splits, images=images)
         schedule = own.schedule(images)

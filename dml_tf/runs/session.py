@@ -79,10 +79,12 @@ def cohort_of(new: Callable[[], Cohort], config: Config, splits: Splits, precisi
     """
     global _last
     shape = _shape(config, splits, precision)
-    if _last and shape and _last.shape == shape:
-        _last.restart(config)
-        return _last.cohort
-    _last = None  # so that its memory is free before the next one is made
+    kept, _last = _last, None  # of a run that fails nothing is kept
+    if kept and shape and kept.shape == shape:
+        kept.restart(config)
+        _last = kept
+        return kept.cohort
+    del kept  # so that its memory is free before the next one is made
     cohort = new()
     if shape and cohort.count_params() < _MOST_PARAMETERS:
         start = [variable.numpy() for variable in variables(cohort)]

@@ -75,7 +75,7 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         memory.refuse_too_large(config)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
-        build.check_features(config, splits)
+        build.check_fit(config, splits)
         if record := cluster.from_chief(_add_analysis, config, splits, files):
             return record
         ensure_teacher(config)

@@ -73,6 +73,12 @@ def of_file(path: Path) -> Format | None:
     return None
 
 
+def inside(path: Path) -> Path:
+    """The file of a folder that `dml_tf deploy` wrote, the first of `FORMATS`; else the path."""
+    files = (each.file(path, numbers) for each in FORMATS.values() for numbers in NUMBERS)
+    return next((file for file in files if file.exists()), path)
+
+
 def load(each: Format, path: Path) -> Run:
     """A function from pixels to probabilities; `RunFailed` if the file cannot be run."""
     return _of_ours(each, each.load, path)

@@ -23,6 +23,7 @@ from dml_tf.tools.trained import record_files
 class Row(NamedTuple):
     """One run; `when` is text to sort by: the newest is the greatest."""
 
+    folder: Path  # of results
     run: str
     state: str
     accuracy: str
@@ -33,46 +34,58 @@ class Row(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """The command `dml_tf runs`; returns its exit status."""
     parser = argparse.ArgumentParser("dml_tf runs", description=__doc__, allow_abbrev=False)
-    parser.add_argument("name", nargs="?", default="", help="only runs with this in their names")
+    parser.add_argument(
+        "name", nargs="?", default="", help="only runs with this in their names or folders"
+    )
     parser.add_argument("--results_dir", default="", help="default: every folder in results/")
     parser.add_argument("--all", action="store_true", help="more than the 20 newest")
     return exit_status(parser.prog, partial(_list, parser.parse_args(argv)))
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = [row for row in rows(options.results_dir) if options.name in row.run]
+    place = Path(options.results_dir).expanduser() if options.results_dir else home.HOME / "results"
+    listed = list(rows(options.results_dir))
+    found = [row for row in listed if options.name in str(_below(place, row) / row.run)]
     if not found:
-        raise FlagError(f"no runs in {options.results_dir or home.HOME / 'results'}.")
+        of = f"{len(listed)} runs in {place} has {options.name} in its name"
+        raise FlagError(f"none of the {of}." if listed else f"no runs in {place}.")
     found.sort(key=lambda row: row.when, reverse=True)
     shown = found if options.all else found[:20]
     width = max(len(row.run) for row in shown)
-    print(f"{'run':{width}}  {'state':22}  {'accuracy':>16}  left")
+    print(f"{'run':{width}}  {'state':22}  {'accuracy':>16}  {'left':8}  folder")
     for row in shown:
-        print(f"{row.run:{width}}  {row.state:22}  {row.accuracy:>16}  {row.left}")
+        line = f"{row.run:{width}}  {row.state:22}  {row.accuracy:>16}  {row.left:8}"
+        print(f"{line}  {_below(place, row)}")
     if len(shown) < len(found):
         print(f"{len(found) - len(shown)} older runs: add --all.")
     return DONE
+
+
+def _below(place: Path, row: Row) -> Path:
+    """A run's folder as seen from the one that was searched."""
+    return row.folder.relative_to(place)
 
 
 def rows(results_dir: str = "") -> Iterator[Row]:
     """The runs of a results folder, or of every one under `results/`."""
     for file in record_files(results_dir):
         try:
-            yield _finished(records.read(file))
+            yield _finished(file.parents[1], records.read(file))
         except (RecordMismatch, KeyError, TypeError):
-            yield Row(file.stem, "record is damaged", "", "", "")
+            yield Row(file.parents[1], file.stem, "record is damaged", "", "", "")
     place = Path(results_dir).expanduser() if results_dir else home.HOME / "results"
     pattern = "checkpoints/*/state.npz" if results_dir else "**/checkpoints/*/state.npz"
     for file in sorted(place.glob(pattern)):
         yield _unfinished(file)
 
 
-def _finished(record: dict) -> Row:
+def _finished(folder: Path, record: dict) -> Row:
     test = record["test"]
     best = test.get("ensemble") or next(iter(test["peers"].values()))
     percent = best.get("accuracy", best.get("mAP"))
     name = "mAP" if "mAP" in best else "test"
-    return Row(record["run_id"], "done", f"{name} {100 * percent:.2f}%", "", record["finished"])
+    accuracy = f"{name} {100 * percent:.2f}%"
+    return Row(folder, record["run_id"], "done", accuracy, "", record["finished"])
 
 
 def _unfinished(file: Path) -> Row:
@@ -80,7 +93,7 @@ def _unfinished(file: Path) -> Row:
     try:
         progress = json.loads(str(read_npz(file, ("state",))["state"]))
     except (OSError, ValueError, RecursionError):
-        return Row(run.run_id, "checkpoint is damaged", "", "", "")
+        return Row(run.folder, run.run_id, "checkpoint is damaged", "", "", "")
     done, epochs = progress["epoch"], _epochs(progress["config"])
     state = "training" if _is_held(run.lock()) else "interrupted"
     left = duration(progress["wall_clock_s"] / done * (epochs - done)) if epochs and done else ""
@@ -88,7 +101,7 @@ def _unfinished(file: Path) -> Row:
     when = str(np.datetime64(int(file.stat().st_mtime), "s"))
     watched = "test" if progress["config"].get("watch_test") else "validation"
     accuracy = _accuracy(progress["history"], watched)
-    return Row(run.run_id, f"{state}, epoch {done}{of}", accuracy, left, when)
+    return Row(run.folder, run.run_id, f"{state}, epoch {done}{of}", accuracy, left, when)
 
 
 def _epochs(settings: dict) -> int:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         "dml_tf predict", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("model", metavar="RUN|FILE", help="a run, or a file of `dml_tf deploy`")
+    parser.add_argument("model", metavar="RUN|FILE", help="a run, or what `dml_tf deploy` wrote")
     parser.add_argument("pictures", nargs="+", help="files, folders, or patterns such as '*.jpg'")
     parser.add_argument("--top", type=int, default=5, help="classes to show; default: 5")
     parser.add_argument("--csv", metavar="FILE", help="also write a table; - for the terminal")
@@ -45,7 +45,7 @@ def _predict(options: argparse.Namespace):
     if options.top < 1:
         raise FlagError(f"--top={options.top}: give 1 or more.")
     paths = list(dict.fromkeys(trained.expand(options.pictures)))
-    file = Path(options.model).expanduser()
+    file = formats.inside(Path(options.model).expanduser())
     deployed = None if trained.finished_record(file) else formats.of_file(file)
     run = None if deployed else trained.find(options.model, options.results_dir)
     quiet.import_tensorflow()

@@ -119,17 +119,20 @@ def _ensemble_teacher() -> Item:
     )  # fmt: skip
 
 
-# Ways to learn from two peers -> method and flags. All networks see flipped images.
+# Ways to learn from two peers -> method and flags. All networks see flipped images. Two of them
+# divide by the deviation of the logits, or posteriors, which is near zero in new networks: without
+# a burn-in they collapse in the first epoch (seed 100).
+_BURN_IN = ("burn_in_epochs", 4.0)
 _WAYS = {
     "DML": ("dml", ()),
     "Temperature 3": ("dml", (("temperature", 3.0),)),
-    "Standardised logits": ("dml", (("standardise", True), ("temperature", 2.0))),
+    "Standardised logits": ("dml", (("standardise", True), ("temperature", 2.0), _BURN_IN)),
     "DKD": ("dml", (("mimicry", "dkd"),)),
-    "DIST": ("dml", (("mimicry", "dist"),)),
+    "DIST": ("dml", (("mimicry", "dist"), _BURN_IN)),
     "KDCL, naive": ("dml", (("target", "naive"),)),
     "KDCL, min-logit": ("dml", (("target", "min_logit"),)),
     "Ramp": ("dml", (("ramp_epochs", 12.0),)),
-    "Codistillation": ("dml", (("stale_steps", 31), ("burn_in_epochs", 4.0))),
+    "Codistillation": ("dml", (("stale_steps", 31), _BURN_IN)),
     "Own views": ("dml", (("own_views", True),)),
 }
 
