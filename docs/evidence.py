@@ -10,7 +10,7 @@ from dml_tf import home
 from dml_tf.measures.evaluate import unpack_correct
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import scales, statistics, tables
-from dml_tf.paper.cells import Cell, Contrast, Line, contrasts, unit
+from dml_tf.paper.cells import Cell, Claim, Contrast, Line, contrasts, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.verdicts import Conclusion, Judgement
@@ -63,9 +63,10 @@ def explored_pairs() -> str:
 
 
 def digits() -> str:
-    """Table 2 at mini scale: its gains, as the last `run_all.sh` wrote them."""
-    table = pd.read_csv(home.HOME / "results" / "mini" / "table2.csv")
-    table = table.set_index(["dataset", "row", "column"])
+    """Table 2 at mini scale: its gains and their mean, as the last `run_all.sh` wrote them."""
+    folder = home.HOME / "results" / "mini"
+    table = pd.read_csv(folder / "table2.csv").set_index(["dataset", "row", "column"])
+    claim = pd.read_csv(folder / "claims.csv").set_index("claim").loc[_primary_claim().text]
     rows = []
     for line in _gains():
         dml, alone = (table.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
@@ -81,7 +82,8 @@ def digits() -> str:
                 "seeds": int(gain.seeds),
             }
         )
-    return formats.markdown(rows)
+    mean = f"{formats.interval(claim)} points, p = {claim.p:.2g}, {claim.seeds} seeds"
+    return f"{formats.markdown(rows)}\n\nThe mean of the twelve: {mean}."
 
 
 def claims() -> str:
@@ -201,7 +203,11 @@ FIGURES = {
 
 
 def _primary(scale: Scale, folder: Path) -> Judgement:
-    return tables.judge(ITEMS["table2"].claims[0], scale.available(folder), folder)
+    return tables.judge(_primary_claim(), scale.available(folder), folder)
+
+
+def _primary_claim() -> Claim:
+    return ITEMS["table2"].claims[0]
 
 
 def _state(judgement: Judgement) -> str:
