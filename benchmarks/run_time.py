@@ -34,6 +34,7 @@ from dml_tf.runs import (
     progress,
     quiet,
     records,
+    results,
     session,
     summaries,
     train,
@@ -68,7 +69,7 @@ FUNCTIONS = {
     (evaluate, "measure_reid"): "evaluation",
     (evaluate, "extract_features"): "evaluation",
     (analysis, "analyse"): "evaluation",
-    (train, "save_model"): "results",
+    (results, "save_model"): "results",
     (records, "write"): "results",
 }
 

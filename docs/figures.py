@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from dml_tf import home
 from dml_tf.atomic import write_text
-from dml_tf.paper import scales, statistics, tables
+from dml_tf.paper import plan, scales, statistics, tables
 from dml_tf.paper.items import ITEMS
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
@@ -49,6 +50,7 @@ SETTINGS = {
     "1,000 images, 16x16, ResNet-8, with crops and flips": _AUGMENTED,
     "5,000 images, 32x32, ResNet-20, with crops and flips": _LARGER,
 }
+PEDESTRIANS = ("table3", "table5", "figure2b", "figure6b")  # items that run on them at cpu scale
 # Part and measure in the record -> name in the table, and the factor from record to table.
 _MEASURES = {
     ("test", "accuracy"): ("test accuracy, %", 100),
@@ -200,6 +202,45 @@ def precision() -> str:
     return formats.markdown(rows)
 
 
+def spread() -> str:
+    """How many seeds would decide re-identification on generated pedestrians, and their cost."""
+    found: dict[str, dict[int, dict]] = {"independent": {}, "dml": {}}
+    for file in sorted((RESULTS / "spread" / "runs").glob("pedestrians-*.json")):
+        record = records.read(file)
+        found[record["config"]["method"]][record["config"]["seed"]] = record
+    alone, pair = found["independent"], found["dml"]
+    shared = sorted(alone.keys() & pair.keys())
+    if len(shared) < 2:
+        return "No run has finished yet."
+    runs = plan.runs(scales.BY_NAME["cpu"], PEDESTRIANS, results_dir="results")
+    runs = [run for run in runs if run.dataset == "pedestrians"]
+    seconds = [r["cpu_s"] / r["steps"] for runs in (alone, pair) for r in runs.values()]
+    each = sum(run.steps for run in runs) / len({run.seed for run in runs})  # steps of a seed
+    hours = each * np.mean(seconds) / 3600
+    paper = pd.read_csv(RESULTS / "paper.csv").set_index(["item", "row", "metric"])["value"]
+    rows = []
+    for metric, name in (("mAP", "single-query mAP"), ("rank1", "single-query rank-1")):
+        gains = {s: 100 * (_mean(pair[s], ("test", metric)) - _mean(alone[s], ("test", metric)))
+                 for s in shared}  # fmt: skip
+        gain = statistics.summary(gains)
+        printed = [float(paper["table3", row, metric]) for row in ("MobileNet, DML", "MobileNet")]
+        needed = statistics.seeds_to_show(gain["std"], printed[0] - printed[1])
+        seeds = max(needed, statistics.FEWEST_SEEDS)
+        rows.append(
+            {
+                "DML less independent": name,
+                "here [95% interval]": formats.interval(gain),
+                "spread over seeds": f"{gain['std']:.2f}",
+                "seeds": len(shared),
+                "in the paper": f"{printed[0] - printed[1]:+.2f}",
+                "seeds that show the paper's": needed,
+                "core-hours of all four items": f"{hours * seeds:.1f} ({seeds} seeds)",
+            }
+        )
+    commands = (f"    {runs[shared[0]]['command']} --seed={shared[0]}" for runs in (alone, pair))
+    return "\n".join([formats.markdown(rows), "", *(f"{c}  # to {shared[-1]}" for c in commands)])
+
+
 def ways() -> str:
     """Ways to learn from peers, against independent networks and against DML, by seed."""
     item, scale = ITEMS["teachers"], scales.TEACHERS
@@ -261,6 +302,7 @@ FIGURES = {
     "selection": selection,
     "precision": precision,
     "protocol": protocol,
+    "spread": spread,
     "ways": ways,
     **{
         name: partial(benchmark, name)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy import stats
 from dml_tf import networks
 from dml_tf.data import load
 from dml_tf.errors import FlagError
-from dml_tf.runs import config, records
+from dml_tf.runs import config, records, steps
 from dml_tf.tools import advise, candidates, commands, verdict
 from dml_tf.tools.candidates import Candidate
 
@@ -39,7 +40,7 @@ def test_multiply_adds_are_those_of_the_layers():
         for layer in net.layers
         if getattr(layer, "kernel", None) is not None and layer.kernel.shape[:2] == (1, 1)
     )
-    assert candidates.multiply_adds(net) == by_hand + shortcuts
+    assert steps.multiplications(net) == by_hand + shortcuts
 
 
 def test_every_way_trains_the_wanted_network():
@@ -122,7 +123,7 @@ def test_more_minutes_go_on_where_the_last_ones_gave_no_advice(tmp_path, monkeyp
 
     monkeypatch.setattr(trials, "train", train)
     monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-9, 5.0))
-    words = "advise --dataset=digits --net=resnet8:4 --image_size=8 --seeds=3".split()
+    words = "advise --dataset=digits --net=resnet8:4 --image_size=8".split()
     with monkeypatch.context() as late:
         late.setattr(advise.time, "monotonic", lambda: next(slow))
         assert commands.main([*words, "--minutes=10", f"--results_dir={tmp_path}"]) == 0
@@ -138,8 +139,15 @@ def test_too_few_minutes_or_seeds_are_refused_with_what_is_needed(tmp_path, monk
     from dml_tf.tools import trials
 
     monkeypatch.setattr(trials, "speed", lambda base, splits, sizes: (1e-6, 5.0))
-    with pytest.raises(FlagError, match=r"--minutes=1 are too few: 3 seeds need \d+ minutes"):
+    with pytest.raises(FlagError, match=r"--minutes=1 are too few: 3 seeds need \d+ min") as few:
         advise._advise(digits(tmp_path, minutes=1))
+    needed = int(re.search(r"need (\d+)", str(few.value))[1])
+    (tmp_path / "advice.json").write_text("of another plan")
+    monkeypatch.setattr(trials, "train", lambda run, splits: {"peer": 0.5})
+    monkeypatch.setattr(advise, "report", lambda *about: "")
+    advise._advise(digits(tmp_path, minutes=needed))
+    assert json.loads((tmp_path / "plan.json").read_text())["seeds"] == 3
+    assert not (tmp_path / "advice.json").exists()
     with pytest.raises(FlagError, match="--seeds=2: give 3 or more"):
         advise._advise(digits(tmp_path, seeds=2))
 
@@ -149,13 +157,13 @@ def test_no_seed_begins_that_would_end_after_the_time(capsys):
     base = config.load(dataset="digits", net=("resnet8:4",), steps=5, image_size=8)
     measured = advise._train(
         lambda run, splits: {"peer": 0.5}, base, load(base), ways,
-        {"steps": {"alone": 5}}, seeds=4, deadline=0.0, latest=0.0,
+        {"steps": {"alone": 5}, "seeds": 4}, deadline=0.0, latest=0.0,
     )  # fmt: skip
     assert len(measured["alone"]) == 1  # the first is always trained
     assert "The time is over after 1 seeds." in capsys.readouterr().out
     measured = advise._train(
         lambda run, splits: {"peer": 0.5}, base, load(base), ways,
-        {"steps": {"alone": 5}}, seeds=4, deadline=0.0, latest=1e12,
+        {"steps": {"alone": 5}, "seeds": 4}, deadline=0.0, latest=1e12,
     )  # fmt: skip
     assert len(measured["alone"]) == 3  # as many as an interval needs
 
@@ -171,5 +179,6 @@ def test_a_short_training_measures_validation_images_only(tmp_path, monkeypatch)
     learning = trials.train(run, splits)
     assert len(learning) == 1 and 0 <= next(iter(learning.values())) <= 1  # the student alone
     assert trials.train(run, splits) == learning  # from its record
-    (teacher,) = [f for f in (tmp_path / "runs").glob("*.json") if "independent" in f.name]
+    assert not (tmp_path / "runs").exists()  # they are no runs
+    (teacher,) = [f for f in (tmp_path / "trials").glob("*.json") if "independent" in f.name]
     assert records.read(teacher).keys() == {"validation", "config"}

@@ -75,6 +75,9 @@ def test_the_features_file_gives_the_recorded_ensemble_measures_and_a_picture(tr
     again = reid.evaluate(*parts, **multi)
     assert again["mAP"] == pytest.approx(record["test"]["ensemble"]["mAP"])
     assert again["multi_query"]["rank1"] == record["test"]["ensemble"]["multi_query"]["rank1"]
+    file.unlink()
+    assert train.run(run, verbose=0) == record  # finished; its features are written again
+    np.testing.assert_array_equal(np.load(file)["query_features"], arrays["query_features"])
     picture = tmp_path / "rankings.png"
     flags = [f"--features={file}", f"--data_dir={tree}", f"--out={picture}", "--queries=0,7"]
     assert rankings.main(flags) == 0

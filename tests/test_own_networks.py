@@ -22,6 +22,14 @@ def subclassed(input_shape, num_classes):
 
 def other(input_shape, num_classes):
     return small((2, 2, 1), num_classes)
+
+def trained(input_shape, num_classes):
+    images = keras.Input(input_shape)
+    body = keras.Sequential([keras.Input(input_shape), keras.layers.Conv2D(2, 3)], name="body")
+    body.set_weights([weight + 7 for weight in body.get_weights() if not weight.fill(0)])
+    seeded = keras.layers.Conv2D(2, 3, kernel_initializer=keras.initializers.HeNormal(seed=1))
+    maps = keras.layers.Flatten()(seeded(keras.layers.Conv2D(2, 3)(body(images))))
+    return keras.Model(images, keras.layers.Dense(num_classes)(maps))
 """
 
 
@@ -112,3 +120,17 @@ def test_a_function_of_ones_own_is_trained_by_its_name(my_module, tmp_path):
 def test_a_function_that_makes_no_network_is_refused(my_module, name, message):
     with pytest.raises(ValueError, match=message):
         networks.build(name, num_classes=3, input_shape=SHAPE)
+
+
+def test_weights_that_a_function_gives_are_kept_and_all_others_drawn_by_the_seed(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "with_weights.py").write_text(FUNCTION)
+    monkeypatch.chdir(tmp_path)
+    one, same, other = (built("with_weights:trained", seed=seed) for seed in (1, 1, 2))
+    assert all(map(np.array_equal, one.get_weights(), same.get_weights()))
+    body, plain, seeded, dense = ([net.trainable_weights[i] for net in (one, other)]
+                                  for i in (0, 2, 4, 6))  # fmt: skip
+    assert all((weight.numpy() == 7).all() for weight in body)
+    for first, second in (plain, seeded, dense):
+        assert not np.array_equal(first, second)

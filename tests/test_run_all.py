@@ -1,6 +1,7 @@
 """All runs of a scale, in worker processes that may fail or die."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -49,6 +50,17 @@ def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
     assert [event.text for event in events if event.kind == "progress"] == ["a", "b"]
     assert "printed a" in (tmp_path / "first.log").read_text()
     assert "ValueError: no such thing" in (tmp_path / "fails.log").read_text()
+
+
+def test_a_worker_that_dies_before_its_task_is_replaced(tmp_path):
+    tasks = [Task(f"t{i}", succeed, ("a",), tmp_path / f"t{i}") for i in range(2)]
+    events = []
+    for event in run_tasks(tasks, jobs=1, threads=1):
+        events += [(event.kind, event.task.name)] if event.kind != "progress" else []
+        if len(events) == 1:  # while it imports TensorFlow
+            for child in multiprocessing.active_children():
+                child.kill()
+    assert events == [("started", "t0"), ("failed", "t0"), ("started", "t1"), ("done", "t1")]
 
 
 def note_pid_and_wait(report, file):

@@ -9,6 +9,7 @@ import pytest
 from dml_tf.networks import trusted
 from dml_tf.paper.workers import Task, _next_task
 from dml_tf.runs import config, session, train
+from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.files import RunFiles
 
 
@@ -36,6 +37,7 @@ def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
         {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
         {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
         {"precision": "mixed_bfloat16", "ramp_epochs": 1.0},
+        {"steps": 8, "steps_per_execution": 4},
     ],
 )
 def test_a_run_that_takes_over_a_traced_cohort_gives_the_same_bits(options, tmp_path):
@@ -89,6 +91,30 @@ def test_a_resumed_run_starts_from_its_checkpoint(tmp_path):
     for array, other in zip(weights, whole[1], strict=True):
         np.testing.assert_array_equal(array, other)
     assert record["history"] == whole[0]["history"]
+
+
+@pytest.mark.parametrize("hook", ["on_test_begin", "on_epoch_begin"])
+def test_a_run_that_ends_within_an_epoch_makes_no_step_too_many(hook, tmp_path, monkeypatch):
+    """Interrupted in its last validation, or before its first step, and resumed."""
+    monkeypatch.setattr(Checkpoint, "is_due_in_epoch", True)  # a checkpoint after each call
+    asked = settings(tmp_path, 1, steps=6, validation_fraction=0.1, steps_per_execution=1)
+    (first,) = [train.keras.callbacks.Callback()]
+
+    def interrupt(*arguments, **options):
+        if hook == "on_epoch_begin" or int(first.model.optimizers[0].iterations) == 6:
+            raise KeyboardInterrupt
+
+    setattr(first, hook, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(asked, verbose=0, callbacks=[first])
+    record = train.run(asked, verbose=0)
+    assert record["steps"] == 6 and len(record["history"]["resnet8_accuracy"]) == 2
+
+
+def test_an_interruption_before_keras_begins_stays_one(tmp_path):
+    checkpoint = Checkpoint(tmp_path, settings(tmp_path, 1))
+    with pytest.raises(KeyboardInterrupt), checkpoint.saved_if_interrupted():
+        raise KeyboardInterrupt
 
 
 def test_a_worker_prefers_tasks_of_its_last_kind(tmp_path):

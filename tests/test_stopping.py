@@ -43,6 +43,8 @@ def test_training_stops_after_the_patience_and_the_best_weights_return(tmp_path)
         logs |= {"val_ensemble_accuracy": 0.1 * epoch, "a_accuracy": 0.1 * epoch}
         stop.on_epoch_end(epoch, logs)  # epoch 2 has the best mean; 3 only equals it
         checkpoint.on_epoch_end(epoch, logs)
+        if epoch == 1:  # the best one, on disk with its checkpoint however short the epochs are
+            assert Checkpoint(tmp_path / "state", asked).restore(one_weight()) == 2
     assert model.stop_training and stop.is_over
     assert stop.restore(model) == best_epoch(checkpoint.history) == 2
     assert model.get_weights()[0].item() == 1

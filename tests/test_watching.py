@@ -27,12 +27,22 @@ class Model:
     peer_names = ("a", "b")
 
 
-def shown(live, monkeypatch, epochs=3, per_epoch=4, seconds=10.0, validation=None, last=None):
+def shown(
+    live,
+    monkeypatch,
+    epochs=3,
+    per_epoch=4,
+    seconds=10.0,
+    validation=None,
+    last=None,
+    schedule=None,
+):
     """What is printed when each step takes some seconds, and epoch `last` ends the run."""
     clock, out = [0.0], io.StringIO()
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(sys, "stdout", out)
-    line = progress.Progress(Schedule(epochs * per_epoch, epochs, per_epoch), 16, live)
+    schedule = schedule or Schedule(epochs * per_epoch, epochs, per_epoch)
+    line = progress.Progress(schedule, 16, live)
     line._model = Model()
     line.set_params({"steps": per_epoch})
     for epoch in range(last or epochs):
@@ -66,6 +76,12 @@ def test_a_run_that_stops_early_shows_its_last_epoch(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     *_, terminal = shown(True, monkeypatch, seconds=0.01, last=2).split("\r")
     assert terminal.startswith("epoch 2/3") and terminal.endswith("in all\n")
+
+
+def test_a_run_shorter_than_an_epoch_shows_speed_and_time(monkeypatch):
+    short = Schedule(4, 1, 100)
+    (line,) = shown(False, monkeypatch, epochs=1, schedule=short).splitlines()
+    assert line.endswith("2 images/s  30 s in all")
 
 
 def test_held_out_accuracies_stand_beside_those_of_training(monkeypatch):

@@ -13,7 +13,7 @@ from dml_tf.method import ramp
 from dml_tf.networks import trusted
 from dml_tf.paper import plan, readings, scales
 from dml_tf.paper.cells import Cell
-from dml_tf.runs import build, config, train
+from dml_tf.runs import build, config, results, train
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.files import RunFiles
 
@@ -298,7 +298,7 @@ def test_a_resumed_run_with_all_of_it_ends_with_the_same_bits(tmp_path):
 def with_teacher(tmp_path):
     alone = digits(tmp_path, method="independent", cohort=1)
     splits = build.load_data(alone)
-    train.save_model(build.build_cohort(alone, splits), RunFiles.of(alone).model)
+    results.save_model(build.build_cohort(alone, splits), RunFiles.of(alone).model)
     return digits(tmp_path, cohort=3, method="dml", teacher=alone.run_id), splits
 
 

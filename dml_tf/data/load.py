@@ -122,7 +122,7 @@ def identify(config: Any) -> dict:
 def _refuse_gone(dataset: str, place: Path):
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         state = "is empty" if place.exists() else "does not exist"
-        raise FileNotFoundError(f"--data_dir: {place} {state}. {_INSTRUCTIONS[dataset]}")
+        raise FileNotFoundError(f"--data_dir: {place} {state}. {_INSTRUCTIONS.get(dataset, '')}")
 
 
 def _none(data_dir: str) -> dict:

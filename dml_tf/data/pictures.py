@@ -23,7 +23,7 @@ MOST_PIXELS = 80_000_000  # of one picture, or of an animation's frames together
 _MOST_SCANS = 200  # of a JPEG file; each is decoded at the size of the whole picture
 _LISTED = 10
 _DEPTH = slice(24, 25)  # where a PNG file says how many bits a sample has
-_EVALUATED = 0.875  # share of height and width
+EVALUATED = 0.875  # share of height and width
 
 
 def read_picture(data: bytes, name: str) -> Image.Image:
@@ -171,7 +171,7 @@ def readable_suffixes() -> frozenset[str]:
 
 def central_window(height: int, width: int) -> Window:
     """The middle 87.5% of height and width, on which TF-Slim evaluates after Inception's crops."""
-    top, left = (int(side * (1 - _EVALUATED) / 2) for side in (height, width))
+    top, left = (int(side * (1 - EVALUATED) / 2) for side in (height, width))
     return Window(top, left, height - 2 * top, width - 2 * left, False)
 
 

@@ -2,7 +2,7 @@
 
 from dml_tf.errors import RunFailed
 from dml_tf.export.folder import Export
-from dml_tf.runs import build, checkpoint, records, train
+from dml_tf.runs import build, checkpoint, records, results, train
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
 
@@ -41,9 +41,9 @@ def import_run(export: Export, config: Config) -> dict:
     cohort = build.build_cohort(config, splits)
     trained = checkpoint.Checkpoint(export.folder, config)
     train.fit(cohort, config, splits, trained, verbose=0)  # restores; no epoch is left to train
-    record = train.make_record(config, splits, cohort, trained)
+    record = results.make_record(config, splits, cohort, trained)
     record |= provenance(progress["trained_on"], record)
-    train.save_model(cohort, files.model)
+    results.save_model(cohort, files.model)
     record["weights_sha256"] = records.sha256(files.model)
     records.write(record, files.record)
     return record

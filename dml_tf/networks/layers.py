@@ -282,6 +282,8 @@ class Layers:
         return keras.models.clone_model(network, clone_function=self._settle)
 
     def _settle(self, layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, keras.Model):
+            return self.settled(layer)
         config = layer.get_config()
         for value in config.values():
             own = value.get("config") if isinstance(value, dict) else None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from dml_tf.networks.layers import Layers
 
@@ -72,22 +73,44 @@ def modules(names: Sequence[str]) -> tuple[str, ...]:
 def network(name: str, num_classes: int, input_shape: Sequence[int], layers: Layers) -> keras.Model:
     """The network that a function of the user makes, with outputs by name.
 
+    Its weights are drawn by the seeds of `layers`. But where the function gives a layer the same
+    weights at each call, as to a pre-trained backbone, they are kept.
+
     Raises:
         ValueError: It is no functional or sequential model, or for other images.
     """
-    made = function(name)(input_shape=tuple(input_shape), num_classes=num_classes)
+    first, second = (_made(name, num_classes, tuple(input_shape)) for _ in range(2))
+    new = layers.settled(first)
+    for layer, *given in zip(new.layers, first.layers, second.layers, strict=True):
+        weights, others = (each.get_weights() for each in given)
+        if all(map(np.array_equal, weights, others)) and not _has_seed(given[0]):
+            layer.set_weights(weights)
+    return new
+
+
+def _made(name: str, num_classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+    made = function(name)(input_shape=input_shape, num_classes=num_classes)
     if not isinstance(made, keras.Model) or not getattr(made, "outputs", None):
         raise ValueError(
             f"{name} must return a functional or sequential keras.Model, with its input shape; it "
             f"returned {type(made).__name__}."
         )
-    if made.input_shape[1:] != tuple(input_shape):
+    if made.input_shape[1:] != input_shape:
         raise ValueError(
             f"{name} returned a network for inputs of shape {made.input_shape[1:]}, and it was "
-            f"called with input_shape={tuple(input_shape)}."
+            f"called with input_shape={input_shape}."
         )
     outputs = made.outputs[0] if isinstance(made, keras.Sequential) else made.output
     if not isinstance(outputs, (dict, list)):
         outputs = {"logits": outputs}
-    label = name.partition(":")[2]
-    return layers.settled(keras.Model(made.inputs[0], outputs, name=label))
+    return keras.Model(made.inputs[0], outputs, name=name.partition(":")[2])
+
+
+def _has_seed(layer: keras.Layer) -> bool:
+    """Whether the user gave an initializer of a layer a seed: its weights are not pre-trained."""
+    configs = (v["config"] for v in layer.get_config().values() if _is_object(v))
+    return any(config.get("seed") is not None for config in configs)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("config"), dict)

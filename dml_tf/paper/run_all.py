@@ -34,7 +34,7 @@ def _run_all(options: argparse.Namespace) -> int:
     # Absolute paths: workers may run in another directory.
     scale = scales.EXPLORED.get(options.exploratory) or scales.BY_NAME[options.scale]
     scale = scale.with_seeds(options.seeds)
-    folder = Path(options.results_dir or scale.results_dir).absolute()
+    folder = Path(options.results_dir or scale.results_dir).expanduser().absolute()
     data_dir = options.data_dir and str(Path(options.data_dir).expanduser().absolute())
     if data_dir and not Path(data_dir).exists():
         raise FileNotFoundError(f"--data_dir={options.data_dir}: there is no such file or folder.")

@@ -163,6 +163,24 @@ def smallest_detectable(std: float, seeds: int) -> float:
     return _detectable_in_deviations(seeds) * std
 
 
+def seeds_to_show(std: float, difference: float) -> int:
+    """The fewest seeds of which a two-sided paired t-test finds a mean with 80% power.
+
+    Args:
+        std: Standard deviation of the differences over seeds.
+        difference: Their true mean, not 0.
+
+    Returns:
+        Number of seeds, 2 or more.
+
+    Examples:
+        >>> seeds_to_show(std=1.0, difference=1.0)
+        10
+    """
+    enough = (n for n in itertools.count(2) if smallest_detectable(std, n) <= abs(difference))
+    return next(enough)
+
+
 @functools.cache
 def _detectable_in_deviations(seeds: int) -> float:
     freedom = seeds - 1

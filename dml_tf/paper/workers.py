@@ -129,8 +129,7 @@ def run_tasks(
             while idle and waiting:
                 worker = idle.pop()
                 task = _next_task(waiting, worker.kind, {each.kind for each, _ in busy.values()})
-                worker.kind = task.kind
-                worker.connection.send(task)
+                worker = _given(worker, task, start)
                 busy[worker.connection] = (worker, task)
                 yield Event("started", task)
             for connection in wait(list(busy)):
@@ -164,11 +163,23 @@ def _next_task(waiting: deque[Task], last: str, elsewhere: set[str]) -> Task:
     return task
 
 
+def _given(worker: _Worker, task: Task, start: Callable[[str | None], _Worker]) -> _Worker:
+    """The worker that got a task: a new one, if this one has died without work."""
+    try:
+        worker.connection.send(task)
+    except ConnectionError:
+        worker.end()
+        worker = start(worker.gpu)
+        worker.connection.send(task)
+    worker.kind = task.kind
+    return worker
+
+
 def _next_event(worker: _Worker, task: Task) -> Event:
     """A worker's message; that its task has failed if its process has ended."""
     try:
         kind, text = worker.connection.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         worker.process.join()
         kind, text = "failed", f"its process ended with status {worker.process.exitcode}"
     return Event(kind, task, text)

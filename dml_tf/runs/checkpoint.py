@@ -32,7 +32,8 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves a cohort and its history while it trains, and restores them.
 
     It saves after the first epoch, then after epochs that end five seconds or more after the last
-    checkpoint, in the middle of an epoch every `--save_minutes`, and after the last epoch.
+    checkpoint, in the middle of an epoch every `--save_minutes`, after the last epoch, and after an
+    epoch of which something else keeps more (`is_wanted`).
 
     One file holds weights, optimizers, seed generators, metrics, history and times. The one before
     it is kept: it is used if the newest is damaged, or if another process does not have the newest.
@@ -46,6 +47,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Attributes:
         step: Steps made in the epoch that is not finished.
+        is_wanted: Whether the present epoch must be saved at its end.
         history: Metric name -> one value for each finished epoch.
         wall_clock_s: Seconds spent in training, interrupted runs included.
         cpu_s: CPU seconds of this process spent in training, likewise.
@@ -70,9 +72,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._begun = self._saved = -math.inf
         self._took = 0.0
         self._saved_at = None
-        self._data = {}
+        self.is_wanted = False
+        self._data, self._schedule = {}, None
         if splits:
             self._data = {"identity": splits.identity, "digest": splits.digests}
+            self._schedule = config.schedule(len(splits.train))
         self.history: dict[str, list[float]] = {}
         self.wall_clock_s = 0.0
         self.cpu_s = 0.0
@@ -201,9 +205,16 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Saves the state in the middle of a long epoch."""
         self.step = self._resumed_at + batch + 1
-        ends_epoch = batch + 1 == (self.params or {}).get("steps")  # which is saved as a whole
-        if self.is_due_in_epoch and not ends_epoch:
+        if self.is_due_in_epoch and not self._ends_epoch(self.step):
             self._save()
+
+    def _ends_epoch(self, step: int) -> bool:
+        """Whether a step is the last one of its epoch, which is saved as a whole, or of the run."""
+        last = self._resumed_at + (self.params or {}).get("steps", math.inf)
+        if self._schedule:
+            before = self._epoch * self._schedule.steps_per_epoch
+            last = min(last, self._schedule.steps - before)
+        return step >= last
 
     def on_epoch_end(self, epoch, logs=None):
         """Saves the state after an epoch."""
@@ -211,8 +222,9 @@ class Checkpoint(keras.callbacks.Callback):
         for name, value in logs.items():
             if name.removeprefix("val_") != "loss":  # a mean of others
                 self.history.setdefault(name, []).append(float(value))
-        if self.is_due:
+        if self.is_due or self.is_wanted:
             self._save()
+        self.is_wanted = False
 
     def on_train_end(self, logs=None):
         """Saves the state after the last epoch."""
@@ -235,10 +247,11 @@ class Checkpoint(keras.callbacks.Callback):
         steps. After the last step of an epoch the metrics are those of other images, so nothing is
         saved then.
         """
+        if self.model is None or not self.params:  # before the first step
+            return
         made = self._count_iterations() - self._iterations
-        steps = self._resumed_at + self.params["steps"]
-        in_epoch = not self.model.stop_training and self.step <= made < steps
-        if self._saves_steps and in_epoch:
+        in_epoch = not self.model.stop_training and not self._ends_epoch(made)
+        if self._saves_steps and in_epoch and made >= self.step:
             self.step = made
             self._save()
 
@@ -261,6 +274,7 @@ class Checkpoint(keras.callbacks.Callback):
             "config": self._config.comparable(),
             **self._data,
             "epoch": self._epoch,
+            "epochs": self._schedule.epochs if self._schedule else 0,
             "step": self.step,
             "history": self.history,
             "wall_clock_s": self.wall_clock_s,

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,7 @@ class Config(Settings):
         if self.scale != _defaults(self.dataset)["scale"]:
             flags["scale"] = self.scale
         flags |= self.differing() | ({"seed": self.seed} if self.seed else {})
-        return " ".join([home.TRAIN, *(to_flag(n, v) for n, v in flags.items())])
+        return " ".join([home.TRAIN, *(shlex.quote(to_flag(n, v)) for n, v in flags.items())])
 
     @property
     def teachers(self) -> range:
@@ -104,6 +105,7 @@ class Config(Settings):
             net=self.net[:-1], cohort=self.cohort - 1, method="independent", overwrite=False,
             mimicry="kl", target="each", standardise=False, mimicry_weight=1.0, ramp_epochs=0.0,
             burn_in_epochs=0.0, temperature=1.0, feature_weight=0.0, own_views=False, analyse=False,
+            features_out="",
         )  # fmt: skip
 
     def schedule(self, images: int) -> Schedule:

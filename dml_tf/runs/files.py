@@ -39,7 +39,7 @@ class RunFiles:
     @classmethod
     def of(cls, config) -> "RunFiles":
         """The paths of the run of a `Config`."""
-        return cls(Path(config.results_dir), config.run_id)
+        return cls(Path(config.results_dir).expanduser(), config.run_id)
 
     @property
     def record(self) -> Path:

@@ -42,7 +42,8 @@ class Progress(keras.callbacks.Callback):
         if self._start is None:
             self._first_epoch = epoch
         self._epoch = epoch
-        skipped = self._schedule.steps_per_epoch - self.params["steps"]
+        steps = min(self._schedule.steps_per_epoch, self._schedule.steps)
+        skipped = steps - self.params["steps"]
         self._before = epoch * self._schedule.steps_per_epoch + max(skipped, 0)
 
     def on_train_batch_end(self, batch, logs=None):

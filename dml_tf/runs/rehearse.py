@@ -8,7 +8,6 @@ import datetime
 import resource
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +18,7 @@ from dml_tf.data.generated import samples
 from dml_tf.data.load import GENERATED
 from dml_tf.data.splits import UNLABELLED, ReidImages
 from dml_tf.method.cohort import Cohort
-from dml_tf.runs import build, records, train
+from dml_tf.runs import build, records, results, train
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
 from dml_tf.runs.files import RunFiles
@@ -53,7 +52,7 @@ def rehearse(config: Config, *, images: int, steps: int = 2) -> dict:
             scope is too large for its Langevin steps; the message says where.
         FlagError: As for `train.run`.
     """
-    Path(config.results_dir).mkdir(parents=True, exist_ok=True)
+    RunFiles.of(config).folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=config.results_dir) as folder:
         own = config.replace(results_dir=folder)
         splits, no_data = _data(own)
@@ -123,7 +122,7 @@ def _with_weights(config: Config, splits: Splits) -> tuple[Config, str]:
     if config.method == "distill" and not config.teacher.endswith(".keras"):
         config = config.replace(teacher="")
         teacher = config.default_teacher
-        train.save_model(build.build_cohort(teacher, splits), RunFiles.of(teacher).model)
+        results.save_model(build.build_cohort(teacher, splits), RunFiles.of(teacher).model)
     return config, reason
 
 
@@ -159,7 +158,7 @@ def _finish(
     """What a run does after its last step, with a few images."""
     checkpoint.restore(cohort)
     train.finish_weights(cohort, config, splits, schedule.epochs)
-    train.finish(cohort, config, few(splits), RunFiles.of(config), checkpoint, {})
+    results.finish(cohort, config, few(splits), RunFiles.of(config), checkpoint, {})
 
 
 def few(splits: Splits, images: int = _FEW) -> Splits:

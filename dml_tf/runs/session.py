@@ -43,6 +43,7 @@ class _Traced:
         """Gives it the state in which a run of other seeds begins."""
         for variable, value in zip(variables(self.cohort), self.start, strict=True):
             variable.assign(value)
+        self.cohort.steps_per_execution = max(config.steps_per_execution, 1)
         for k, network in enumerate(self.cohort.networks):
             draw_again(network, *(build.peer_seed(run, k) for run in (self.config, config)))
         self.config = config
@@ -79,7 +80,7 @@ def cohort_of(new: Callable[[], Cohort], config: Config, splits: Splits, precisi
     """
     global _last
     shape = _shape(config, splits, precision)
-    kept, _last = _last, None  # of a run that fails nothing is kept
+    kept, _last = _last, None  # should it fail to restart, the next run makes its own
     if kept and shape and kept.shape == shape:
         kept.restart(config)
         _last = kept

@@ -57,7 +57,7 @@ def in_a_call(cohort: Cohort, batch_size: int, schedule: Schedule) -> int:
 
     It is a divisor of an epoch's steps, and of the run's, and more than 1 for small networks only.
     """
-    work = batch_size * sum(map(_multiplications, cohort.networks))
+    work = batch_size * sum(map(multiplications, cohort.networks))
     most = _WORK_OF_A_CALL / work if work else 1
     counts = _must_divide(schedule).values()
     return max(n for n in range(1, min(counts) + 1) if n <= max(most, 1) and _fits(n, counts))
@@ -92,10 +92,10 @@ def _fits(n: int, counts) -> bool:
     return not any(steps % n for steps in counts)
 
 
-def _multiplications(network: keras.Model) -> int:
-    """Of one image's forward pass, in the layers that have a kernel."""
+def multiplications(network: keras.Model) -> int:
+    """Of one image's forward pass, in the layers that have a kernel: multiply-adds."""
     return sum(
         math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
         for layer in network.layers
-        if hasattr(layer, "kernel")
+        if getattr(layer, "kernel", None) is not None
     )

@@ -36,6 +36,7 @@ class StopEarly(keras.callbacks.Callback):
         if int(np.argmax(accuracies)) == len(accuracies) - 1:
             arrays = [variable.numpy() for variable in variables(self.model)]
             save_state(self._best, {"epoch": epoch + 1}, arrays)
+            self._checkpoint.is_wanted = True  # lest a resumed run has weights of a lost epoch
         if self._ends(accuracies):
             self.model.stop_training = True
 

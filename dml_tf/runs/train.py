@@ -1,34 +1,28 @@
 """One run, from its settings to its record."""
 
 import contextlib
-import datetime
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from dml_tf import data, networks
-from dml_tf.atomic import write_whole
 from dml_tf.data import Splits
 from dml_tf.data.pictures import UNREADABLE
 from dml_tf.errors import RecordMismatch, RunFailed
-from dml_tf.measures import analysis, evaluate
 from dml_tf.method.cohort import Cohort
-from dml_tf.networks import own, trusted
-from dml_tf.runs import build, memory, precision, records, session, steps
-from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn, refuse_not_finite
+from dml_tf.runs import build, memory, precision, records, results, session, steps
+from dml_tf.runs.callbacks import StopAfter, StopAtNaN, Warn
 from dml_tf.runs.checkpoint import Checkpoint, remove_older
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, refuse_read_only
 from dml_tf.runs.parallel import loop
 from dml_tf.runs.parallel.placement import Placement, arrange
 from dml_tf.runs.progress import Progress
-from dml_tf.runs.stopping import StopEarly, best_epoch
+from dml_tf.runs.stopping import StopEarly
 from dml_tf.runs.summaries import Summaries
 
 Callbacks = Sequence[keras.callbacks.Callback]
@@ -68,6 +62,8 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             remove_older(folder, files.record)
             if config.strict:
                 build.load_data(config)  # refuses what is skipped or converted
+            if config.features_out:
+                cluster.from_chief(results.add_features, config, record, files)
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
@@ -76,9 +72,9 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
         build.check_fit(config, splits)
-        if record := cluster.from_chief(_add_analysis, config, splits, files):
+        if record := cluster.from_chief(results.add_analysis, config, splits, files):
             return record
-        ensure_teacher(config)
+        ensure_teacher(config, verbose)
         choice = precision.of_run(config, splits, folder)
         new = partial(build.build_cohort, config, splits, place, precision=choice["chosen"])
         checkpoint = Checkpoint(folder, config, cluster, splits)
@@ -93,12 +89,14 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             noted |= {"precision": choice}
         with _in_words():
             trained = fit(cohort, config, splits, checkpoint, place, verbose, callbacks)
-            record = cluster.from_chief(finish, trained, config, splits, files, checkpoint, noted)
+            record = cluster.from_chief(
+                results.finish, trained, config, splits, files, checkpoint, noted
+            )
         checkpoint.delete()
     return record
 
 
-def ensure_teacher(config: Config):
+def ensure_teacher(config: Config, verbose: int | None = None):
     """Trains the default teacher of a distillation, unless its weights exist.
 
     Raises:
@@ -114,7 +112,7 @@ def ensure_teacher(config: Config):
         except RecordMismatch:
             if not config.overwrite:
                 raise
-    run(alone.replace(overwrite=True))
+    run(alone.replace(overwrite=True), verbose=verbose)
 
 
 def fit(
@@ -223,79 +221,6 @@ def settle_statistics(cohort: Cohort, batches: tf.data.Dataset, count: int = 50)
         norm.momentum = momentum
 
 
-def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Checkpoint) -> dict:
-    """What a finished run leaves for tables, figures and readers.
-
-    Args:
-        config: The run's settings.
-        splits: The run's data.
-        cohort: The trained cohort.
-        checkpoint: History and times of its training.
-
-    Returns:
-        The record, of JSON's types; fractions, nats and seconds.
-
-    Raises:
-        RunFailed: A weight, a posterior or a measure is not finite.
-    """
-    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
-        refuse_not_finite(
-            network.variables,
-            f"A weight of peer {name} is not finite after training: it is not measured. Try a "
-            "smaller --learning_rate.",
-        )
-    made = int(cohort.optimizers[0].iterations.numpy())
-    measured = {
-        part: evaluate.measure(cohort, getattr(splits, part), splits, list_correct=part == "test")
-        for part in ("train", "validation", "test")
-        if getattr(splits, part) is not None
-    }
-    images = {part: len(getattr(splits, part)) for part in measured}
-    if splits.reid:
-        images |= {part: len(getattr(splits.reid, part)) for part in evaluate.PARTS}
-        measured["test"] = _measure_reid(cohort, config, splits)
-    if config.analyse:
-        measured["analysis"] = analysis.analyse(cohort, splits)
-    return {
-        "run_id": config.run_id,
-        "command": config.command,
-        "config": config.comparable(),
-        "data": splits.name,
-        "identity": splits.identity,
-        "images": images,
-        "input": {
-            "shape": list(splits.train.images.shape[1:]),
-            "mean": splits.mean.tolist(),
-            "std": splits.std.tolist(),
-        },
-        "classes": list(map(str, splits.class_names)),
-        "digest": splits.digests,
-        "versions": records.versions(),
-        "machine": records.machine(),
-        "gpus": records.gpus(),
-        "repeatable": records.repeatable(),
-        "warnings": list(checkpoint.warnings.values()),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "steps": made,
-        **({"best_epoch": best_epoch(checkpoint.history)} if config.patience else {}),
-        "parameters": {
-            name: networks.count_parameters(net)
-            for name, net in zip(cohort.peer_names, cohort.networks, strict=True)
-        },
-        "wall_clock_s": round(checkpoint.wall_clock_s, 3),
-        "cpu_s": round(checkpoint.cpu_s, 3),
-        "images_per_s": round(made * config.batch_size / checkpoint.wall_clock_s, 2),
-        **measured,
-        "history": checkpoint.history,
-    }
-
-
-def save_model(cohort: Cohort, file: Path):
-    """Writes a cohort whole to a `.keras` file; its folder is made."""
-    with write_whole(file) as part:
-        cohort.save(part)
-
-
 def _shared_settings(config: Config) -> dict:
     """What the processes of a run must have in common before they read data."""
     more = {name: getattr(config, name) for name in ("placement", "steps_per_execution")}
@@ -319,36 +244,6 @@ def _find(config: Config, place: Placement, files: RunFiles) -> dict | None:
     return record
 
 
-def _add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | None:
-    """The record of a run that lacked only its analysis, if its weights still exist."""
-    record = None if config.overwrite else records.find(config.replace(analyse=False))
-    if not record or not files.model.exists():
-        return None
-    records.refuse_other_data(record, config, files.record, splits)
-    records.refuse_altered(files.model)
-    record["analysis"] = analysis.analyse(
-        trusted.load_model(files.model, own.modules(config.net)), splits
-    )
-    records.write(record, files.record)
-    return record
-
-
-def finish(
-    trained: Cohort,
-    config: Config,
-    splits: Splits,
-    files: RunFiles,
-    checkpoint: Checkpoint,
-    noted: dict,
-) -> dict:
-    """Measures a trained cohort; writes its model and its record, which is returned."""
-    record = make_record(config, splits, trained, checkpoint) | noted
-    save_model(trained, files.model)
-    record["weights_sha256"] = records.sha256(files.model)
-    records.write(record, files.record)
-    return record
-
-
 def validation_batches(config: Config, splits: Splits) -> tf.data.Dataset | None:
     """What is measured after every epoch."""
     watched = splits.test if config.watch_test else splits.validation
@@ -367,14 +262,6 @@ def finish_weights(cohort: Cohort, config: Config, splits: Splits, epochs: int):
             norm.use_averages()
     if not config.ema_statistics and (config.ema or config.optimizer == "entropy_sgd"):
         settle_statistics(cohort, data.train_batches(splits, config, initial_epoch=epochs))
-
-
-def _measure_reid(cohort: Cohort, config: Config, splits: Splits) -> dict:
-    features = evaluate.extract_features(cohort, splits, verbose=int(sys.stdout.isatty()))
-    if config.features_out:
-        with write_whole(Path(config.features_out)) as part, part.open("wb") as stream:
-            np.savez(stream, **evaluate.labelled_features(features, splits))
-    return evaluate.measure_reid(features, splits)
 
 
 @contextlib.contextmanager

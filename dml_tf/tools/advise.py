@@ -7,6 +7,8 @@ of two. Teachers' training counts. They are compared on validation images; test 
 
 import argparse
 import json
+import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,8 +28,8 @@ from dml_tf.tools.candidates import Candidate, candidates, larger
 EXAMPLE = """example:
   dml_tf advise --data_dir=PICTURES --net=resnet20 --image_size=64 --minutes=30"""
 _PART = 0.85  # of the time is planned, the rest is for what takes longer
-_LONG = 20  # minutes from which on six seeds are trained
-_FEWEST = 3  # seeds of an interval
+_LONG = 20  # minutes from which on six seeds are trained, if they fit
+_FEWEST, _MANY = 3, 6  # seeds of an interval
 _LATER = 1.5  # of the time, if a busy machine has not trained these yet
 _TRAININGS = 6  # of a seed: two of the four ways train teachers first
 _LEAST = 10  # steps of a training that teach anything
@@ -55,9 +57,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _advise(options: argparse.Namespace):
     started = time.monotonic()
-    seeds = options.seeds or (6 if options.minutes >= _LONG else 3)
-    if seeds < _FEWEST:
-        raise FlagError(f"--seeds={seeds}: give {_FEWEST} or more, or no interval can be said.")
+    if options.seeds and options.seeds < _FEWEST:
+        raise FlagError(
+            f"--seeds={options.seeds}: give {_FEWEST} or more, or no interval can be said."
+        )
     ways = candidates(
         options.net, options.partner or options.net, options.teacher or larger(options.net)
     )
@@ -67,11 +70,11 @@ def _advise(options: argparse.Namespace):
 
     base, splits = trials.load(base)
     sizes = trials.sizes(ways, base, splits)
-    plan = _plan(options, base, splits, ways, sizes, seeds, started)
-    print(_heading(options, splits, plan, seeds), flush=True)
+    plan = _plan(options, base, splits, ways, sizes, started)
+    print(_heading(options, splits, plan), flush=True)
     asked = 60 * options.minutes
     ends = (started + asked, started + _LATER * asked)
-    measured = _train(trials.train, base, splits, ways, plan, seeds, *ends)
+    measured = _train(trials.train, base, splits, ways, plan, *ends)
     print(report(options, base, splits, ways, plan, measured, sizes))
 
 
@@ -81,12 +84,12 @@ def _base(options: argparse.Namespace) -> Config:
         for name in ("dataset", "data_dir", "image_size", "train_images")
     }
     asked = configs.load(**settings, net=(options.net,))
-    folder = Path(options.results_dir or Path(asked.results_dir) / "advise")
+    folder = Path(options.results_dir or Path(asked.results_dir) / "advise").expanduser()
     return asked.replace(results_dir=str(folder), epochs=0, steps=1)
 
 
-def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
-    """Steps of each way, kept in a file so that the same command resumes.
+def _plan(options, base, splits, ways, sizes, started) -> dict:
+    """Seeds, and steps of each way, kept in a file so that the same command resumes.
 
     With up to twice the minutes, too, if the last ones gave no advice.
     """
@@ -94,7 +97,7 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
 
     file = Path(base.results_dir) / "plan.json"
     asked = {
-        "net": [way.net for way in ways], "seeds": seeds, "minutes": options.minutes,
+        "net": [way.net for way in ways], "seeds": options.seeds, "minutes": options.minutes,
         "digest": splits.train.digest, "image_size": base.image_size,
     }  # fmt: skip
     asked = json.loads(json.dumps(asked))
@@ -107,34 +110,45 @@ def _plan(options, base, splits, ways, sizes, seeds, started) -> dict:
         if kept["asked"] == asked:
             return kept
     seconds_per_unit, overhead = trials.speed(base, splits, sizes)
-    left = _PART * 60 * options.minutes - (time.monotonic() - started)
-    seconds = (left / seeds - _TRAININGS * overhead) / len(ways)
-    steps = {
-        way.name: int(seconds / seconds_per_unit / (way.cost(sizes) * base.batch_size))
-        for way in ways
-    }
-    if min(steps.values()) < _LEAST:
-        least = _LEAST * max(way.cost(sizes) for way in ways) * base.batch_size * seconds_per_unit
-        needed = seeds * (len(ways) * least + _TRAININGS * overhead) / _PART / 60
+    gone = time.monotonic() - started
+    left = _PART * 60 * options.minutes - gone
+    costs = {way.name: way.cost(sizes) * base.batch_size * seconds_per_unit for way in ways}
+    for seeds in (options.seeds,) if options.seeds else _seeds(options.minutes):
+        seconds = (left / seeds - _TRAININGS * overhead) / len(ways)
+        steps = {name: int(seconds / cost) for name, cost in costs.items()}
+        if min(steps.values()) >= _LEAST:
+            break
+    else:
+        least = len(ways) * _LEAST * max(costs.values()) + _TRAININGS * overhead
+        needed = math.ceil((seeds * least + gone) / _PART / 60 + 0.5)
         raise FlagError(
-            f"--minutes={options.minutes:g} are too few: {seeds} seeds need {needed + 1:.0f} "
-            "minutes at least. Give more, or a smaller --image_size or --net."
+            f"--minutes={options.minutes:g} are too few: {seeds} seeds need {needed} minutes at "
+            "least. Give more, or a smaller --image_size or --net."
         )
     asked["minutes"] = options.minutes
-    plan = {"asked": asked, "steps": steps, "seconds": seconds, "per_unit": seconds_per_unit}
+    (file.parent / "advice.json").unlink(missing_ok=True)  # that of another plan
+    plan = {
+        "asked": asked, "seeds": seeds, "steps": steps, "seconds": seconds,
+        "per_unit": seconds_per_unit,
+    }  # fmt: skip
     records.write(plan, file)
     return plan
 
 
-def _heading(options, splits: Splits, plan: dict, seeds: int) -> str:
+def _seeds(minutes: float) -> tuple[int, ...]:
+    """Numbers of seeds to try, the best first."""
+    return (_MANY, _FEWEST) if minutes >= _LONG else (_FEWEST,)
+
+
+def _heading(options, splits: Splits, plan: dict) -> str:
     images = f"{len(splits.train)} training images, {len(splits.validation)} for validation"
     each = f"about {duration(plan['seconds'])} of training for each way and seed"
-    return f"{options.net} on {splits.name}: {images}, {seeds} seeds, {each}"
+    return f"{options.net} on {splits.name}: {images}, {plan['seeds']} seeds, {each}"
 
 
 def _train(
     train: Callable, base: Config, splits: Splits, ways: Sequence[Candidate], plan: dict,
-    seeds: int, deadline: float, latest: float,
+    deadline: float, latest: float,
 ) -> dict[str, list[dict[str, float]]]:  # fmt: skip
     """Way -> peer -> validation accuracy, for each seed that the time allows, whole seeds only.
 
@@ -143,7 +157,7 @@ def _train(
     measured = {way.name: [] for way in ways}
     per_epoch = base.schedule(len(splits.train)).steps_per_epoch
     longest = 0.0
-    for seed in range(seeds):
+    for seed in range(plan["seeds"]):
         began = time.monotonic()
         if seed and began + longest > (deadline if seed >= _FEWEST else latest):
             print(f"The time is over after {seed} seeds.")
@@ -231,11 +245,11 @@ def _best_peer(rows: Sequence[dict[str, float]]) -> str:
 
 
 def _command(options: argparse.Namespace, way: Candidate) -> str:
-    words = [f"dml_tf train --dataset={options.dataset}", f"--net={','.join(way.net)}"]
+    words = [f"--dataset={options.dataset}", f"--net={','.join(way.net)}"]
     words += [f"--data_dir={options.data_dir}"] if options.data_dir else []
     words += [f"--method={way.method}"]
     words += [f"--image_size={options.image_size}"] if options.image_size != "0" else []
-    return " ".join(words)
+    return shlex.join(["dml_tf", "train", *words])
 
 
 def _full_seconds(options, base: Config, splits: Splits, way: Candidate, plan, sizes) -> float:

@@ -35,4 +35,4 @@ def _put(place: str, text: str):
         sys.stdout.write(text)
     else:
         write_text(Path(place), text)
-        print(f"wrote {place}")
+        print(f"wrote {place}", file=sys.stderr)

@@ -72,13 +72,3 @@ def larger(net: str) -> str:
     if not label.startswith(("resnet", "mobilenet")):
         raise FlagError(f"--teacher is missing: no larger network is known for {net}.")
     return f"{label}:{2 * float(width or usual):g}"
-
-
-def multiply_adds(network) -> int:
-    """Multiply-adds of a forward pass of one image through convolutions and dense layers."""
-    total = 0
-    for layer in network.layers:
-        if getattr(layer, "kernel", None) is not None:
-            pixels = math.prod(layer.output.shape[1:-1])
-            total += math.prod(layer.kernel.shape) * pixels
-    return total

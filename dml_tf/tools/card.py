@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from dml_tf.data import STREAMED_DATASETS
+from dml_tf.data.pictures import EVALUATED
 from dml_tf.tools.trial import Row, int8_changes
 
 _PAPER = "https://arxiv.org/abs/1706.00384"
@@ -172,9 +174,11 @@ def _use(record: dict, rows: Sequence[Row]) -> list[str]:
         "",
         "```python",
         "import numpy as np",
-        "from PIL import Image",
+        "from PIL import Image, ImageOps",
         "",
-        f'picture = Image.open("new.jpg").convert("{mode}").resize(({width}, {height}))',
+        f'picture = ImageOps.exif_transpose(Image.open("new.jpg")).convert("{mode}")',
+        *_central(record),
+        f"picture = picture.resize(({width}, {height}), Image.Resampling.BILINEAR)",
         f"pixels = np.asarray(picture, np.float32).reshape(1, {height}, {width}, {channels})",
         f"classes = {record['classes']}",
         "```",
@@ -185,6 +189,17 @@ def _use(record: dict, rows: Sequence[Row]) -> list[str]:
         show = "print(classes[probabilities.argmax()], probabilities.max())"
         lines += ["```python", _USE[ending].format(file=row.name), show, "```", ""]
     return lines
+
+
+def _central(record: dict) -> list[str]:
+    """The program's part that takes the middle of a picture, as ImageNet's evaluation does."""
+    if record["config"]["dataset"] not in STREAMED_DATASETS:
+        return []
+    return [
+        "width, height = picture.size",
+        f"left, top = int({(1 - EVALUATED) / 2} * width), int({(1 - EVALUATED) / 2} * height)",
+        "picture = picture.crop((left, top, width - left, height - top))",
+    ]
 
 
 def _limits(record: dict) -> list[str]:

@@ -61,6 +61,8 @@ def _deploy(options: argparse.Namespace):
         )
     run = trained.find(options.run, options.results_dir)
     peer = choose_peer(run, options.peer)
+    folder = Path(options.out).expanduser()
+    _refuse_others(folder, about(run, peer))
     quiet.import_tensorflow()
     splits = run.load_data(options.data_dir)
     cohort = run.load()
@@ -68,7 +70,6 @@ def _deploy(options: argparse.Namespace):
     trial = Trial(*some_pixels(splits.test.labelled, options.images), formats.compiled(model))
     rows = _in_keras(run, cohort, model, peer, trial)
     calibration = some_pixels(splits.train, CALIBRATION)[0]
-    folder = Path(options.out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         file = FORMATS[name].file(folder, options.quantize)
@@ -82,6 +83,20 @@ def _deploy(options: argparse.Namespace):
     write_text(folder / "README.md", card.text(run.record, peer, rows, len(trial)))
     print(f"wrote {folder}, with a model card")
     _refuse_different(rows[2:])
+
+
+def _refuse_others(folder: Path, ours: dict):
+    """Refuses a folder with files of another run or peer, which its card would not name."""
+    for name, file in formats.files(folder):
+        try:
+            theirs = formats.about(FORMATS[name], file)
+        except (FlagError, RunFailed):  # it cannot be read here
+            continue
+        if any(theirs.get(key) != ours[key] for key in ("run_id", "peer")):
+            raise FlagError(
+                f"{file} is of {theirs.get('peer')} of {theirs.get('run_id')}: give another "
+                "folder, or remove it."
+            )
 
 
 def _in_keras(run: trained.Trained, cohort, model, peer: str, trial: Trial) -> list[Row]:

@@ -73,10 +73,15 @@ def of_file(path: Path) -> Format | None:
     return None
 
 
+def files(folder: Path) -> list[tuple[str, Path]]:
+    """The files of a folder of `dml_tf deploy`, with their formats, in the order of `FORMATS`."""
+    named = ((name, FORMATS[name].file(folder, kind)) for name in FORMATS for kind in NUMBERS)
+    return [(name, file) for name, file in dict.fromkeys(named) if file.exists()]
+
+
 def inside(path: Path) -> Path:
-    """The file of a folder that `dml_tf deploy` wrote, the first of `FORMATS`; else the path."""
-    files = (each.file(path, numbers) for each in FORMATS.values() for numbers in NUMBERS)
-    return next((file for file in files if file.exists()), path)
+    """The file of a folder that `dml_tf deploy` wrote, the first of `files`; else the path."""
+    return next((file for _, file in files(path)), path)
 
 
 def load(each: Format, path: Path) -> Run:

@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dml_tf import home
-from dml_tf.data import TRAIN_IMAGES
 from dml_tf.data.arrays import read_npz
 from dml_tf.errors import DONE, FlagError, RecordMismatch, exit_status
 from dml_tf.paper.progress import duration
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
-from dml_tf.tools.trained import record_files
+from dml_tf.tools import trained
 
 
 class Row(NamedTuple):
@@ -43,11 +41,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    place = Path(options.results_dir).expanduser() if options.results_dir else home.HOME / "results"
+    name, place = options.name, trained.place_of(options.results_dir)
     listed = list(rows(options.results_dir))
-    found = [row for row in listed if options.name in str(_below(place, row) / row.run)]
+    found = [r for r in listed if trained.is_named(name, r.folder, r.run, options.results_dir)]
     if not found:
-        of = f"{len(listed)} runs in {place} has {options.name} in its name"
+        of = f"{len(listed)} runs in {place} has {name} in its name"
         raise FlagError(f"none of the {of}." if listed else f"no runs in {place}.")
     found.sort(key=lambda row: row.when, reverse=True)
     shown = found if options.all else found[:20]
@@ -55,27 +53,21 @@ def _list(options: argparse.Namespace) -> int:
     print(f"{'run':{width}}  {'state':22}  {'accuracy':>16}  {'left':8}  folder")
     for row in shown:
         line = f"{row.run:{width}}  {row.state:22}  {row.accuracy:>16}  {row.left:8}"
-        print(f"{line}  {_below(place, row)}")
+        print(f"{line}  {row.folder.relative_to(place)}")
     if len(shown) < len(found):
         print(f"{len(found) - len(shown)} older runs: add --all.")
     return DONE
 
 
-def _below(place: Path, row: Row) -> Path:
-    """A run's folder as seen from the one that was searched."""
-    return row.folder.relative_to(place)
-
-
 def rows(results_dir: str = "") -> Iterator[Row]:
     """The runs of a results folder, or of every one under `results/`."""
-    for file in record_files(results_dir):
+    for file in trained.record_files(results_dir):
         try:
             yield _finished(file.parents[1], records.read(file))
         except (RecordMismatch, KeyError, TypeError):
             yield Row(file.parents[1], file.stem, "record is damaged", "", "", "")
-    place = Path(results_dir).expanduser() if results_dir else home.HOME / "results"
     pattern = "checkpoints/*/state.npz" if results_dir else "**/checkpoints/*/state.npz"
-    for file in sorted(place.glob(pattern)):
+    for file in sorted(trained.place_of(results_dir).glob(pattern)):
         yield _unfinished(file)
 
 
@@ -94,7 +86,7 @@ def _unfinished(file: Path) -> Row:
         progress = json.loads(str(read_npz(file, ("state",))["state"]))
     except (OSError, ValueError, RecursionError):
         return Row(run.folder, run.run_id, "checkpoint is damaged", "", "", "")
-    done, epochs = progress["epoch"], _epochs(progress["config"])
+    done, epochs = progress["epoch"], progress.get("epochs", 0)
     state = "training" if _is_held(run.lock()) else "interrupted"
     left = duration(progress["wall_clock_s"] / done * (epochs - done)) if epochs and done else ""
     of = f"/{epochs}" if epochs else ""
@@ -102,14 +94,6 @@ def _unfinished(file: Path) -> Row:
     watched = "test" if progress["config"].get("watch_test") else "validation"
     accuracy = _accuracy(progress["history"], watched)
     return Row(run.folder, run.run_id, f"{state}, epoch {done}{of}", accuracy, left, when)
-
-
-def _epochs(settings: dict) -> int:
-    """Epochs of the whole run; 0 if that is not known without its data."""
-    if not settings["steps"]:
-        return settings["epochs"]
-    images = settings["train_images"] or TRAIN_IMAGES.get(settings["dataset"], 0)
-    return -(-settings["steps"] // (images // settings["batch_size"])) if images else 0
 
 
 def _accuracy(history: dict[str, list[float]], watched: str) -> str:

@@ -18,6 +18,8 @@ def show(run: trained.Trained, queries: Sequence[Path], options: argparse.Namesp
     if not options.gallery:
         raise FlagError("this run is of re-identification: give --gallery=FOLDER to rank.")
     gallery = list(trained.expand([options.gallery]))
+    if all(picture.samefile(query) for picture in gallery for query in queries):
+        raise FlagError(f"--gallery={options.gallery} has no other picture than the query.")
     rows = ranking(run, queries, gallery, options.top)
     if not answers.is_on_terminal(options):
         print_table(rows)

@@ -1,5 +1,6 @@
 """Contact sheets: small pictures in rows, with words below each."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def write(file: Path, lines: Sequence[Sequence[tuple[Path, str, str]]]):
                 pen.text((left, top + SIDE + 4 + 14 * number), _fit(text, font), "black", font)
     with write_whole(file) as part:
         sheet.save(part, format="PNG")
-    print(f"wrote {file}")
+    print(f"wrote {file}", file=sys.stderr)
 
 
 def _fit(text: str, font) -> str:

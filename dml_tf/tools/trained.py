@@ -27,7 +27,7 @@ class Trained:
     """A finished run.
 
     Attributes:
-        record: What it left, as `train.make_record` makes it.
+        record: What it left, as `results.make_record` makes it.
         files: Where its files are.
     """
 
@@ -125,18 +125,28 @@ def _read(path: Path, shape: Sequence[int], central: bool) -> np.ndarray:
     return pixels
 
 
+def place_of(results_dir: str = "") -> Path:
+    """Where runs are looked for: a results folder, or the one of all of them."""
+    return Path(results_dir).expanduser() if results_dir else home.HOME / "results"
+
+
 def record_files(results_dir: str = "") -> list[Path]:
     """The records of a results folder, or of every one under `results/`."""
-    if results_dir:
-        return sorted((Path(results_dir).expanduser() / "runs").glob("[!.]*.json"))
-    return sorted((home.HOME / "results").glob("**/runs/[!.]*.json"))
+    pattern = "runs/[!.]*.json" if results_dir else "**/runs/[!.]*.json"
+    return sorted(place_of(results_dir).glob(pattern))
+
+
+def is_named(name: str, folder: Path, run_id: str, results_dir: str = "") -> bool:
+    """Whether a run's name, or that of its folder below the place of search, has a text in it."""
+    return name in str(folder.relative_to(place_of(results_dir)) / run_id)
 
 
 def find(name: str, results_dir: str = "") -> Trained:
     """A finished run.
 
     Args:
-        name: Its id, a part of it that no other run has, its record, or its `.keras` file.
+        name: Its record, its `.keras` file, its id, or a part of the id or of its folder's name. Of
+            several such runs, the only one whose weights are there is taken.
         results_dir: Results folder to look in. Default: all under `results/`.
 
     Raises:
@@ -150,12 +160,15 @@ def find(name: str, results_dir: str = "") -> Trained:
         return _trained(path)
     found = record_files(results_dir)
     exact = [file for file in found if file.stem == name]
-    matching = exact or [file for file in found if name in file.stem]
-    if len(matching) == 1:
-        return _trained(matching[0])
-    where = results_dir or home.HOME / "results"
+    matching = exact or [f for f in found if is_named(name, f.parents[1], f.stem, results_dir)]
+    usable = [f for f in matching if RunFiles(f.parents[1], f.stem).model.exists()]
+    for files in (matching, usable):
+        if len(files) == 1:
+            return _trained(files[0])
     if not matching:
+        where = place_of(results_dir)
         raise FlagError(f"there is no run {name} in {where}. `dml_tf runs` lists the runs.")
+    matching = usable or matching
     more = ", ..." if len(matching) > _LISTED else ""
     raise FlagError(
         f"{name} is in the names of {len(matching)} runs; give one: "
@@ -176,12 +189,18 @@ def expand(names: Sequence[str]) -> Iterator[Path]:
     for name in dict.fromkeys(names):
         path = Path(name).expanduser()
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
-            pictures = [file for file in inside if file.suffix.lower() in readable_suffixes()]
+            pictures = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.is_file()
+                and not file.name.startswith(".")  # as in training
+                and file.suffix.lower() in readable_suffixes()
+            ]
         elif path.exists():
             pictures = [path]
         else:
-            pictures = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+            pictures = sorted(file for file in found if file.is_file())
         if not pictures:
             raise FileNotFoundError(f"{name}: there are no pictures of this name.")
         yield from pictures

@@ -1,4 +1,7 @@
-"""The short trainings of `dml_tf advise`; nothing is measured on test images."""
+"""The short trainings of `dml_tf advise`; nothing is measured on test images.
+
+What they leave is in `trials/` of the folder: they are no runs, and have no records.
+"""
 
 import tempfile
 import time
@@ -14,8 +17,10 @@ from dml_tf.runs import build, records, session
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
-from dml_tf.runs.train import fit, save_model
-from dml_tf.tools.candidates import Candidate, multiply_adds
+from dml_tf.runs.results import save_model
+from dml_tf.runs.steps import multiplications
+from dml_tf.runs.train import fit
+from dml_tf.tools.candidates import Candidate
 
 _HELD_OUT = 0.2  # of the training images, where there are no validation images
 _TIMED = 6  # steps
@@ -40,7 +45,9 @@ def sizes(ways: Sequence[Candidate], base: Config, splits: Splits) -> dict[str, 
     for name in names:
         build.check_network_names(base.replace(net=(name,)))
     return {
-        name: multiply_adds(networks.build(name, num_classes=splits.num_classes, input_shape=shape))
+        name: multiplications(
+            networks.build(name, num_classes=splits.num_classes, input_shape=shape)
+        )
         for name in names
     }
 
@@ -71,8 +78,9 @@ def train(config: Config, splits: Splits) -> dict[str, float]:
         Learning peer -> accuracy on validation images.
     """
     files = RunFiles.of(config)
-    if files.record.exists():
-        return records.read(files.record)["validation"]
+    done = files.folder / "trials" / f"{config.run_id}.json"
+    if done.exists():
+        return records.read(done)["validation"]
     if config.method == "distill":
         train(config.default_teacher, splits)
     cohort = build.build_cohort(config, splits)
@@ -83,7 +91,7 @@ def train(config: Config, splits: Splits) -> dict[str, float]:
         name: measured[name]["accuracy"] for name in (cohort.peer_names[k] for k in cohort.students)
     }
     save_model(cohort, files.model)
-    records.write({"validation": learning, "config": config.comparable()}, files.record)
+    records.write({"validation": learning, "config": config.comparable()}, done)
     checkpoint.delete()
     session.clear()  # or the graphs of all trainings stay in memory
     return learning

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if options.exploratory and options.scale != "cpu":
         parser.error("--exploratory: only --scale=cpu has exploratory runs")
     scale = scales.EXPLORED.get(options.exploratory) or scales.BY_NAME[options.scale]
-    folder = Path(options.results_dir or scale.results_dir)
+    folder = Path(options.results_dir or scale.results_dir).expanduser()
     return exit_status("report", partial(_report, scale.with_seeds(options.seeds), folder))
 
 
