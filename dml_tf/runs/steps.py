@@ -32,8 +32,10 @@ def fit(
     """
     first, last = options.pop("initial_epoch"), options.pop("epochs")
     per_epoch, skipped = options.pop("steps_per_epoch"), checkpoint.step
-    # Calls of n steps must end where the epoch does, also where it was saved in between.
-    cohort.steps_per_execution = math.gcd(cohort.steps_per_execution, per_epoch - skipped)
+    # Calls of n steps must end where the epoch and the run do, also where it was saved in between.
+    schedule = config.schedule(len(splits.train))
+    left = schedule.steps - first * schedule.steps_per_epoch - skipped
+    cohort.steps_per_execution = math.gcd(cohort.steps_per_execution, per_epoch - skipped, left)
     parts = [(first, first + 1, skipped), (first + 1, last, 0)] if skipped else [(first, last, 0)]
     cohort.stop_training = False
     for begin, end, left_out in parts:
