@@ -1,5 +1,6 @@
 """The tables on photographs and digits in the Markdown files, from the records in `results/`."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,14 +26,22 @@ _CONFIRMATORY = (scales.BY_NAME["cpu"], CPU)
 _EXPLORED = (scales.EXPLORATORY, EXPLORATORY)
 
 
+def verdict() -> str:
+    """The protocol's primary hypothesis in one sentence."""
+    pooled = _primary(*_CONFIRMATORY)
+    return (
+        "On 2,000 small photographs without augmentation, the mean gain over Table 2's twelve "
+        f"places is\n{formats.interval(pooled.pooled)} points (primary hypothesis; "
+        f"{_state(pooled)})."
+    )
+
+
 def opening() -> str:
     """Three sentences: what the protocol's primary hypothesis says, its limit, and what is open."""
-    pooled = _primary(*_CONFIRMATORY)
-    line = formats.interval(pooled.pooled)
     alone, _ = _first_start()
+    first = textwrap.indent(verdict(), "   ").strip()
     return (
-        f"1. On 2,000 small photographs without augmentation, the mean gain over Table 2's twelve "
-        f"places is\n   {line} points (primary hypothesis; {_state(pooled)}).\n"
+        f"1. {first}\n"
         "2. With crops and flips, and good first weights, exploratory runs showed no clear gain: "
         "with those weights an\n   independent network reaches about what mutual learning gave it "
         f"before (they raised it by {formats.interval(alone)} points).\n"
@@ -67,21 +76,7 @@ def digits() -> str:
     folder = home.HOME / "results" / "mini"
     table = pd.read_csv(folder / "table2.csv").set_index(["dataset", "row", "column"])
     claim = pd.read_csv(folder / "claims.csv").set_index("claim").loc[_primary_claim().text]
-    rows = []
-    for line in _gains():
-        dml, alone = (table.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
-        gain = table.loc[line.first.dataset, line.row, line.column]
-        rows.append(
-            {
-                "in the place of": line.row,
-                "network": f"`{_network_here(line, scales.BY_NAME['mini'])}`, "
-                f"Net {line.first.of + 1}",
-                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
-                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
-                "difference [95% interval]": formats.interval(gain),
-                "seeds": int(gain.seeds),
-            }
-        )
+    rows = [_place(line, table, scales.BY_NAME["mini"]) for line in _gains()]
     mean = f"{formats.interval(claim)} points, p = {claim.p:.2g}, {claim.seeds} seeds"
     return f"{formats.markdown(rows)}\n\nThe mean of the twelve: {mean}."
 
@@ -190,6 +185,7 @@ FIGURES = {
     "article_results": results,
     "article_start": first_init,
     "opening": opening,
+    "verdict": verdict,
     "results": results,
     "explored": explored,
     "photographs": photographs,
@@ -262,21 +258,21 @@ def _of_planned(seeds: int, scale: Scale, item: str) -> str:
 def _places(scale: Scale, folder: Path) -> str:
     frame = tables.table(scale.available(folder), folder, "table2")
     frame = frame.set_index(["dataset", "row", "column"])
-    rows = []
-    for line in _gains():
-        dml, alone = (frame.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
-        gain = frame.loc[line.first.dataset, line.row, line.column]
-        rows.append(
-            {
-                "in the place of": line.row,
-                "network": f"`{_network_here(line, scale)}`, Net {line.first.of + 1}",
-                "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
-                "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
-                "difference [95% interval]": formats.interval(gain),
-                "seeds": int(gain.seeds),
-            }
-        )
-    return formats.markdown(rows)
+    return formats.markdown([_place(line, frame, scale) for line in _gains()])
+
+
+def _place(line: Contrast, table: pd.DataFrame, scale: Scale) -> dict[str, object]:
+    """One of Table 2's places: its row of the written table."""
+    dml, alone = (table.loc[cell.dataset, cell.row, cell.column] for cell, _ in line.terms)
+    gain = table.loc[line.first.dataset, line.row, line.column]
+    return {
+        "in the place of": line.row,
+        "network": f"`{_network_here(line, scale)}`, Net {line.first.of + 1}",
+        "independent": f"{alone.measured:.2f} ± {alone['std']:.2f}",
+        "DML": f"{dml.measured:.2f} ± {dml['std']:.2f}",
+        "difference [95% interval]": formats.interval(gain),
+        "seeds": int(gain.seeds),
+    }
 
 
 def _claims(scale: Scale, folder: Path) -> str:
