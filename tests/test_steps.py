@@ -81,7 +81,7 @@ def test_the_work_of_a_network_is_counted_by_hand():
             keras.layers.Dense(2),
         ]
     )
-    assert steps._multiplications(network) == 3 * 3 * 3 * 5 * 16 + 80 * 2
+    assert steps.multiplications(network) == 3 * 3 * 3 * 5 * 16 + 80 * 2
 
 
 def test_a_misfit_is_refused_and_the_next_lower_number_named():

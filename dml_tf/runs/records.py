@@ -173,7 +173,7 @@ def read_whole(file: Path) -> dict:
     """Reads a run's record; `RecordMismatch` if the file is none."""
     record = read(file)
     try:
-        record["run_id"], record["config"]["dataset"]
+        record["config"]["dataset"]
     except (KeyError, TypeError):
         raise RecordMismatch(f"{file} is not a run's record. {_ANEW}") from None
     return record

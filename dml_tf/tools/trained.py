@@ -11,7 +11,7 @@ from dml_tf import home
 from dml_tf.data import REID_DATASETS, STREAMED_DATASETS, Splits
 from dml_tf.data.pictures import read_rgb, read_square
 from dml_tf.data.stored import Pictures
-from dml_tf.errors import FlagError, RunFailed
+from dml_tf.errors import FlagError, RecordMismatch, RunFailed
 from dml_tf.runs import records
 from dml_tf.runs.config import FIELDS, Config
 from dml_tf.runs.files import RunFiles, record_beside
@@ -208,4 +208,6 @@ def expand(names: Sequence[str]) -> Iterator[Path]:
 
 def _trained(record: Path) -> Trained:
     found = records.read_whole(record)
+    if "run_id" not in found:
+        raise RecordMismatch(f"{record} is not a run's record.")
     return Trained(found, RunFiles(record.absolute().parents[1], found["run_id"]))
