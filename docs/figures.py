@@ -211,10 +211,10 @@ def spread() -> str:
     alone, pair = found["independent"], found["dml"]
     shared = sorted(alone.keys() & pair.keys())
     if len(shared) < 2:
-        return "No run has finished yet."
+        return formats.markdown([])
     runs = plan.runs(scales.BY_NAME["cpu"], PEDESTRIANS, results_dir="results")
     runs = [run for run in runs if run.dataset == "pedestrians"]
-    seconds = [r["cpu_s"] / r["steps"] for runs in (alone, pair) for r in runs.values()]
+    seconds = [r["cpu_s"] / r["steps"] for r in (*alone.values(), *pair.values())]
     each = sum(run.steps for run in runs) / len({run.seed for run in runs})  # steps of a seed
     hours = each * np.mean(seconds) / 3600
     paper = pd.read_csv(RESULTS / "paper.csv").set_index(["item", "row", "metric"])["value"]
@@ -237,8 +237,9 @@ def spread() -> str:
                 "core-hours of all four items": f"{hours * seeds:.1f} ({seeds} seeds)",
             }
         )
-    commands = (f"    {runs[shared[0]]['command']} --seed={shared[0]}" for runs in (alone, pair))
-    return "\n".join([formats.markdown(rows), "", *(f"{c}  # to {shared[-1]}" for c in commands)])
+    first, last = shared[0], shared[-1]
+    commands = [f"    {r[first]['command']} --seed={first}  # to {last}" for r in (alone, pair)]
+    return "\n".join([formats.markdown(rows), "", *commands])
 
 
 def ways() -> str:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dml_tf import home
+from dml_tf.export import TESTED_JAX
 from dml_tf.paper import tables
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import BY_NAME
@@ -126,6 +127,10 @@ def test_the_gains_in_the_readme_are_those_of_table_2():
     assert (each.conclusion, each.places, each.seeds) == ("Shows", 12, 16)
     text = PAGES["README.md"].replace("\n", " ")
     assert "small networks gain in all twelve places of Table 2: 16 new seeds" in text
+
+
+def test_messages_name_the_version_of_jax_that_the_requirements_ask_for():
+    assert f"\n{TESTED_JAX}  #" in (ROOT / "requirements-pjrt.txt").read_text(encoding="utf-8")
 
 
 # The commands

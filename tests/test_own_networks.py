@@ -26,7 +26,7 @@ def other(input_shape, num_classes):
 def trained(input_shape, num_classes):
     images = keras.Input(input_shape)
     body = keras.Sequential([keras.Input(input_shape), keras.layers.Conv2D(2, 3)], name="body")
-    body.set_weights([weight + 7 for weight in body.get_weights() if not weight.fill(0)])
+    body.set_weights([7 + 0 * weight for weight in body.get_weights()])
     seeded = keras.layers.Conv2D(2, 3, kernel_initializer=keras.initializers.HeNormal(seed=1))
     maps = keras.layers.Flatten()(seeded(keras.layers.Conv2D(2, 3)(body(images))))
     return keras.Model(images, keras.layers.Dense(num_classes)(maps))

@@ -52,15 +52,18 @@ def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
     assert "ValueError: no such thing" in (tmp_path / "fails.log").read_text()
 
 
-def test_a_worker_that_dies_before_its_task_is_replaced(tmp_path):
+@pytest.mark.parametrize(("moment", "end"), [("started", "failed"), ("done", "done")])
+def test_a_worker_that_dies_outside_a_task_is_replaced(moment, end, tmp_path):
+    """While it imports TensorFlow, its task unread; or while it has none."""
     tasks = [Task(f"t{i}", succeed, ("a",), tmp_path / f"t{i}") for i in range(2)]
     events = []
     for event in run_tasks(tasks, jobs=1, threads=1):
         events += [(event.kind, event.task.name)] if event.kind != "progress" else []
-        if len(events) == 1:  # while it imports TensorFlow
+        if events == [("started", "t0"), ("done", "t0")][: 1 + (moment == "done")]:
             for child in multiprocessing.active_children():
                 child.kill()
-    assert events == [("started", "t0"), ("failed", "t0"), ("started", "t1"), ("done", "t1")]
+                child.join()
+    assert events == [("started", "t0"), (end, "t0"), ("started", "t1"), ("done", "t1")]
 
 
 def note_pid_and_wait(report, file):

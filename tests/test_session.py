@@ -98,15 +98,15 @@ def test_a_run_that_ends_within_an_epoch_makes_no_step_too_many(hook, tmp_path, 
     """Interrupted in its last validation, or before its first step, and resumed."""
     monkeypatch.setattr(Checkpoint, "is_due_in_epoch", True)  # a checkpoint after each call
     asked = settings(tmp_path, 1, steps=6, validation_fraction=0.1, steps_per_execution=1)
-    (first,) = [train.keras.callbacks.Callback()]
+    callback = train.keras.callbacks.Callback()
 
     def interrupt(*arguments, **options):
-        if hook == "on_epoch_begin" or int(first.model.optimizers[0].iterations) == 6:
+        if hook == "on_epoch_begin" or int(callback.model.optimizers[0].iterations) == 6:
             raise KeyboardInterrupt
 
-    setattr(first, hook, interrupt)
+    setattr(callback, hook, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train.run(asked, verbose=0, callbacks=[first])
+        train.run(asked, verbose=0, callbacks=[callback])
     record = train.run(asked, verbose=0)
     assert record["steps"] == 6 and len(record["history"]["resnet8_accuracy"]) == 2
 
