@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from dml_tf import home
-from dml_tf.measures.evaluate import unpack_correct
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import scales, statistics, tables
-from dml_tf.paper.cells import Cell, Claim, Contrast, Line, contrasts, unit
+from dml_tf.paper import over_seeds, scales, statistics, tables
+from dml_tf.paper.cells import Claim, Contrast, Line, contrasts, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.verdicts import Conclusion, Judgement
@@ -22,13 +21,13 @@ CPU = home.HOME / "results" / "cpu"
 EXPLORATORY = CPU / "exploratory"
 FIRST_INIT = CPU / "first_init"
 # A table's kind of runs -> scale and folder.
-_CONFIRMATORY = (scales.BY_NAME["cpu"], CPU)
+CONFIRMATORY = (scales.BY_NAME["cpu"], CPU)
 _EXPLORED = (scales.EXPLORATORY, EXPLORATORY)
 
 
 def verdict() -> str:
     """The protocol's primary hypothesis in one sentence."""
-    pooled = _primary(*_CONFIRMATORY)
+    pooled = _primary(*CONFIRMATORY)
     return (
         "On 2,000 small photographs without augmentation, the mean gain over Table 2's twelve "
         f"places is\n{formats.interval(pooled.pooled)} points (primary hypothesis; "
@@ -52,7 +51,7 @@ def opening() -> str:
 
 def results() -> str:
     """Table 2 on photographs, confirmatory: each small network over its places, and all."""
-    return _by_network(*_CONFIRMATORY)
+    return _by_network(*CONFIRMATORY)
 
 
 def explored() -> str:
@@ -63,7 +62,7 @@ def explored() -> str:
 def photographs() -> str:
     """Table 2 at cpu scale: its twelve places, with simultaneous intervals."""
     command = "    bash run_all.sh --scale=cpu --only=table2 --data_dir=FOLDER"
-    return f"{_places(*_CONFIRMATORY)}\n\n{command}"
+    return f"{_places(*CONFIRMATORY)}\n\n{command}"
 
 
 def explored_pairs() -> str:
@@ -76,51 +75,19 @@ def digits() -> str:
     folder = home.HOME / "results" / "mini"
     table = pd.read_csv(folder / "table2.csv").set_index(["dataset", "row", "column"])
     claim = pd.read_csv(folder / "claims.csv").set_index("claim").loc[_primary_claim().text]
-    rows = [_place(line, table, scales.BY_NAME["mini"]) for line in _gains()]
+    rows = [_place(line, table, scales.BY_NAME["mini"]) for line in gains()]
     mean = f"{formats.interval(claim)} points, p = {claim.p:.2g}, {claim.seeds} seeds"
     return f"{formats.markdown(rows)}\n\nThe mean of the twelve: {mean}."
 
 
 def claims() -> str:
     """The paper's claims and our hypotheses, by the confirmatory runs."""
-    return _claims(*_CONFIRMATORY)
+    return _claims(*CONFIRMATORY)
 
 
 def explored_claims() -> str:
     """The paper's claims in the exploratory runs, which decide nothing."""
     return _claims(*_EXPLORED)
-
-
-def calibration() -> str:
-    """Beyond accuracy: calibration error and churn of each small network; seeds and images."""
-    scale, folder = _CONFIRMATORY
-    rows = []
-    for name, lines in _lines_by_network(scale).items():
-        dml, alone = (
-            [_peers(line.terms[side][0], scale, folder) for line in lines] for side in (0, 1)
-        )
-        seeds = _shared(*dml, *alone)
-        if not seeds:
-            continue
-        errors = [
-            {s: 100 * np.mean([np.mean([p["calibration_error"] for p in x[s]]) for x in side])
-             for s in seeds}
-            for side in (dml, alone)
-        ]  # fmt: skip
-        difference = statistics.summary({s: errors[0][s] - errors[1][s] for s in seeds})
-        churn_alone, churn_dml = _churn(alone[0], seeds), _churn(dml[0], seeds)
-        rows.append(
-            {
-                "network": name,
-                "calibration error alone, %": f"{np.mean(list(errors[1].values())):.2f}",
-                "with DML, %": f"{np.mean(list(errors[0].values())):.2f}",
-                "difference [95% interval]": formats.interval(difference),
-                "churn alone, %": churn_alone,
-                "churn with DML, %": churn_dml,
-                "seeds": len(seeds),
-            }
-        )
-    return f"{formats.markdown(rows)}\n\n{_over_images(scale, folder)}"
 
 
 def first_init() -> str:
@@ -129,7 +96,7 @@ def first_init() -> str:
     rows = []
     for name, folder in (("Keras's and He's", FIRST_INIT), ("near the identity", EXPLORATORY)):
         pair, single = (_first_runs(folder, method) for method in ("dml", "independent"))
-        seeds = _shared(pair, single)
+        seeds = shared(pair, single)
         gain = statistics.summary({seed: pair[seed] - single[seed] for seed in seeds})
         rows.append(
             {
@@ -150,11 +117,11 @@ def first_init() -> str:
 
 def article_state() -> str:
     """How many seeds of each confirmatory item have finished, of those that are planned."""
-    scale, folder = _CONFIRMATORY
+    scale, folder = CONFIRMATORY
     scale, rows = scale.available(folder), []
     for item in ("table2", "table4", *scale.studies, "entropy", "figure6a"):
         cells = [cell for cell in ITEMS[item].cells if scale.place(item, cell.dataset)]
-        finished = len(_shared(*(tables.found(cell, scale, folder) for cell in cells)))
+        finished = len(shared(*(over_seeds.found(cell, scale, folder) for cell in cells)))
         planned = len(scale.planned(item, "CIFAR-10"))
         state = "finished" if finished >= planned else "unfinished"
         name = ITEMS[item].title if item in scales.STUDIES else ITEMS[item].short
@@ -164,7 +131,7 @@ def article_state() -> str:
 
 def article_claims() -> str:
     """The claims and hypotheses by verdict."""
-    scale, folder = _CONFIRMATORY
+    scale, folder = CONFIRMATORY
     scale, by_verdict = scale.available(folder), {}
     for item, claim in paper_items.claims():
         judged = tables.judge(claim, scale, folder)
@@ -179,7 +146,26 @@ def article_claims() -> str:
     return f"The primary contrast is {shown}.\n\n{formats.markdown(rows)}"
 
 
+def smaller() -> str:
+    """The difference in gain between the smaller and the larger network, for each pair."""
+    scale, folder = CONFIRMATORY
+    scale = scale.available(folder)
+    claim = next(claim for claim in ITEMS["table2"].claims if "smaller" in claim.text)
+    rows = [
+        {
+            "pair": " + ".join(line.first.networks),
+            "gain of the smaller less gain of the larger [95% interval]": formats.interval(found),
+            "p": f"{found['p']:.2g}",
+            "seeds": found["seeds"],
+        }
+        for line in claim.contrasts
+        if (found := over_seeds.measure(line, scale, folder))["seeds"]
+    ]
+    return formats.markdown(rows)
+
+
 FIGURES = {
+    "smaller": smaller,
     "article_state": article_state,
     "article_claims": article_claims,
     "article_results": results,
@@ -193,7 +179,6 @@ FIGURES = {
     "digits": digits,
     "claims": claims,
     "explored_claims": explored_claims,
-    "calibration": calibration,
     "first_init": first_init,
 }
 
@@ -213,7 +198,7 @@ def _state(judgement: Judgement) -> str:
     return f"{judgement.words.lower()}, {judgement.pooled['seeds']} seeds"
 
 
-def _gains() -> list[Contrast]:
+def gains() -> list[Contrast]:
     """Table 2's gains on CIFAR-10."""
     return [line for line in contrasts(ITEMS["table2"].lines) if line.first.dataset == "CIFAR-10"]
 
@@ -222,19 +207,20 @@ def _network_here(line: Contrast, scale: Scale) -> str:
     return scale.data["CIFAR-10"].networks[line.first.networks[line.first.of]]
 
 
-def _lines_by_network(scale: Scale) -> dict[str, list[Contrast]]:
+def lines_by_network(scale: Scale) -> dict[str, list[Contrast]]:
+    """Small network -> the gains of its places in Table 2."""
     found: dict[str, list[Contrast]] = {}
-    for line in _gains():
+    for line in gains():
         found.setdefault(f"`{_network_here(line, scale)}`", []).append(line)
     return found
 
 
 def _by_network(scale: Scale, folder: Path) -> str:
     rows = []
-    for name, lines in {**_lines_by_network(scale), "all": _gains()}.items():
-        gain = tables.measure(_mean_of(lines), scale, folder)
+    for name, lines in {**lines_by_network(scale), "all": gains()}.items():
+        gain = over_seeds.measure(_mean_of(lines), scale, folder)
         dml, alone = (
-            tables.measure(_mean_of([line.terms[side][0] for line in lines]), scale, folder)
+            over_seeds.measure(_mean_of([line.terms[side][0] for line in lines]), scale, folder)
             for side in (0, 1)
         )
         rows.append(
@@ -258,7 +244,7 @@ def _of_planned(seeds: int, scale: Scale, item: str) -> str:
 def _places(scale: Scale, folder: Path) -> str:
     frame = tables.table(scale.available(folder), folder, "table2")
     frame = frame.set_index(["dataset", "row", "column"])
-    return formats.markdown([_place(line, frame, scale) for line in _gains()])
+    return formats.markdown([_place(line, frame, scale) for line in gains()])
 
 
 def _place(line: Contrast, table: pd.DataFrame, scale: Scale) -> dict[str, object]:
@@ -286,7 +272,7 @@ def _claims(scale: Scale, folder: Path) -> str:
             continue
         name = unit(claim.contrasts[0].first.metric)
         places = 4 if name == "nats" else 2
-        run = sum(place["seeds"] > 0 for place in judged.places)
+        run, of = sum(place["seeds"] > 0 for place in judged.places), len(judged.places)
         detectable = judged.pooled["detectable"]
         where = ", ".join(dict.fromkeys((f"Sec. {claim.section}", item.short)))
         rows.append(
@@ -294,10 +280,10 @@ def _claims(scale: Scale, folder: Path) -> str:
                 "claim": f"{claim.text} ({where})",
                 "here": f"**{judged.words}**",
                 "difference [95% interval]": f"{formats.interval(judged.pooled, places)} {name}"
-                + (f", equal within {claim.margin:g}" if claim.margin else ""),
-                "places": run,
+                + (f", margin {claim.margin:g}" if claim.margin else ""),
+                "places": run if run == of else f"{run} of {of}",
                 "could show": "" if np.isnan(detectable) else f"{detectable:.{places}f}",
-                "p": "" if np.isnan(judged.pooled["p"]) else f"{judged.pooled['p']:.2g}",
+                "p": "" if np.isnan(judged.decisive_p) else f"{judged.decisive_p:.2g}",
             }
         )
     names = ", ".join(dict.fromkeys(not_run))
@@ -309,61 +295,9 @@ def _mean_of(lines: Sequence[Line]) -> Contrast:
     return Contrast("", "mean", terms)
 
 
-def _peers(cell: Cell, scale: Scale, folder: Path) -> dict[int, list[dict]]:
-    """Seed -> the measures of a cell's peers: one, or all where the cell is their mean."""
-    here = cell.at(scale)
-    peers = {
-        seed: [
-            measures | {"images": record["images"]["test"]}
-            for measures in record["test"]["peers"].values()
-        ]
-        for seed, record in tables.found(cell, scale, folder).items()
-    }
-    return peers if here.of == "mean" else {seed: [found[here.of]] for seed, found in peers.items()}
-
-
-def _shared(*found: Mapping[int, object]) -> list[int]:
+def shared(*found: Mapping[int, object]) -> list[int]:
+    """The seeds that all have, in order."""
     return sorted(set.intersection(*map(set, found))) if found else []
-
-
-def _right(peer: Mapping) -> np.ndarray:
-    return unpack_correct(peer["correct"], peer["images"])
-
-
-def _churn(found: Mapping[int, list[dict]], seeds: Sequence[int]) -> str:
-    """Churn between seeds, of one network of each run, with its jackknife interval."""
-    right = np.array([_right(found[seed][0]) for seed in seeds])
-    if len(seeds) < 3:
-        return ""
-    low, high = statistics.jackknife(lambda rows: statistics.churn(right[rows]), len(seeds))
-    return f"{100 * statistics.churn(right):.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-
-
-def _over_images(scale: Scale, folder: Path) -> str:
-    """The primary contrast's interval over seeds and test images, in one sentence."""
-    found = [[_peers(cell, scale, folder) for cell, _ in line.terms] for line in _gains()]
-    seeds = _shared(*(side for line in found for side in line))
-    if len(seeds) < 3:
-        return "The interval over seeds and images needs three seeds."
-    gains = np.array(
-        [
-            np.mean(
-                [_mean_right(dml[seed]) - _mean_right(alone[seed]) for dml, alone in found],
-                axis=0,
-            )
-            for seed in seeds
-        ]
-    )
-    low, high = (100 * end for end in statistics.over_seeds_and_images(gains))
-    return (
-        f"If the test images are a sample, too, the mean gain of Table 2 is "
-        f"{100 * gains.mean():+.2f} [{low:+.2f}, {high:+.2f}] points ({len(seeds)} seeds, "
-        f"{gains.shape[1]:,} images)."
-    )
-
-
-def _mean_right(peers: Sequence[Mapping]) -> np.ndarray:
-    return np.mean([_right(peer) for peer in peers], axis=0)
 
 
 def _first_runs(folder: Path, method: str) -> dict[int, float]:
@@ -383,6 +317,6 @@ def _first_start() -> tuple[dict, dict]:
     changed = []
     for method in ("independent", "dml"):
         before, after = (_first_runs(folder, method) for folder in (FIRST_INIT, EXPLORATORY))
-        seeds = _shared(before, after)
+        seeds = shared(before, after)
         changed.append(statistics.summary({seed: after[seed] - before[seed] for seed in seeds}))
     return changed[0], changed[1]

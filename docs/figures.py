@@ -19,11 +19,11 @@ import pandas as pd
 
 from dml_tf import home
 from dml_tf.atomic import write_text
-from dml_tf.paper import plan, scales, statistics, tables
+from dml_tf.paper import over_seeds, plan, scales, statistics
 from dml_tf.paper.items import ITEMS
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
-from docs import evidence, formats
+from docs import beyond_accuracy, evidence, formats
 from docs.evidence import EXPLORATORY
 
 RESULTS = home.HOME / "results"
@@ -245,10 +245,13 @@ def spread() -> str:
 def ways() -> str:
     """Ways to learn from peers, against independent networks and against DML, by seed."""
     item, scale = ITEMS["teachers"], scales.TEACHERS
-    found = {
-        line.row: tables.differences(line, scale, RESULTS / "cpu" / scale.exploratory)
-        for line in item.lines
+    folder = RESULTS / "cpu" / scale.exploratory
+    found = {line.row: over_seeds.differences(line, scale, folder) for line in item.lines}
+    seconds = {
+        cell.row: [record["cpu_s"] for record in over_seeds.found(cell, scale, folder).values()]
+        for cell in item.cells
     }
+    of_dml = np.median(seconds["DML"])
     rows = []
     for cell in item.cells:
         gains = {
@@ -263,6 +266,7 @@ def ways() -> str:
                     f"gain over {other} [95% interval]": formats.interval(gain)
                     for other, gain in gains.items()
                 },
+                "CPU time / DML's": f"{np.median(seconds[cell.row]) / of_dml:.2f}",
                 "seeds": len(found[cell.row]),
             }
         )
@@ -297,6 +301,7 @@ def protocol() -> str:
 
 FIGURES = {
     **evidence.FIGURES,
+    **beyond_accuracy.FIGURES,
     "augmented": augmented,
     "setting": setting,
     "pilots": pilots,

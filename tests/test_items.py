@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from dml_tf import home
-from dml_tf.paper import items, plan, scales, tables
+from dml_tf.paper import items, over_seeds, plan, scales
 from dml_tf.paper.cells import KEYS, Contrast, gain
 from dml_tf.runs import flags, records, settings
 from dml_tf.runs.files import RunFiles
@@ -14,7 +14,7 @@ from dml_tf.runs.files import RunFiles
 
 def test_cells_and_paper_csv_match_both_ways():
     declared = {cell.key for cell in items.cells() if cell.printed}
-    printed = set(pd.read_csv(tables.PAPER)[list(KEYS)].itertuples(index=False, name=None))
+    printed = set(pd.read_csv(over_seeds.PAPER)[list(KEYS)].itertuples(index=False, name=None))
     assert declared == printed
 
 
@@ -34,7 +34,7 @@ def test_no_cell_is_declared_twice():
 
 def test_the_papers_gains_in_table_2_are_the_differences_of_its_accuracies():
     """Three of the printed DML-Ind columns, which paper.csv leaves out."""
-    paper = pd.read_csv(tables.PAPER).set_index(["dataset", "row", "column"])["value"]
+    paper = pd.read_csv(over_seeds.PAPER).set_index(["dataset", "row", "column"])["value"]
     for dataset, row, peer, expected in [
         ("CIFAR-10", "ResNet-32 + ResNet-32", 2, 0.33),
         ("CIFAR-100", "WRN-28-10 + MobileNet", 2, 3.74),
@@ -141,7 +141,7 @@ def test_a_scale_reads_no_record_of_a_seed_outside_its_range(tmp_path):
         measured = {"peer0": {"accuracy": 0.5}, "peer1": {"accuracy": 0.7}}
         record = {"config": run.comparable(), "test": {"peers": measured}}
         records.write(record, RunFiles.of(run).record)
-    assert sorted(tables.found(cell, cpu, tmp_path)) == [10]
+    assert sorted(over_seeds.found(cell, cpu, tmp_path)) == [10]
 
 
 def test_more_seeds_can_be_asked_for_and_are_then_all_used(tmp_path):
@@ -171,7 +171,7 @@ def test_a_baseline_of_three_is_the_mean_of_three_networks(tmp_path):
     measured = {f"peer{k}": {"accuracy": 0.5 + 0.1 * k} for k in range(3)}
     record = {"config": run.comparable(), "test": {"peers": measured}}
     records.write(record, RunFiles.of(run).record)
-    assert tables.measure(first, cpu, tmp_path)["measured"] == pytest.approx(60)
+    assert over_seeds.measure(first, cpu, tmp_path)["measured"] == pytest.approx(60)
 
 
 def test_studies_run_at_cpu_scale_only(tmp_path):

@@ -81,6 +81,14 @@ def test_too_few_or_unfinished_seeds_give_no_verdict(count, planned, words):
     assert place["verdict"] == (Verdict.GAIN if words == "Shows" else Verdict.NO_VERDICT)
 
 
+def test_a_claim_waits_for_the_runs_of_its_item_that_it_does_not_need():
+    values = {seed: 1 + 0.01 * seed for seed in range(8)}
+    assert judge(claim(), [values], planned=8, finished=8).words == "Shows"
+    judged = judge(claim(), [values], planned=8, finished=3)
+    assert judged.words == "3 of 8 seeds: no verdict"
+    assert judged.pooled["seeds"] == 8  # what was measured is shown
+
+
 def test_a_single_place_loses_only_after_holm():
     # Alone its two-sided p is 0.02; of twelve places it is the only loss.
     weak = seeds(-0.2, -1.8, -1.0, -2.2, -0.1, -1.4)

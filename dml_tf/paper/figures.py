@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dml_tf.atomic import write_whole
-from dml_tf.paper import marks, tables
+from dml_tf.paper import marks, over_seeds, tables
 from dml_tf.paper.cells import Cell
 from dml_tf.paper.drawings import DRAWINGS
 from dml_tf.paper.items import ITEMS
@@ -67,7 +67,7 @@ def draw(scale: Scale, folder: Path, item: str) -> Figure | None:
     drawing = DRAWINGS[item]
     series = SERIES[drawing.series](scale, folder, item) if drawing.series else None
     figure = drawing.draw(lines, series)
-    found = [tables.found(cell, scale, folder) for cell in ITEMS[item].cells]
+    found = [over_seeds.found(cell, scale, folder) for cell in ITEMS[item].cells]
     names = ", ".join(sorted({record["data"] for seeds in found for record in seeds.values()}))
     least, most = lines.seeds.min(), lines.seeds.max()
     seeds = f"{least}" if least == most else f"{least}-{most}"
@@ -112,7 +112,7 @@ def curves(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
     """
     parts = []
     for cell in ITEMS[item].cells:
-        records = list(tables.found(cell, scale, folder).values())
+        records = list(over_seeds.found(cell, scale, folder).values())
         if cell.of == "std" or not records:
             continue
         images, values = _history(records, cell)
@@ -144,7 +144,7 @@ def points(scale: Scale, folder: Path, item: str) -> pd.DataFrame:
     """
     parts = []
     for cell in ITEMS[item].cells:
-        records = tables.found(cell, scale, folder)
+        records = over_seeds.found(cell, scale, folder)
         if not records:
             continue
         seed = min(records)

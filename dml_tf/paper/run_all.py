@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dml_tf.errors import DONE, FAILED, ExecutorError, exit_status
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import machine, page, plan, rehearsal, scales, tables
+from dml_tf.paper import machine, over_seeds, page, plan, rehearsal, scales
 from dml_tf.paper.estimate import Estimate
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.machine import Machine
@@ -160,7 +160,7 @@ def _waves(
 ) -> list[list[Task]]:
     """What is left to do, in groups that run one after the other."""
     waves = [[_task(run, estimate) for run in wave] for wave in plan.waves(todo) or [[]]]
-    sizes = folder / tables.PARAMETERS
+    sizes = folder / over_seeds.PARAMETERS
     if "table1" in items and not sizes.exists():
         log = folder / "logs" / "table1.log"
         waves[0].insert(0, Task("table 1", count_parameters, (sizes,), log, writes=(sizes,)))
@@ -195,7 +195,7 @@ def _measured(scale: scales.Scale, folder: Path, asked: Sequence[str]) -> list[s
         item
         for item in ITEMS
         if item in asked
-        or any(tables.found(cell, scale, folder) for cell in paper_items.cells([item]))
+        or any(over_seeds.found(cell, scale, folder) for cell in paper_items.cells([item]))
     ]
 
 

@@ -1,27 +1,21 @@
 """The tables: what was measured beside the paper's numbers, as data frames and CSV files."""
 
 import enum
-import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
-from dml_tf import data, home
+from dml_tf import data
 from dml_tf.atomic import write_whole
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import readings, statistics, verdicts
+from dml_tf.paper import over_seeds, verdicts
 from dml_tf.paper.cells import KEYS, Cell, Claim, Contrast, Line, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.verdicts import Judgement, Verdict
-from dml_tf.runs import records
 
-PAPER = home.shipped("results/paper.csv")
-PARAMETERS = "parameters.json"  # in a results folder: Table 1's measurements
 CLAIMS = "claims.csv"
 _ABOUT = ("scale", "data", "networks", "runs", "seed_numbers")
 _NUMBERS = ("measured", "std", "seeds", "low", "high", "p", "detectable")
@@ -82,14 +76,14 @@ def table(scale: Scale, folder: Path, item: str, lines: Sequence[Line] = ()) -> 
         difference `detectable` with 80% power. `paper` is text, as printed. `status` is for
         readers, `verdict` for programs: a `Status` of a cell, a `Verdict` of a contrast.
     """
-    lines, paper = lines or ITEMS[item].lines, _paper()
+    lines, paper = lines or ITEMS[item].lines, over_seeds.printed()
     judged = _judged_lines(scale, folder, item)
     rows = [
         {
             **dict(zip(KEYS, _key(line), strict=True)),
             **_about(line, scale, folder),
             **(
-                _cell_row(line, scale, _values(line, scale, folder), paper)
+                _cell_row(line, scale, over_seeds.values(line, scale, folder), paper)
                 if isinstance(line, Cell)
                 else _contrast_row(line, scale, folder, paper, judged)
             ),
@@ -103,14 +97,20 @@ def table(scale: Scale, folder: Path, item: str, lines: Sequence[Line] = ()) -> 
 def judge(claim: Claim, scale: Scale, folder: Path) -> Judgement:
     """What the records of one scale say of a claim.
 
-    Places on generated pictures count only if no other place was run.
+    Places on generated pictures count only if no other place was run. At a scale with fixed seeds
+    nothing is concluded before all runs of the claim's item have finished.
     """
-    places = [differences(line, scale, folder) for line in claim.contrasts]
+    places = [over_seeds.differences(line, scale, folder) for line in claim.contrasts]
     of_data = [_data(line.first, scale) for line in claim.contrasts]
     generated = [name in data.GENERATED_DATASETS for name in of_data]
     if any(values and not made for values, made in zip(places, generated, strict=True)):
         places = [{} if made else values for values, made in zip(places, generated, strict=True)]
-    return verdicts.judge(claim, places, _planned(claim, places, scale))
+    run = [line.first for line, values in zip(claim.contrasts, places, strict=True) if values]
+    if not (scale.is_fixed and run):
+        return verdicts.judge(claim, places)
+    planned = max(len(scale.planned(first.item, first.dataset)) for first in run)
+    finished = over_seeds.finished(run[0].item, scale, folder)
+    return verdicts.judge(claim, places, planned, len(finished))
 
 
 def conclusions(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> pd.DataFrame:
@@ -152,41 +152,6 @@ def conclusions(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS))
     return pd.DataFrame(rows)
 
 
-def measure(line: Line, scale: Scale, folder: Path) -> dict[str, float]:
-    """What was measured of a cell or a contrast; see `statistics.summary`."""
-    return statistics.summary(differences(line, scale, folder))
-
-
-def differences(line: Line, scale: Scale, folder: Path) -> dict[int, float]:
-    """Seed -> value of a cell or a contrast, of the seeds that all its terms have.
-
-    A term without a run is a number that the paper prints. It is the same in every seed, and
-    stands beside results at paper scale only.
-    """
-    constant, terms, paper = line.constant, [], _paper()
-    for cell, weight in line.terms:
-        if cell.method or cell.metric == "millions":
-            terms.append((_values(cell, scale, folder), weight))
-        elif scale.is_paper:
-            constant += weight * float(paper[cell.key])
-        else:
-            return {}
-    seeds = set.intersection(*(set(values) for values, _ in terms)) if terms else set()
-    return {
-        seed: constant + sum(weight * values[seed] for values, weight in terms)
-        for seed in sorted(seeds)
-    }
-
-
-def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
-    """Seed -> record, of the finished runs that fill a cell."""
-    usable = scale.used(cell.item, cell.dataset)
-    seeds = [seed for seed in _seeds(folder) if seed in usable]
-    runs = {seed: cell.run(scale, seed, str(folder)) for seed in seeds}
-    kept = {seed: records.find(run) for seed, run in runs.items() if run}
-    return {seed: record for seed, record in kept.items() if record}
-
-
 def _claimed(item: str) -> dict[Contrast, list[Claim]]:
     """What the paper says of an item's contrasts."""
     claimed: dict[Contrast, list[Claim]] = {}
@@ -194,20 +159,6 @@ def _claimed(item: str) -> dict[Contrast, list[Claim]]:
         for compared in claim.contrasts:
             claimed.setdefault(compared, []).append(claim)
     return claimed
-
-
-@functools.cache
-def _paper() -> dict[tuple, str]:
-    """A cell's key -> the number that the paper prints, with its digits."""
-    return pd.read_csv(PAPER, dtype=str).set_index(list(KEYS))["value"].to_dict()
-
-
-def _planned(claim: Claim, places: Sequence[Mapping], scale: Scale) -> int:
-    """How many seeds must finish before a claim is judged, at a scale with a fixed number."""
-    if not scale.is_fixed:
-        return 0
-    run = [line for line, values in zip(claim.contrasts, places, strict=True) if values]
-    return max((len(scale.planned(x.first.item, x.first.dataset)) for x in run), default=0)
 
 
 def _judged_lines(scale: Scale, folder: Path, item: str) -> dict[Contrast, dict]:
@@ -226,9 +177,9 @@ def _key(line: Line) -> tuple[str, ...]:
 
 def _about(line: Line, scale: Scale, folder: Path) -> dict[str, str]:
     """What ran for a line: scale, data, networks, ids of the runs and their seeds."""
-    runs: dict[str, _Measured] = {}
+    runs: dict[str, over_seeds.Measured] = {}
     for cell, _ in line.terms:
-        for found_run in _measured(cell, scale, folder).values():
+        for found_run in over_seeds.runs_of(cell, scale, folder).values():
             runs[found_run.run_id] = found_run
     return {
         "scale": scale.name,
@@ -237,60 +188,6 @@ def _about(line: Line, scale: Scale, folder: Path) -> dict[str, str]:
         "runs": "; ".join(sorted(runs)),
         "seed_numbers": " ".join(map(str, sorted({run.seed for run in runs.values()}))),
     }
-
-
-class _Measured(NamedTuple):
-    """One run's number for a cell."""
-
-    run_id: str
-    networks: str
-    seed: int
-    value: float | None
-
-
-def _measured(cell: Cell, scale: Scale, folder: Path) -> Mapping[int, _Measured]:
-    """Seed -> what each run measured for a cell; read again only if a record has changed."""
-    runs = folder / "runs"
-    files = os.scandir(runs) if runs.is_dir() else ()
-    stats = [(file.name, file.stat()) for file in files if not file.name.startswith(".")]
-    state = frozenset((name, at.st_ino, at.st_mtime_ns, at.st_size) for name, at in stats)
-    return _read_measured(cell, scale, folder, state)
-
-
-@functools.lru_cache(maxsize=4096)
-def _read_measured(cell: Cell, scale: Scale, folder: Path, _: frozenset) -> dict[int, _Measured]:
-    here = cell.at(scale)
-    return {
-        seed: _Measured(
-            cell.run(scale, seed, str(folder)).run_id,
-            "+".join(record["config"]["net"]),
-            seed,
-            readings.read(record, here),
-        )
-        for seed, record in found(cell, scale, folder).items()
-    }
-
-
-def _values(cell: Cell, scale: Scale, folder: Path) -> dict[int, float]:
-    """Seed -> the cell's number in percent, nats, times or millions."""
-    if cell.metric == "millions":
-        file = folder / PARAMETERS
-        counts = records.read(file) if file.exists() else {}
-        return {0: counts[cell.row] / 1e6} if cell.row in counts else {}
-    factor = 100 if unit(cell.metric) == "points" else 1
-    runs = _measured(cell, scale, folder)
-    return {seed: factor * run.value for seed, run in runs.items() if run.value is not None}
-
-
-def _seeds(folder: Path) -> list[int]:
-    """The seeds of the folder's records, by their file names."""
-    seeds = {
-        int(part.removeprefix("seed"))
-        for file in (folder / "runs").glob("[!.]*.json")
-        for part in file.stem.split("-")
-        if part.startswith("seed") and part.removeprefix("seed").isdigit()
-    }
-    return sorted(seeds)
 
 
 def _cell_row(
@@ -350,7 +247,7 @@ def _contrast_row(
     judged: Mapping[Contrast, Mapping],
 ) -> dict:
     """A computed row; the paper's number is computed from those that it prints."""
-    measured = judged.get(line) or verdicts.single(differences(line, scale, folder))
+    measured = judged.get(line) or verdicts.single(over_seeds.differences(line, scale, folder))
     printed = _printed(line, paper)
     can_compare = scale.is_paper and printed
     claims = [claim.text for claim in _claimed(line.first.item).get(line, [])]

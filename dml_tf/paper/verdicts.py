@@ -63,6 +63,7 @@ class Judgement:
         places: The same of each place, in the claim's order, with its `verdict`. Of several places
             with six seeds, `low` and `high` are simultaneous intervals.
         planned: Number of seeds that must finish first; 0 if any six are enough.
+        finished: Of how many of them all runs of the item have finished.
         decisive_p: The p that decided beside the interval: of a conjunction the largest one-sided
             p, of equality the larger one-sided p, else the sign flips'.
     """
@@ -71,6 +72,7 @@ class Judgement:
     pooled: Mapping[str, float]
     places: Sequence[Mapping]
     planned: int = 0
+    finished: int = 0
     decisive_p: float = math.nan
 
     @property
@@ -78,19 +80,23 @@ class Judgement:
         """The conclusion, or why there is none: `5 of 16 seeds: no verdict`."""
         if self.conclusion is not Conclusion.NO_VERDICT:
             return str(self.conclusion)
-        count = self.pooled["seeds"]
+        count = min(self.pooled["seeds"], self.finished)
         if self.planned > max(count, 1):
             return f"{count} of {self.planned} seeds: no verdict"
         return "one seed: no verdict" if count == 1 else f"{count} seeds: no verdict"
 
 
-def judge(claim: Claim, places: Sequence[Values], planned: int = 0) -> Judgement:
+def judge(
+    claim: Claim, places: Sequence[Values], planned: int = 0, finished: int | None = None
+) -> Judgement:
     """Judges a claim by the seeds that all of its places have.
 
     Args:
         claim: Whether it speaks of the mean, of each place, or of equality.
         places: Of each place, seed -> paired difference; empty where it was not run.
         planned: Number of seeds that must finish first; 0 if any six are enough.
+        finished: Of how many of them all runs of the item have finished. Default: those that its
+            places share.
 
     Returns:
         The judgement. Places that were not run are left out of the mean.
@@ -107,14 +113,16 @@ def judge(claim: Claim, places: Sequence[Values], planned: int = 0) -> Judgement
     rows = np.array([[values[seed] for seed in seeds] for values in run])
     mean = rows.mean(axis=0) if len(seeds) else []
     pooled = statistics.summary(dict(zip(seeds, mean, strict=True)))
-    is_enough = len(seeds) >= max(FEWEST_SEEDS, planned)
+    finished = len(seeds) if finished is None else finished
+    is_enough = len(seeds) >= max(FEWEST_SEEDS, planned) and finished >= planned
     if not run:
         conclusion, p = Conclusion.NOT_RUN, math.nan
     elif not is_enough:
         conclusion, p = Conclusion.NO_VERDICT, math.nan
     else:
         conclusion, p = _conclude(claim, rows, pooled)
-    return Judgement(conclusion, pooled, _places(claim, places, seeds, is_enough), planned, p)
+    each = _places(claim, places, seeds, is_enough)
+    return Judgement(conclusion, pooled, each, planned, finished, p)
 
 
 def single(values: Values) -> dict:

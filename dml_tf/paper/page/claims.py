@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from dml_tf.data import GENERATED_DATASETS
 from dml_tf.paper import items as paper_items
-from dml_tf.paper import tables, wording
+from dml_tf.paper import over_seeds, tables, wording
 from dml_tf.paper.cells import Claim, Item
 from dml_tf.paper.items.tables import PRIMARY
 from dml_tf.paper.scales import Scale
@@ -101,6 +101,6 @@ def _judge(item: Item, claim: Claim, scale: Scale, folder: Path) -> Judged:
     for cell in run:
         dataset = scale.place(cell.item, cell.dataset).dataset
         if dataset not in names:
-            names[dataset] = next(iter(tables.found(cell, scale, folder).values()))["data"]
+            names[dataset] = next(iter(over_seeds.found(cell, scale, folder).values()))["data"]
     on_generated = bool(names) and set(names) <= set(GENERATED_DATASETS)
     return Judged(item, claim, judgement, tuple(names.values()), on_generated)

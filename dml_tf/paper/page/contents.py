@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from dml_tf import home
 from dml_tf.data import GENERATED_DATASETS
-from dml_tf.paper import figures, scales, tables, wording
+from dml_tf.paper import figures, over_seeds, scales, tables, wording
 from dml_tf.paper import items as paper_items
 from dml_tf.paper.cells import Item
 from dml_tf.paper.drawings import DRAWINGS
@@ -33,7 +33,7 @@ class Page:
 
     def __init__(self, scale: Scale, folder: Path):
         self.scale, self._folder = scale, folder
-        self._found = {cell: tables.found(cell, scale, folder) for cell in paper_items.cells()}
+        self._found = {cell: over_seeds.found(cell, scale, folder) for cell in paper_items.cells()}
         runs = [run for seeds in self._found.values() for run in seeds.values()]
         self._runs = list({run["run_id"]: run for run in runs}.values())
         # Data set -> its name as printed.
