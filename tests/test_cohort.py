@@ -221,8 +221,15 @@ def same_start(cohort_class, peers, **options):
     return cohort
 
 
-@pytest.mark.parametrize("update", ["sequential", "simultaneous"])
-@pytest.mark.parametrize("peers", [2, 3])
+@pytest.mark.parametrize(
+    ("peers", "update"),
+    [
+        (3, "sequential"),
+        (2, "simultaneous"),
+        pytest.param(2, "sequential", marks=pytest.mark.slow),
+        pytest.param(3, "simultaneous", marks=pytest.mark.slow),
+    ],
+)
 def test_the_step_equals_the_literal_algorithm_bit_for_bit(peers, update):
     cohort, literal = (same_start(c, peers, update=update) for c in (Cohort, Literal))
     for _ in range(2):

@@ -259,7 +259,9 @@ def test_an_exported_step_takes_no_placement(tmp_path):
 # Precision and calls of several steps
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"]
+)
 def test_networks_compute_in_the_precision_and_logits_and_weights_are_float32(precision, tmp_path):
     asked = settings(cohort=2, precision=precision, results_dir=str(tmp_path))
     before = keras.config.dtype_policy()

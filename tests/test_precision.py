@@ -28,7 +28,12 @@ def timed_as(monkeypatch, *, plain: float, half: float):
 
 
 @pytest.mark.parametrize(
-    ("half", "chosen"), [(0.005, "mixed_bfloat16"), (0.0098, "float32"), (0.02, "float32")]
+    ("half", "chosen"),
+    [
+        (0.005, "mixed_bfloat16"),
+        (0.0098, "float32"),
+        pytest.param(0.02, "float32", marks=pytest.mark.slow),
+    ],
 )
 def test_auto_takes_bfloat16_only_where_it_is_clearly_faster(
     tmp_path, monkeypatch, capsys, half, chosen

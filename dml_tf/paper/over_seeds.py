@@ -14,6 +14,7 @@ from dml_tf.paper.cells import KEYS, Cell, Line, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.runs import records
+from dml_tf.runs.config import Config
 
 PAPER = home.shipped("results/paper.csv")
 PARAMETERS = "parameters.json"  # in a results folder: Table 1's measurements
@@ -58,7 +59,7 @@ def found(cell: Cell, scale: Scale, folder: Path) -> dict[int, dict]:
     """Seed -> record, of the finished runs that fill a cell."""
     usable = scale.used(cell.item, cell.dataset)
     seeds = [seed for seed in _seeds(folder) if seed in usable]
-    runs = {seed: cell.run(scale, seed, str(folder)) for seed in seeds}
+    runs = {seed: _run(cell, scale, seed, str(folder)) for seed in seeds}
     kept = {seed: records.find(run) for seed, run in runs.items() if run}
     return {seed: record for seed, record in kept.items() if record}
 
@@ -83,12 +84,17 @@ def runs_of(cell: Cell, scale: Scale, folder: Path) -> Mapping[int, Measured]:
     return _read(cell, scale, folder, state)
 
 
+@functools.lru_cache(maxsize=2**14)  # every table asks again, and the flag files are read each time
+def _run(cell: Cell, scale: Scale, seed: int, folder: str) -> Config | None:
+    return cell.run(scale, seed, folder)
+
+
 @functools.lru_cache(maxsize=4096)
 def _read(cell: Cell, scale: Scale, folder: Path, _: frozenset) -> dict[int, Measured]:
     here = cell.at(scale)
     return {
         seed: Measured(
-            cell.run(scale, seed, str(folder)).run_id,
+            _run(cell, scale, seed, str(folder)).run_id,
             "+".join(record["config"]["net"]),
             seed,
             readings.read(record, here),
