@@ -4,25 +4,22 @@ Example, from the root of the repository; benchmarks/README.md has the whole way
   bash benchmarks/accelerator.sh exported/out --minutes=8
 
 The work is done in pieces. Each leaves its result in OUT, and a repeated command continues. OUT
-holds `record.json`, `log.txt`, and the states of the runs, at most 12, in `states-*.tar`.
+holds `record.json`, `log.txt`, and the states of the runs in `states-*.tar`.
 """
 
 import argparse
-import importlib.util
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import accelerator_out, accelerator_plan
+from benchmarks.accelerator_inputs import INPUTS, Inputs
 from benchmarks.accelerator_out import Out
-from benchmarks.accelerator_plan import INPUTS, Inputs
-from dml_tf.errors import CUT, DONE, FAILED, FlagError, RunFailed, exit_status
+from benchmarks.accelerator_session import STAGES, Session
+from dml_tf.errors import CUT, DONE, FlagError, RunFailed, exit_status
 
-STAGES = ("check", "times", "pytorch", "train")
 _SPARE_S = 20.0  # for packing and for ending, out of the minutes of a call
 
 
@@ -46,7 +43,7 @@ def _main(argv: Sequence[str]) -> int:
     if asked.collect:
         accelerator_out.collect(inputs, Out(asked.out), asked.collect)
         return DONE
-    return _measure(inputs, Out(asked.out), 60 * asked.minutes, asked.only)
+    return _measure(inputs, Out(asked.out), 60 * asked.minutes, asked.only, 60 * asked.budget)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -57,6 +54,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="folder of the results")
     parser.add_argument("--minutes", type=float, default=8.0, help="of this call; default: 8")
+    parser.add_argument(
+        "--budget", type=float, default=15.0, metavar="MINUTES", help="of all calls; default: 15"
+    )
     parser.add_argument(
         "--inputs", type=Path, default=INPUTS, help=f"what --prepare wrote; default: {INPUTS}"
     )
@@ -84,8 +84,8 @@ def _smoke() -> int:
         place = Path(folder)
         accelerator_prepare.prepare(place / "inputs", None, None, smoke=True)
         inputs, out = Inputs(place / "inputs"), place / "out"
-        for seconds, only in ((120, STAGES[:3]), (11, STAGES[3:]), (120, STAGES[3:])):
-            status = _measure(inputs, Out(out), seconds + _SPARE_S, only)
+        for seconds, only in ((3600, STAGES[:3]), (11, STAGES[3:]), (3600, STAGES[3:])):
+            status = _measure(inputs, Out(out), seconds + _SPARE_S, only, 7200)
         if status != DONE:
             raise RunFailed(f"The rehearsal ended with status {status}.")
         accelerator_out.collect(inputs, Out(out), place / "runs")
@@ -94,141 +94,16 @@ def _smoke() -> int:
     return DONE
 
 
-def _measure(inputs: Inputs, out: Out, seconds: float, only: Sequence[str]) -> int:
+def _measure(inputs: Inputs, out: Out, seconds: float, only: Sequence[str], budget_s: float) -> int:
     """Does the stages that are not done, until the time is over."""
-    until = time.monotonic() + max(seconds - _SPARE_S, 1)
+    session = Session(inputs, out, max(seconds - _SPARE_S, 1), budget_s)
     inputs.unpack(out)
-    session = Session(inputs, out, until)
-    for stage in only:
-        status = getattr(session, stage)()
-        out.save()
-        if status != DONE:
-            if status == CUT:
-                out.say("The time is over. To continue, repeat the command.")
-            return status
-    out.say(accelerator_plan.table(out.record))
-    return DONE
-
-
-class Session:
-    """One call of the command: what it reads, what it writes, and until when it may work."""
-
-    def __init__(self, inputs: Inputs, out: Out, until: float):
-        self._inputs, self._out, self._until = inputs, out, until
-
-    @property
-    def _left(self) -> float:
-        return self._until - time.monotonic()
-
-    def check(self) -> int:
-        """20 steps against the CPU, by each way to load the step until one is right."""
-        record = self._out.record
-        if "loader" in record:
-            return DONE
-        from dml_tf.export.load import LOADERS
-
-        run = self._inputs.run(*self._inputs.plan.first_run)
-        for loader in LOADERS:
-            ended = self._python(
-                "dml_tf.export", "check", run, f"--loader={loader}", *self._inputs.data_flags
-            )
-            self._out.say(f"check, loaded by {loader}: {ended.stdout}{ended.stderr}".strip())
-            if ended.returncode == CUT:
-                return CUT
-            if ended.returncode == DONE:
-                record |= {"loader": loader, "check": ended.stdout.splitlines()}
-                record |= accelerator_plan.machine()
-                return DONE
-        return FAILED
-
-    def times(self) -> int:
-        """Step times, each in a process of its own."""
-        return self._rows("times", accelerator_plan.time_pieces, "benchmarks.accelerator_times")
-
-    def pytorch(self) -> int:
-        """The same steps in PyTorch, where it is installed."""
-        if importlib.util.find_spec("torch") is None:
-            self._out.say("PyTorch is not installed.")
-            return DONE
-        return self._rows("pytorch", accelerator_plan.torch_pieces, "benchmarks.accelerator_torch")
-
-    def _rows(self, table: str, pieces, module: str) -> int:
-        """Measures the pieces of a table that have no row yet."""
-        rows = self._out.record.setdefault(table, [])
-        while piece := next(pieces(self._inputs, rows), None):
-            if self._left < 30 and rows:
-                return CUT
-            flags = [f"--{name}={value}" for name, value in piece.items()]
-            ended = self._python(module, f"--inputs={self._inputs.folder}", *flags)
-            if ended.returncode == CUT and not self._out.count_attempt(table, piece):
-                return CUT
-            rows.append(piece | accelerator_plan.result_of(ended))
-            self._out.say(f"{table}: {rows[-1]}")
-            self._out.save()
-        return DONE
-
-    def train(self) -> int:
-        """Whole runs, as many together as was fastest."""
-        record, inputs = self._out.record, self._inputs
-        way, together = accelerator_plan.fastest(inputs.plan, record)
-        for group in accelerator_plan.groups(inputs.plan, record, together):
-            folders = [inputs.run(*each) for each in group if not self._out.is_done(*each)]
-            if not folders:
-                continue
-            if self._left < 10:
-                return CUT
-            status = self._run(folders, way, together)
-            if status == CUT:
-                return CUT
-            for each in group:
-                finished = accelerator_plan.is_finished(inputs.run(*each))
-                self._out.note(*each, "trained" if finished else "failed")
-        return DONE
-
-    def _run(self, folders: Sequence[Path], way: str, together: int) -> int:
-        """Trains runs; their states go to OUT every minute."""
-        record = self._out.record
-        flags = [f"--max_seconds={self._left}", "--dispatch=10", *self._inputs.data_flags]
-        flags += ["--together"] if len(folders) > 1 else []
-        if way == "processes":
-            flags += [f"--processes={min(together, len(folders))}"]
-        else:
-            flags += [f"--program={way}"]
-        if way != "batched":
-            flags += [f"--loader={record['loader']}"]
-        command = [sys.executable, "-m", "dml_tf.export", "run", *map(str, folders), *flags]
-        names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
-        self._out.say(f"training: {', '.join(names)}")
-        environment = self._inputs.environment
-        with self._out.log.open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            while True:
-                try:
-                    status = process.wait(60)
-                    break
-                except subprocess.TimeoutExpired:
-                    self._out.pack(self._inputs)
-                except BaseException:
-                    process.terminate()
-                    process.wait()
-                    raise
-                finally:
-                    self._out.save()
-        self._out.pack(self._inputs)
-        return status
-
-    def _python(self, module: str, *arguments) -> subprocess.CompletedProcess:
-        """Runs a module in a process of its own, which ends with `CUT` when the time is over."""
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        try:
-            return subprocess.run(
-                command, capture_output=True, text=True, check=False,
-                timeout=max(self._left, 20), env=self._inputs.environment,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as late:
-            return subprocess.CompletedProcess(
-                command, CUT, stdout="", stderr=f"it took more than {late.timeout:.0f} s"
-            )
+    status = session.work(only)
+    if status == CUT:
+        out.say("There is more to do. To continue, repeat the command.")
+    if status == DONE:
+        out.say(accelerator_plan.table(out.record))
+    return status
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""The folder that comes back from a borrowed machine: at most 8 files of 16 MB."""
+"""The folder that comes back from a borrowed machine: at most 8 files of 16 MB, 64 MiB in all."""
 
 import io
 import json
 import os
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import accelerator_plan
-from benchmarks.accelerator_plan import METHODS, Inputs
+from benchmarks.accelerator_inputs import Inputs, is_finished, steps_done
+from benchmarks.accelerator_plan import METHODS, RUN
 from dml_tf.atomic import write_text, write_whole
 from dml_tf.errors import RunFailed
 from dml_tf.export.folder import STATE
 
-_MOST_FILE, _MOST_PACKS = 15_900_000, 6  # record.json and log.txt are two more
-_ATTEMPTS = 2  # of a piece that a whole call is too short for
+_MOST, _MOST_FILE, _MOST_PACKS = 64 << 20, 15_900_000, 4
+_GROWS = 1_000_000  # bytes that the record and the log may still grow by
+_HEAD = 2048  # bytes of a member's header and end in a tar file
+Pack = list[tuple[str, Path]]  # names in the archive, and files
 
 
 class Out:
@@ -33,6 +36,11 @@ class Out:
         file = folder / "record.json"
         self.record: dict = json.loads(file.read_text()) if file.exists() else {}
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
     def save(self):
         """Writes the record."""
         write_text(self.folder / "record.json", json.dumps(self.record, indent=1) + "\n")
@@ -43,43 +51,56 @@ class Out:
         with self.log.open("a") as log:
             log.write(text + "\n")
 
-    def count_attempt(self, table: str, piece: dict) -> bool:
-        """Counts a piece that the time was too short for; whether to give it up."""
-        attempts = self.record.setdefault("attempts", {})
-        key = f"{table} {sorted(piece.items())}"
-        attempts[key] = attempts.get(key, 0) + 1
-        return attempts[key] >= _ATTEMPTS
+    def note(self, run: RUN, state: str):
+        """Keeps what became of a run: `trained`, `collected`, or `not finite`."""
+        self.record.setdefault("runs", {})[_name(run)] = state
 
-    def note(self, name: str, method: str, seed: int, state: str):
-        """Keeps what became of a run: `trained`, `failed` or `collected`."""
-        self.record.setdefault("runs", {})[f"seed{seed}/{name}-{method}"] = state
-
-    def is_done(self, name: str, method: str, seed: int) -> bool:
+    def is_done(self, run: RUN) -> bool:
         """Whether a run needs no more training."""
-        return f"seed{seed}/{name}-{method}" in self.record.get("runs", {})
+        return _name(run) in self.record.get("runs", {})
 
-    def pack(self, inputs: Inputs):
-        """Writes the states of the runs that have begun and are not collected, a few to a file."""
-        collected = [n for n, state in self.record.get("runs", {}).items() if state == "collected"]
-        packs: list[list[tuple[str, bytes]]] = [[]]
+    def has_room(self, inputs: Inputs, beside: Sequence[RUN]) -> bool:
+        """Whether the states of all runs that have begun fit, and of some others beside them."""
+        return self._fit(self._packs(inputs, [_name(run) for run in beside]))
+
+    def pack(self, inputs: Inputs) -> bool:
+        """Writes the states of the runs that have begun and are of use, a few to a file.
+
+        Returns:
+            Whether they fit. If not, OUT stays as it was.
+        """
+        packs = self._packs(inputs, [])
+        if not self._fit(packs):
+            self.say(f"OUT is full: collect first. {inputs.work} has the states of all runs.")
+            return False
+        kept = {self.folder / f"states-{i}.tar" for i in range(len(packs))}
+        for file, members in zip(sorted(kept), packs, strict=True):
+            with write_whole(file) as part:
+                _write_tar(part, members)
+        for stale in set(self.folder.glob("states-*.tar")) - kept:
+            stale.unlink()
+        return True
+
+    def _packs(self, inputs: Inputs, beside: Sequence[str]) -> list[Pack]:
+        """What belongs into each file."""
+        runs = self.record.get("runs", {})
+        packs: list[Pack] = []
         for run in sorted(inputs.work.glob("seed*/*-*")):
             name = run.relative_to(inputs.work).as_posix()
-            if name in collected or accelerator_plan.steps_done(run) < 1:
-                continue
-            content = (run / STATE).read_bytes()
-            if packs[-1] and sum(len(c) + 2048 for _, c in packs[-1]) + len(content) > _MOST_FILE:
-                packs.append([])
-            packs[-1].append((f"{name}/{STATE}", content))
-        if len(packs) > _MOST_PACKS or any(len(c) > _MOST_FILE for p in packs for _, c in p):
-            self.say(f"OUT is full: take trained runs out with --collect. {inputs.work} has all.")
-            return
-        for i, files in enumerate(packs):
-            with write_whole(self.folder / f"states-{i}.tar") as part:
-                _write_tar(part, files)
-        for stale in set(self.folder.glob("states-*.tar")) - {
-            self.folder / f"states-{i}.tar" for i in range(len(packs))
-        }:
-            stale.unlink()
+            has_begun = steps_done(run) > 0 and runs.get(name) not in ("collected", "not finite")
+            if has_begun or name in beside:
+                member = (f"{name}/{STATE}", run / STATE)
+                if packs and _size([*packs[-1], member]) <= _MOST_FILE:
+                    packs[-1].append(member)
+                else:
+                    packs.append([member])
+        return packs
+
+    def _fit(self, packs: list[Pack]) -> bool:
+        others = [file for file in self.folder.iterdir() if file.suffix != ".tar"]
+        sizes = [_size(pack) for pack in packs]
+        total = sum(sizes) + sum(file.stat().st_size for file in others) + _GROWS
+        return len(packs) <= _MOST_PACKS and max(sizes, default=0) <= _MOST_FILE and total <= _MOST
 
     def unpack(self, inputs: Inputs):
         """Takes over the states that are further than those on this machine."""
@@ -87,28 +108,42 @@ class Out:
             with tarfile.open(pack) as packed:
                 for member in packed.getmembers():
                     run = inputs.work / Path(member.name).parent
-                    fresh = run / ("fresh-" + STATE)
                     if not run.is_dir() or ".." in member.name:
                         raise RunFailed(f"{pack} has a run that {inputs.folder} has not: {run}.")
-                    fresh.write_bytes(packed.extractfile(member).read())
-                    before = accelerator_plan.steps_done(run)
-                    older = run / STATE
-                    saved = older.read_bytes() if before >= 0 else b""
-                    os.replace(fresh, older)
-                    if accelerator_plan.steps_done(run) < before:
-                        older.write_bytes(saved)
+                    _keep_further(run, packed.extractfile(member).read())
 
 
-def _write_tar(file: Path, files: list[tuple[str, bytes]]):
+def _name(run: RUN) -> str:
+    name, method, seed = run
+    return f"seed{seed}/{name}-{method}"
+
+
+def _size(pack: Pack) -> int:
+    return sum(file.stat().st_size + _HEAD for _, file in pack)
+
+
+def _keep_further(run: Path, content: bytes):
+    """Gives a run a state, unless its own has done more steps."""
+    before, state = steps_done(run), run / STATE
+    saved = state.read_bytes() if before >= 0 else b""
+    fresh = run / ("fresh-" + STATE)
+    fresh.write_bytes(content)
+    os.replace(fresh, state)
+    if steps_done(run) < before:
+        state.write_bytes(saved)
+
+
+def _write_tar(file: Path, members: Pack):
     with tarfile.open(file, "w") as packed:
-        for name, content in files:
+        for name, state in members:
+            content = state.read_bytes()
             member = tarfile.TarInfo(name)
             member.size = len(content)
             packed.addfile(member, io.BytesIO(content))
 
 
 def collect(inputs: Inputs, out: Out, folder: Path):
-    """Takes the trained runs out of OUT, which then has place for others.
+    """Takes the trained runs out of OUT, which then has room for others.
 
     Args:
         inputs: What `--prepare` wrote.
@@ -116,13 +151,38 @@ def collect(inputs: Inputs, out: Out, folder: Path):
         folder: Where each run gets a folder that `python -m dml_tf.export import` reads.
     """
     inputs.unpack(out)
-    for seed in range(max(inputs.plan.seeds.values())):
-        for name in inputs.plan.seeds:
-            for method in METHODS:
-                run, place = inputs.run(name, method, seed), folder / f"seed{seed}-{name}-{method}"
-                if accelerator_plan.steps_done(run) > 0 and accelerator_plan.is_finished(run):
-                    shutil.copytree(run, place, dirs_exist_ok=True)
-                    out.note(name, method, seed, "collected")
-                    print(f"python -m dml_tf.export import {place}")
+    for run in _all_runs(inputs):
+        name, method, seed = run
+        place = folder / f"seed{seed}-{name}-{method}"
+        if steps_done(inputs.run(*run)) > 0 and is_finished(inputs.run(*run)):
+            shutil.copytree(inputs.run(*run), place, dirs_exist_ok=True)
+            out.note(run, "collected")
+            print(f"python -m dml_tf.export import {place}")
     out.pack(inputs)
     out.save()
+    _say_what_travels(inputs, out)
+
+
+def _all_runs(inputs: Inputs) -> list[RUN]:
+    return [
+        (name, method, seed)
+        for name, seeds in inputs.plan.seeds.items()
+        for seed in range(seeds)
+        for method in METHODS
+    ]
+
+
+def _say_what_travels(inputs: Inputs, out: Out):
+    """An archive has initial states only: a seed whose runs have all begun can do without it."""
+    chosen = out.record.get("set", "small")
+    idle = [
+        inputs.states(seed).name
+        for seed in range(max(inputs.plan.seeds.values()))
+        if all(
+            steps_done(inputs.run(*run)) > 0
+            for run in _all_runs(inputs)
+            if run[0] == chosen and run[2] == seed
+        )
+    ]
+    print(f"{inputs.folder} has {inputs.size / 1e6:.1f} MB, {out.folder} {out.size / 1e6:.1f} MB.")
+    print(f"Of {inputs.folder}, these need not travel again: {', '.join(idle) or 'none'}")

@@ -1,4 +1,4 @@
-"""What `benchmarks/accelerator.sh` measures and trains, in which order, and its inputs."""
+"""What `benchmarks/accelerator.sh` measures and trains, and in which order."""
 
 import dataclasses
 import json
@@ -6,18 +6,14 @@ import os
 import platform
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import accelerator_process
 from dml_tf.errors import CUT, DONE
-from dml_tf.export.folder import STATE, Export
 
-INPUTS = Path("exported/accelerator")
-PHOTOGRAPHS = "cifar10_jpeg.tar.xz"
-PLAN, TIMES = "plan.json", "times.tar.xz"
 WAYS = ("batched", "calls", "processes")
 # Name in the tables -> what the run's flags are, and the precision of products.
 PRECISIONS = {
@@ -26,7 +22,28 @@ PRECISIONS = {
     "float32": ("float32", "highest"),
 }
 METHODS = ("dml", "independent")
-ENOUGH = 3.0  # times the images/s of one run
+RUN = tuple[str, str, int]  # set, method, seed
+
+
+class Step(NamedTuple):
+    """A training step that is timed.
+
+    Attributes:
+        net: The network's name.
+        peers: Their number.
+        method: Of `METHODS`.
+        precision: Of `PRECISIONS`.
+    """
+
+    net: str
+    peers: int
+    method: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """Name of the folder of its program, which two precisions may share."""
+        return f"{self.net}-k{self.peers}-{self.method}-{PRECISIONS[self.precision][0]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,126 +53,114 @@ class Plan:
     Attributes:
         nets: Networks whose steps are timed; the first one is trained.
         cohorts: Numbers of peers.
-        together: Numbers of runs at once.
         precisions: Of `PRECISIONS`.
+        at_once: Runs that train at once. OUT has room for two such groups, one of each method.
+        more: Further numbers of runs at once, in one batched program, whose steps are timed.
         seeds: Set of runs -> its seeds. `full` is the whole schedule on all photographs, `small`
             the same on a part of them.
         seconds: Length of a measurement.
+        check_s: Seconds that a comparison may take.
+        piece_s: Seconds that a measurement may take, with compiling.
+        least_s: Seconds that must be left when training starts, which compiles first.
     """
 
     nets: tuple[str, ...] = ("resnet32", "mobilenet", "wrn-28-10")
     cohorts: tuple[int, ...] = (2, 1, 4)
-    together: tuple[int, ...] = (1, 2, 4, 8, 16)
     precisions: tuple[str, ...] = tuple(PRECISIONS)
-    seeds: dict[str, int] = dataclasses.field(default_factory=lambda: {"full": 4, "small": 10})
+    at_once: int = 4
+    more: tuple[int, ...] = (16, 2, 8)
+    seeds: dict[str, int] = dataclasses.field(default_factory=lambda: {"full": 4, "small": 8})
     seconds: float = 4.0
+    check_s: float = 240.0
+    piece_s: float = 90.0
+    least_s: float = 150.0
 
     @property
-    def first_run(self) -> tuple[str, str, int]:
-        """The run that is checked."""
-        return "full", METHODS[0], 0
+    def steps(self) -> list[Step]:
+        """The pair that is trained, and steps that differ from it in little; wanted ones first."""
+        pair = Step(self.nets[0], self.cohorts[0], METHODS[0], self.precisions[0])
+        return [
+            pair,
+            pair._replace(method=METHODS[1]),
+            *(pair._replace(precision=name) for name in self.precisions[1:]),
+            *(
+                pair._replace(peers=peers, method=METHODS[0] if peers > 1 else METHODS[1])
+                for peers in self.cohorts[1:]
+            ),
+            *(
+                pair._replace(net=net, precision=name)
+                for net in self.nets[1:]
+                for name in self.precisions[:2]
+            ),
+        ]
 
 
-SMOKE = Plan(("resnet8:4",), (2,), (1, 2), ("tf32",), {"full": 2, "small": 2}, 0.2)
+SMOKE = Plan(
+    ("resnet8:4",), (2,), ("tf32",), 2, (), {"full": 2, "small": 2},
+    seconds=0.2, check_s=900, piece_s=900, least_s=5,
+)  # fmt: skip
 
 
-class Inputs:
-    """The folder that `--prepare` wrote, and a folder beside it where it is unpacked.
+class Way(NamedTuple):
+    """How several runs train at once.
 
-    Args:
-        folder: With `plan.json`, `times.tar.xz`, `seed<k>.tar.xz` and the photographs' archive.
+    Attributes:
+        name: Of `WAYS`.
+        step_s: Measured seconds of a step of all of them, None before it is measured.
+        compile_s: Likewise, of compiling.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.work = folder.with_name(folder.name + ".work")
-
-    @property
-    def plan(self) -> Plan:
-        """What there is to do."""
-        file = self.folder / PLAN
-        if not file.is_file():
-            raise FileNotFoundError(f"There is no {file}: write it with --prepare={self.folder}.")
-        return Plan(**json.loads(file.read_text()))
-
-    @property
-    def data_flags(self) -> list[str]:
-        """Where a run finds its images."""
-        file = self.folder / PHOTOGRAPHS
-        return [f"--data_dir={file}"] if file.exists() else []
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of the processes that measure and train: compiled programs are kept for the next one."""
-        return {"JAX_COMPILATION_CACHE_DIR": str(self.work / "compiled")} | os.environ
-
-    def program(self, net: str, peers: int, precision: str) -> Path:
-        """The exported step of a cohort, without images or state."""
-        return self.work / "times" / f"{net}-k{peers}-{PRECISIONS[precision][0]}"
-
-    def run(self, name: str, method: str, seed: int) -> Path:
-        """The exported run of a set, a method and a seed."""
-        return self.work / f"seed{seed}" / f"{name}-{method}"
-
-    def unpack(self, out=None):
-        """Unpacks what is there; a run continues from the state in OUT if that is further."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        for archive in sorted(self.folder.glob("*.tar.xz")):
-            marker = self.work / f".{archive.name}"
-            if archive.name != PHOTOGRAPHS and not marker.exists():
-                with tarfile.open(archive) as packed:
-                    # Before Python 3.11.4 there is no filter; the archives are our own.
-                    packed.extraction_filter = getattr(tarfile, "data_filter", None)
-                    packed.extractall(self.work)
-                marker.touch()
-        if out is not None:
-            out.unpack(self)
+    name: str
+    step_s: float | None = None
+    compile_s: float | None = None
 
 
-def steps_done(run: Path) -> int:
-    """Steps that the state of a run has done; -1 without a state."""
-    if not (run / STATE).exists():
-        return -1
-    with np.load(run / STATE) as saved:
-        return json.loads(str(saved["state"]))["step"]
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a run is at its end."""
-    return steps_done(run) == Export.read(run).schedule.steps
-
-
-def time_pieces(inputs: Inputs, rows: Sequence[dict]) -> Iterator[dict]:
+def time_pieces(plan: Plan, rows: Sequence[dict]) -> Iterator[dict]:
     """Measurements that are missing, the most wanted first.
 
-    The first network's pair is measured in all ways. The others, and the other precisions, are
-    measured in the way that was fastest there.
+    What a failed one has more runs of is left out.
     """
-    plan = inputs.plan
-    done = [{name: row[name] for name in ("net", "peers", "precision", "together", "way")}
-            for row in rows]  # fmt: skip
-    stopped = {(r["net"], r["peers"], r["precision"], r["way"]) for r in rows if "failed" in r}
+    for step, together, way in _wanted(plan, rows):
+        piece = step._asdict() | {"together": together, "way": way}
+        if not any(_answers(row, piece) for row in rows):
+            yield piece
+
+
+def _wanted(plan: Plan, rows: Sequence[dict]) -> Iterator[tuple[Step, int, str]]:
+    """The pair in all ways, then each other step in the way that was fastest."""
+    pair, independent, *others = plan.steps
+    yield pair, 1, "calls"
+    for way in WAYS:
+        yield pair, plan.at_once, way
+    fastest = ways(plan, rows)[0].name
+    yield independent, 1, "calls"
+    yield independent, plan.at_once, fastest
+    for together in plan.more:
+        yield pair, together, "batched"
+    for step in others:
+        yield step, 1, "calls"
+        yield step, plan.at_once, fastest
+
+
+def _answers(row: dict, piece: dict) -> bool:
+    """Whether a row is the piece's, or of a smaller one of its kind that failed."""
+    kind = {name: value for name, value in piece.items() if name != "together"}
+    same = kind.items() <= row.items()
+    smaller = "failed" in row and row["together"] < piece["together"]
+    return same and (row["together"] == piece["together"] or smaller)
+
+
+def torch_pieces(plan: Plan, rows: Sequence[dict]) -> Iterator[dict]:
+    """Measurements in PyTorch that are missing; without its compiler where that failed."""
     for net in plan.nets:
-        for peers in plan.cohorts:
-            for precision in plan.precisions:
-                first = (net, peers, precision) == (plan.nets[0], plan.cohorts[0], "tf32")
-                ways = WAYS if first else [_fastest_row(rows, plan)["way"]]
-                for together in plan.together:
-                    for way in ways if together > 1 else ["calls"]:
-                        piece = {"net": net, "peers": peers, "precision": precision,
-                                 "together": together, "way": way}  # fmt: skip
-                        if piece not in done and (net, peers, precision, way) not in stopped:
-                            yield piece
-
-
-def torch_pieces(inputs: Inputs, rows: Sequence[dict]) -> Iterator[dict]:
-    """Measurements in PyTorch that are missing."""
-    done = [(row["net"], row["peers"], row["precision"]) for row in rows]
-    for net in inputs.plan.nets:
-        for peers in inputs.plan.cohorts:
-            for precision in ("bfloat16", "tf32"):
-                if (net, peers, precision) not in done:
-                    yield {"net": net, "peers": peers, "precision": precision}
+        for peers in [peers for peers in plan.cohorts if peers <= 2]:
+            for precision in ("tf32", "bfloat16"):
+                kind = {"net": net, "peers": peers, "precision": precision}
+                found = {row["compiled"]: row for row in rows if kind.items() <= row.items()}
+                if True not in found:
+                    yield kind | {"compiled": True}
+                elif "failed" in found[True] and False not in found:
+                    yield kind | {"compiled": False}
 
 
 def result_of(ended: subprocess.CompletedProcess) -> dict:
@@ -166,61 +171,47 @@ def result_of(ended: subprocess.CompletedProcess) -> dict:
     return {"failed": "out of time" if ended.returncode == CUT else (lines or ["no reason"])[-1]}
 
 
-def _fastest_row(rows: Sequence[dict], plan: Plan) -> dict:
-    """The most images/s of the first network's pair with several runs, or of the first way."""
-    pair = [
-        row for row in rows
-        if (row["net"], row["peers"], row["precision"])
-        == (plan.nets[0], plan.cohorts[0], "tf32")
-        and row["together"] > 1 and "failed" not in row
-    ]  # fmt: skip
-    return max(pair, key=lambda row: row["images_per_s"], default={"way": WAYS[0], "together": 4})
+def ways(plan: Plan, rows: Sequence[dict]) -> list[Way]:
+    """The ways that the pair's runs can train at once, the fastest first; all if none is known."""
+    wanted = plan.steps[0]._asdict() | {"together": plan.at_once}
+    found = [
+        Way(row["way"], row["step_s"], row["compile_s"])
+        for row in rows
+        if wanted.items() <= row.items() and "failed" not in row
+    ]
+    return sorted(found, key=lambda way: way.step_s) or [Way(name) for name in WAYS]
 
 
-def fastest(plan: Plan, record: dict) -> tuple[str, int]:
-    """The way to train, and how many runs at once."""
-    row = _fastest_row(record.get("times", []), plan)
-    return row["way"], row["together"]
+def set_in_time(plan: Plan, way: Way, steps: int, seconds: float) -> str:
+    """The set of runs to train.
 
+    Args:
+        plan: What there is to do.
+        way: How the runs train.
+        steps: Of a run of the full schedule.
+        seconds: Left in all calls.
 
-def gain(plan: Plan, record: dict, together: int = 4) -> float:
-    """Images/s of several runs of the first pair at once, in units of one run's; 0 if unknown."""
-    rows = [
-        row for row in record.get("times", [])
-        if (row["net"], row["peers"], row["precision"])
-        == (plan.nets[0], plan.cohorts[0], "tf32") and "failed" not in row
-    ]  # fmt: skip
-    one = [row["images_per_s"] for row in rows if row["together"] == 1]
-    many = [row["images_per_s"] for row in rows if row["together"] == together]
-    return max(many) / one[0] if one and many else 0.0
-
-
-def groups(plan: Plan, record: dict, together: int) -> Iterator[list[tuple[str, str, int]]]:
-    """Runs in the order of their training, as (set, method, seed), those of a list at once.
-
-    All seeds of the full schedule, if four runs at once are three times as fast as one; else first
-    the smaller set, and then one seed of the full one.
+    Returns:
+        `full` if all its runs can end in that time, else `small`.
     """
-    if "sets" not in record:  # decided once
-        fast = gain(plan, record) >= ENOUGH
-        record["sets"] = [["full", plan.seeds["full"]]] if fast else [
-            ["small", plan.seeds["small"]], ["full", 1],
-        ]  # fmt: skip
-    at_once = min(
-        together, 6
-    )  # whose unfinished states fit into OUT, and into a next call's inputs
-    for name, seeds in record["sets"]:
-        for first in range(0, seeds, at_once):
-            for method in METHODS:
-                yield [(name, method, seed) for seed in range(first, min(first + at_once, seeds))]
+    if way.step_s is None:
+        return "small"
+    needed = (steps * way.step_s + way.compile_s) * len(list(groups(plan, "full")))
+    return "full" if needed <= seconds else "small"
+
+
+def groups(plan: Plan, name: str) -> Iterator[list[RUN]]:
+    """The runs of a set in the order of their training, those of a list at once."""
+    for first in range(0, plan.seeds[name], plan.at_once):
+        for method in METHODS:
+            last = min(first + plan.at_once, plan.seeds[name])
+            yield [(name, method, seed) for seed in range(first, last)]
 
 
 def machine() -> dict:
     """The machine and its packages, as JAX sees them in a process of its own."""
     code = "import jax; print(jax.devices()[0].device_kind, '|', jax.__version__)"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    found = accelerator_process.run([sys.executable, "-c", code], 60)
     kind, _, version = found.stdout.strip().rpartition("|")
     return {
         "machine": f"{kind.strip()}, {platform.machine()}, {os.cpu_count()} cores",
@@ -231,15 +222,20 @@ def machine() -> dict:
 
 def table(record: dict) -> str:
     """What was measured, as Markdown."""
-    columns = ("network", "K", "precision", "runs", "way", "step, ms", "images/s", "compiling, s")
+    columns = ("network", "K", "method", "precision", "runs", "way", "step, ms", "images/s",
+               "compiling, s")  # fmt: skip
     lines = [columns, ["---:"] * len(columns)]
     for name in ("times", "pytorch"):
         for row in record.get(name, []):
-            head = [row["net"], row["peers"], row["precision"], row.get("together", 1)]
-            way = row.get("way", "PyTorch")
+            head = [row["net"], row["peers"], row.get("method", METHODS[0]), row["precision"]]
+            head += [row.get("together", 1), row.get("way") or _pytorch(row)]
             if "failed" in row:
-                lines.append([*head, way, row["failed"][:60], "", ""])
+                lines.append([*head, row["failed"][:60], "", ""])
             else:
                 numbers = 1000 * row["step_s"], row["images_per_s"], row["compile_s"]
-                lines.append([*head, way, *(f"{n:.1f}" for n in numbers)])
+                lines.append([*head, *(f"{n:.1f}" for n in numbers)])
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _pytorch(row: dict) -> str:
+    return "PyTorch, compiled" if row["compiled"] else "PyTorch"

@@ -17,46 +17,52 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accelerator_plan import INPUTS, PRECISIONS, WAYS, Inputs
+from benchmarks import accelerator_process
+from benchmarks.accelerator_inputs import INPUTS, Inputs
+from benchmarks.accelerator_plan import METHODS, PRECISIONS, WAYS, Step
+from dml_tf.errors import RunFailed, exit_status
 
-_WAIT_S = 900  # for the other processes to compile
+_WAIT_S = 60  # for the other processes to compile
 
 
 def main(argv: Sequence[str]) -> int:
     """Measures and prints."""
+    return exit_status("benchmarks.accelerator_times", lambda: _main(argv), (ValueError,))
+
+
+def _main(argv: Sequence[str]):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=Path, default=INPUTS)
     parser.add_argument("--net", required=True)
     parser.add_argument("--peers", type=int, default=2)
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0])
     parser.add_argument("--precision", choices=PRECISIONS, default="tf32")
     parser.add_argument("--together", type=int, required=True)
     parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--meeting", type=Path, help="where processes wait for each other")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--loader", help="as for `dml_tf.export run`")
     asked = parser.parse_args(argv)
     measure = side_by_side if asked.way == "processes" else in_one_program
     print(json.dumps(measure(asked)))
-    return 0
 
 
 def side_by_side(asked: argparse.Namespace) -> dict:
     """As many processes as runs, each with its part of the memory; they are timed together."""
+    from dml_tf.export.side_by_side import environment
+
     count = asked.together
-    part = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / count:.3f}"}
     with tempfile.TemporaryDirectory() as meeting:
         command = [sys.executable, "-m", "benchmarks.accelerator_times"]
-        own = {"inputs": asked.inputs, "net": asked.net, "peers": asked.peers,
-               "precision": asked.precision, "together": 1, "way": "calls",
-               "processes": count, "meeting": meeting}  # fmt: skip
-        command += [f"--{name}={value}" for name, value in own.items()]
+        own = vars(asked) | {"together": 1, "way": "calls", "processes": count, "meeting": meeting}
+        command += [f"--{name}={value}" for name, value in own.items() if value is not None]
         started = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | part)
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(count))
             for _ in range(count)
         ]
-        printed = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
-        raise SystemExit("A process failed: perhaps its part of the memory is too small.")
-    each = [json.loads(text.splitlines()[-1]) for text in printed]
+        if any(accelerator_process.wait_for_all(started)):
+            raise RunFailed("A process failed: perhaps its part of the memory is too small.")
+    each = [json.loads(process.stdout.read().splitlines()[-1]) for process in started]
     return {
         "step_s": max(row["step_s"] for row in each),
         "images_per_s": sum(row["images_per_s"] for row in each),
@@ -73,7 +79,8 @@ def in_one_program(asked: argparse.Namespace) -> dict:
     from dml_tf.export.jax_step import FORMS, Trainer, advance_together, find_device
 
     inputs = Inputs(asked.inputs)
-    export = Export.read(inputs.program(asked.net, asked.peers, asked.precision))
+    step = Step(asked.net, asked.peers, asked.method, asked.precision)
+    export = Export.read(inputs.program(step))
     rng = np.random.default_rng(0)
     shape = (export.manifest["images"]["count"], *export.manifest["images"]["shape"])
     noise = Split(rng.integers(0, 256, shape, np.uint8), rng.integers(0, 10, shape[0]))
@@ -83,7 +90,7 @@ def in_one_program(asked: argparse.Namespace) -> dict:
         one = dataclasses.replace(export, config=export.config.replace(seed=seed))
         first = Trainer(
             one, noise, find_device(), PRECISIONS[asked.precision][1], form=FORMS[asked.way],
-            beside=first,
+            loader=asked.loader, beside=first,
         )  # fmt: skip
         trainers.append(first)
         states.append(start(export, rng))
@@ -132,7 +139,7 @@ def meet(folder: Path, count: int):
     until = time.monotonic() + _WAIT_S
     while len(list(folder.iterdir())) < count:
         if time.monotonic() > until:
-            raise SystemExit("The other processes did not come: perhaps one failed.")
+            raise RunFailed("The other processes did not come: perhaps one failed.")
         time.sleep(0.01)
 
 

@@ -1,7 +1,7 @@
-"""Times a cohort's step in PyTorch on its GPU: channels last and compiled; prints a line of JSON.
+"""Times a cohort's step in PyTorch on its GPU, channels last, and prints one line of JSON.
 
 Example:
-  python -m benchmarks.accelerator_torch --net=resnet32 --peers=2 --precision=bfloat16
+  python -m benchmarks.accelerator_torch --net=resnet32 --peers=2 --precision=tf32 --compiled=True
 """
 
 import argparse
@@ -27,14 +27,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--net", required=True)
     parser.add_argument("--peers", type=int, required=True)
     parser.add_argument("--precision", choices=("bfloat16", "tf32"), required=True)
+    parser.add_argument("--compiled", choices=("True", "False"), default="True")
     asked = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    step = prepare(asked.net, asked.peers, asked.precision, device)
+    step = prepare(asked.net, asked.peers, asked.precision, device, asked.compiled == "True")
     print(json.dumps(time_of(step, device)))
     return 0
 
 
-def prepare(net: str, peers: int, precision: str, device: torch.device) -> Callable[[], None]:
+def prepare(
+    net: str, peers: int, precision: str, device: torch.device, compiled: bool
+) -> Callable[[], None]:
     """A step of Algorithm 1 with recorded passes, or of one network alone."""
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -44,8 +47,9 @@ def prepare(net: str, peers: int, precision: str, device: torch.device) -> Calla
         pytorch_cohort.build(net, _CLASSES).to(device, memory_format=layout) for _ in range(peers)
     ]
     pairs = [(network, pytorch_cohort.sgd(network)) for network in networks]
-    for network in networks:
-        network.compile()
+    if compiled:
+        for network in networks:
+            network.compile()
     images = torch.randn(_BATCH, 3, _SIZE, _SIZE, device=device).to(memory_format=layout)
     labels = torch.randint(_CLASSES, (_BATCH,), device=device)
 

@@ -1,6 +1,5 @@
 """The benchmarks run on tiny settings; the measured times are not checked."""
 
-import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -11,7 +10,6 @@ from rounding import largest_difference, one_rounding_away, tolerance
 
 from benchmarks import (
     accelerator,
-    accelerator_plan,
     data_memory,
     decoding,
     harness,
@@ -348,28 +346,5 @@ def test_a_borrowed_machine_is_rehearsed_to_the_import_of_its_runs():
     assert ended.returncode == 0, ended.stdout + ended.stderr
     printed = ended.stdout
     assert "check, loaded by export" in printed and "failed" not in printed
-    assert printed.count("python -m dml_tf.export import ") == 6
+    assert printed.count("python -m dml_tf.export import ") == 4
     assert "rehearsed: OUT had" in printed
-
-
-def test_a_stage_list_of_a_borrowed_machine_goes_from_wanted_to_less_wanted(tmp_path):
-    inputs = accelerator_plan.Inputs(tmp_path)
-    (tmp_path / "plan.json").write_text(json.dumps(dataclasses.asdict(accelerator_plan.Plan())))
-    rows, speed = [], {"batched": 100.0, "calls": 10.0, "processes": 30.0}
-    while piece := next(accelerator_plan.time_pieces(inputs, rows), None):
-        too_large = piece["net"] == "wrn-28-10" and piece["together"] > 4
-        rate = piece["together"] * speed[piece["way"]]
-        rows.append(piece | ({"failed": "memory"} if too_large else {"images_per_s": rate}))
-    first, others = rows[:13], rows[13:]
-    assert {(r["net"], r["peers"], r["precision"]) for r in first} == {("resnet32", 2, "tf32")}
-    assert {row["way"] for row in others if row["together"] > 1} == {"batched"}
-    assert max(r["together"] for r in rows if r["net"] == "wrn-28-10") == 8  # 16 is not tried
-    record = {"times": rows}
-    assert accelerator_plan.fastest(inputs.plan, record) == ("batched", 16)
-    assert accelerator_plan.gain(inputs.plan, record) == 40
-    groups = list(accelerator_plan.groups(inputs.plan, record, 16))
-    assert groups[0] == [("full", "dml", seed) for seed in range(4)] and len(groups) == 2
-    slow = {"times": [row | {"images_per_s": 1.0} for row in rows]}
-    groups = list(accelerator_plan.groups(inputs.plan, slow, 4))
-    assert [len(group) for group in groups] == [4, 4, 4, 4, 2, 2, 1, 1]
-    assert groups[-1] == [("full", "independent", 0)]

@@ -10,9 +10,9 @@ import pytest
 from rounding import largest_difference, tolerance, twins_of
 
 from dml_tf.errors import CUT, DONE, FAILED
-from dml_tf.export import group, jax_step, load, run, side_by_side
+from dml_tf.export import check, group, jax_step, load, run, side_by_side
 from dml_tf.export.__main__ import main
-from dml_tf.export.folder import MANIFEST, Export, with_digest
+from dml_tf.export.folder import MANIFEST, NOT_FINITE, Export, with_digest
 from dml_tf.runs.files import RunFiles
 
 
@@ -107,6 +107,26 @@ def test_20_steps_together_equal_those_of_each_run_alone_within_rounding(form, t
         assert np.linalg.norm(together - apart) < 0.05 * np.linalg.norm(apart - begin)
 
 
+def test_batched_runs_are_compared_with_each_runs_own_program(two, monkeypatch, capsys):
+    def swapped(*arguments):
+        return jax_step.calls(*arguments)[::-1]
+
+    assert main(["check", *folders(two)]) == DONE
+    assert "of each run's own in the first 5 steps" in capsys.readouterr().out
+    monkeypatch.setitem(jax_step.FORMS, "batched", swapped)
+    assert main(["check", *folders(two)]) == FAILED
+
+
+def test_a_check_judges_the_first_steps_and_refuses_what_is_no_number():
+    differences = np.zeros((20, 2))
+    differences[check.JUDGED :, 0] = differences[:, 1] = 1
+    assert check.passes(differences)
+    differences[check.JUDGED - 1, 0] = 2 * check.LOSS_TOLERANCE
+    assert not check.passes(differences)
+    differences[check.JUDGED - 1, 0] = np.nan
+    assert not check.passes(differences)
+
+
 def test_a_run_is_resumed_alone_and_with_others(two, by_turns, tmp_path):
     expected = [trained_alone(export, tmp_path / f"alone{k}") for k, export in enumerate(two)]
     piece = run.Group(two[:1], run.Manner(dispatch_s=0))
@@ -135,6 +155,8 @@ def test_a_run_that_fails_leaves_the_others_alone(two, by_turns, tmp_path, capsy
     assert "loss of peer" in message and folders(two)[0] in message
     assert folders(two)[1] not in message
     assert two[0].read_state()[0] == failed
+    assert "loss of peer" in (two[0].folder / NOT_FINITE).read_text()
+    assert not (two[1].folder / NOT_FINITE).exists()
     for ours, other in zip(two[1].read_state()[1], expected, strict=True):
         np.testing.assert_array_equal(ours, other)
 

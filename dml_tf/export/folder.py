@@ -29,6 +29,7 @@ PROGRAM = "step.mlir"
 IMAGES = "images.npz"
 STATE = "state.npz"
 MANIFEST = "manifest.json"
+NOT_FINITE = "not_finite.txt"  # why a run stopped for good: its loss was no number
 
 # Where an operation comes from, in the text of a program.
 _NOTES = re.compile(r'^#loc.*\n| loc\((?:[^()"]|"[^"]*"|\([^()]*\))*\)', re.MULTILINE)

@@ -16,7 +16,7 @@ import numpy as np
 
 from dml_tf.data import Split
 from dml_tf.errors import FlagError, RunFailed
-from dml_tf.export.folder import STATE, Export, describe
+from dml_tf.export.folder import NOT_FINITE, STATE, Export, describe
 from dml_tf.export.jax_step import (
     FORMS,
     Trainer,
@@ -196,6 +196,7 @@ class Group:
             run.take(values, count)
             run.variables = state
         except RunFailed as error:
+            (run.export.folder / NOT_FINITE).write_text(f"{error}\n", encoding="utf-8")
             self._failed.append(error)
             self._unsaved.remove(run)
 
@@ -247,6 +248,7 @@ def _load(exports: Sequence[Export], manner: Manner) -> Iterator[Run]:
             beside=first,
         )  # fmt: skip
         first = first or trainer
+        (export.folder / NOT_FINITE).unlink(missing_ok=True)
         yield Run(export, trainer, trained_on)
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dml_tf.errors import FlagError
-from dml_tf.export import TESTED_JAX
+from dml_tf.export import TESTED_JAX, TRIED_JAX
 from dml_tf.export.checked import check_program
 from dml_tf.export.folder import PROGRAM, Export
 
@@ -80,7 +80,8 @@ def _load(
         except Exception as error:  # what another version of JAX raises is not known
             failed.append(f"by {name}: {_short(error)}")
     raise ValueError(
-        f"JAX {jax.__version__} cannot load the step ({'; '.join(failed)}). Use {TESTED_JAX}."
+        f"JAX {jax.__version__} cannot load the step ({'; '.join(failed)}). JAX {TRIED_JAX} could: "
+        f"use one of them, as by `pip install {TESTED_JAX}`."
     )
 
 
