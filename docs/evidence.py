@@ -56,6 +56,20 @@ def with_crops() -> str:
     )
 
 
+def labels() -> str:
+    """What Figure 6a says of DML with few labels, in one sentence."""
+    scale, folder = CONFIRMATORY
+    scale = scale.available(folder)
+    every, unlabelled, _ = [
+        tables.judge(claim, scale, folder) for claim in ITEMS["figure6a"].claims
+    ]
+    return (
+        f"Unlabelled images help by {formats.interval(unlabelled.pooled)} points "
+        f"({_state(unlabelled)}).\nDML gains {formats.interval(every.pooled)} points in the mean "
+        f"over numbers of labels; at every one: {_state(every)}."
+    )
+
+
 def start() -> str:
     """The study of first weights: both methods with both, confirmatory."""
     scale, folder = CONFIRMATORY
@@ -207,6 +221,7 @@ FIGURES = {
     "article_results": results,
     "article_start": start,
     "start": start,
+    "labels": labels,
     "with_crops": with_crops,
     "opening": opening,
     "verdict": verdict,
