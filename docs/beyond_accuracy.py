@@ -35,7 +35,6 @@ def calibration() -> str:
 def noise() -> str:
     """How far noise on the weights raises the training loss of MobileNets, by its size."""
     scale, folder = CONFIRMATORY
-    scale = scale.available(folder)  # the figure is of CIFAR-100, where its files can be had
     still = [
         next(cell for cell in ITEMS["figure4b"].cells if cell.row == row)
         for row in ("Independent", "DML")

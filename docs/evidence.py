@@ -21,8 +21,8 @@ CPU = home.HOME / "results" / "cpu"
 EXPLORATORY = CPU / "exploratory"
 FIRST_INIT = CPU / "first_init"
 # A table's kind of runs -> scale and folder.
-CONFIRMATORY = (scales.BY_NAME["cpu"], CPU)
-_EXPLORED = (scales.EXPLORATORY, EXPLORATORY)
+CONFIRMATORY = (scales.BY_NAME["cpu"].available(CPU), CPU)
+_EXPLORED = (scales.EXPLORATORY.available(EXPLORATORY), EXPLORATORY)
 
 
 def verdict() -> str:
@@ -59,7 +59,6 @@ def with_crops() -> str:
 def labels() -> str:
     """What Figure 6a says of DML with few labels, in one sentence."""
     scale, folder = CONFIRMATORY
-    scale = scale.available(folder)
     every, unlabelled, _ = [
         tables.judge(claim, scale, folder) for claim in ITEMS["figure6a"].claims
     ]
@@ -145,16 +144,14 @@ def first_init() -> str:
     alone, dml = _first_start()
     rows = []
     for name, folder in (("Keras's and He's", FIRST_INIT), ("near the identity", EXPLORATORY)):
-        pair, single = (_first_runs(folder, method) for method in ("dml", "independent"))
-        seeds = shared(pair, single)
-        gain = statistics.summary({seed: pair[seed] - single[seed] for seed in seeds})
+        pair, single, less = _first_gain(folder)
         rows.append(
             {
                 "first weights": name,
-                "independent": formats.mean_and_spread([single[s] for s in seeds]),
-                "DML, mean of both peers": formats.mean_and_spread([pair[s] for s in seeds]),
-                "difference [95% interval]": formats.interval(gain),
-                "seeds": len(seeds),
+                "independent": formats.mean_and_spread(single),
+                "DML, mean of both peers": formats.mean_and_spread(pair),
+                "difference [95% interval]": formats.interval(less),
+                "seeds": less["seeds"],
             }
         )
     return (
@@ -165,13 +162,23 @@ def first_init() -> str:
     )
 
 
+def explored_start() -> str:
+    """The same differences in one sentence."""
+    *_, he = _first_gain(FIRST_INIT)
+    *_, near = _first_gain(EXPLORATORY)
+    return (
+        f"In exploratory runs before these, the gain was {formats.interval(he)} points with "
+        f"Keras's and He's first\nweights ({he['seeds']} seeds), and {formats.interval(near)} "
+        f"with those near the identity ({near['seeds']} seeds)."
+    )
+
+
 def article_state() -> str:
     """How many seeds of each confirmatory item have finished, of those that are planned."""
     scale, folder = CONFIRMATORY
-    scale, rows = scale.available(folder), []
+    rows = []
     for item in ("table2", "table4", *scale.studies, "entropy", "figure6a"):
-        cells = [cell for cell in ITEMS[item].cells if scale.place(item, cell.dataset)]
-        finished = len(shared(*(over_seeds.found(cell, scale, folder) for cell in cells)))
+        finished = len(over_seeds.finished(item, scale, folder))
         planned = len(scale.planned(item, "CIFAR-10"))
         state = "finished" if finished >= planned else "unfinished"
         name = ITEMS[item].title if item in scales.STUDIES else ITEMS[item].short
@@ -182,7 +189,7 @@ def article_state() -> str:
 def article_claims() -> str:
     """The claims and hypotheses by verdict."""
     scale, folder = CONFIRMATORY
-    scale, by_verdict = scale.available(folder), {}
+    by_verdict = {}
     for item, claim in paper_items.claims():
         judged = tables.judge(claim, scale, folder)
         by_verdict.setdefault(judged.conclusion, []).append(f"{claim.text} ({item.short})")
@@ -199,7 +206,6 @@ def article_claims() -> str:
 def smaller() -> str:
     """The difference in gain between the smaller and the larger network, for each pair."""
     scale, folder = CONFIRMATORY
-    scale = scale.available(folder)
     claim = next(claim for claim in ITEMS["table2"].claims if "smaller" in claim.text)
     rows = [
         {
@@ -233,11 +239,13 @@ FIGURES = {
     "claims": claims,
     "explored_claims": explored_claims,
     "first_init": first_init,
+    "explored_start": explored_start,
+    "article_explored_start": explored_start,
 }
 
 
 def _primary(scale: Scale, folder: Path) -> Judgement:
-    return tables.judge(_primary_claim(), scale.available(folder), folder)
+    return tables.judge(_primary_claim(), scale, folder)
 
 
 def _primary_claim() -> Claim:
@@ -295,7 +303,7 @@ def _of_planned(seeds: int, scale: Scale, item: str) -> str:
 
 
 def _places(scale: Scale, folder: Path) -> str:
-    frame = tables.table(scale.available(folder), folder, "table2")
+    frame = tables.table(scale, folder, "table2")
     frame = frame.set_index(["dataset", "row", "column"])
     return formats.markdown([_place(line, frame, scale) for line in gains()])
 
@@ -315,7 +323,7 @@ def _place(line: Contrast, table: pd.DataFrame, scale: Scale) -> dict[str, objec
 
 
 def _claims(scale: Scale, folder: Path) -> str:
-    scale, rows, not_run = scale.available(folder), [], []
+    rows, not_run = [], []
     for item, claim in paper_items.claims():
         if not scale.has(item.name):
             continue
@@ -363,6 +371,14 @@ def _first_runs(folder: Path, method: str) -> dict[int, float]:
             peers = record["test"]["peers"].values()
             found[run["seed"]] = 100 * float(np.mean([peer["accuracy"] for peer in peers]))
     return found
+
+
+def _first_gain(folder: Path) -> tuple[list[float], list[float], dict]:
+    """Accuracies of pairs and of single networks by seed, and the summary of their difference."""
+    pair, single = (_first_runs(folder, method) for method in ("dml", "independent"))
+    seeds = shared(pair, single)
+    less = statistics.summary({seed: pair[seed] - single[seed] for seed in seeds})
+    return [pair[seed] for seed in seeds], [single[seed] for seed in seeds], less
 
 
 def _first_start() -> tuple[dict, dict]:

@@ -221,8 +221,12 @@ def test_names_that_do_not_fit_are_listed_with_their_count(root):
 def test_a_long_list_of_strange_names_is_cut(root):
     for number in range(25):
         (root / tree.QUERY / f"x{number:02d}").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"25 files \(x00, .* x09, \.\.\.\) skipped"):
-        load(root)
+    with pytest.warns(UserWarning) as warned:
+        data = load(root)
+    names = ", ".join(f"x{number:02d}" for number in range(10))
+    (message,) = [str(each.message) for each in warned]
+    assert f"25 files ({names}, ...) skipped" in message
+    assert len(data.query) == 2
 
 
 def test_other_counts_than_the_published_ones_are_named(root):
@@ -230,10 +234,14 @@ def test_other_counts_than_the_published_ones_are_named(root):
         "bounding_box_train has 5 pictures, not 12,936; query has 2 pictures, not 3,368; "
         "bounding_box_test has 4 pictures, not 19,732; gt_bbox has 5 pictures, not 25,259"
     )
-    with pytest.warns(UserWarning, match=expected):
+    with pytest.warns(UserWarning) as warned:
         load(root, published=market1501.PUBLISHED_IMAGES)
-    with pytest.warns(UserWarning, match=r"published: query has 2 pictures, not 3\.$"):
+    (message,) = [str(each.message) for each in warned]
+    assert message.endswith(f"published: {expected}.")
+    with pytest.warns(UserWarning) as warned:
         load(root, published=COUNTS | {tree.QUERY: 3})
+    (message,) = [str(each.message) for each in warned]
+    assert message.endswith("published: query has 2 pictures, not 3.")
 
 
 def test_junk_among_the_training_pictures_is_left_out_with_a_count(root):

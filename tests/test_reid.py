@@ -148,6 +148,7 @@ def test_exact_against_the_oracle_with_many_ties(monkeypatch, sort_per_good, blo
             normalize=False, average_precision=form,
         )  # fmt: skip
         compare_with_oracle(result, squared, labels, form)
+        assert 0 < result["left_out"] < 25  # both kinds of query occur
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

@@ -90,7 +90,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     os.kill(worker, 0)  # it is alive
     parent.kill()
     parent.wait()
-    wait_for(lambda: not alive(worker) and "gone")
+    assert wait_for(lambda: not alive(worker))
 
 
 def alive(pid):

@@ -11,7 +11,7 @@ from dml_tf import home
 from dml_tf.measures.analysis import SIGMAS
 from dml_tf.paper import items, over_seeds, plan, readings, statistics, tables
 from dml_tf.paper.items import ITEMS
-from dml_tf.paper.scales import BY_NAME
+from dml_tf.paper.scales import BY_NAME, TEACHERS
 from dml_tf.runs import records
 from dml_tf.runs.files import RunFiles
 
@@ -164,6 +164,11 @@ def test_written_tables_are_read_back_by_pandas_with_what_the_paper_claims(tmp_p
     claims = pd.read_csv(files[2]).set_index("claim")
     # One pair of six: no seed has all runs of the table.
     assert claims.loc[each, "conclusion"] == "0 of 6 seeds: no verdict"
+
+
+def test_a_study_without_claims_leaves_no_file_of_claims(tmp_path):
+    files = tables.write(TEACHERS, tmp_path, ["teachers"])
+    assert [file.name for file in files] == ["teachers.csv"]
 
 
 def test_the_papers_numbers_are_as_printed():

@@ -44,13 +44,17 @@ def write(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS)) -> li
 
     Returns:
         The files written. An item's own lines come first, then the other contrasts of its claims.
+        A scale whose items claim nothing has no `claims.csv`.
     """
     written = []
     for item in items:
         lines = dict.fromkeys([*ITEMS[item].lines, *_claimed(item)])
         frame = table(scale, folder, item, tuple(lines)).drop(columns="verdict")
         written.append(_write(frame, folder / f"{item}.csv"))
-    return [*written, _write(conclusions(scale, folder), folder / CLAIMS)]
+    claims = conclusions(scale, folder)
+    if len(claims):  # a study of our own may make none
+        written.append(_write(claims, folder / CLAIMS))
+    return written
 
 
 def _write(frame: pd.DataFrame, file: Path) -> Path:
@@ -128,6 +132,8 @@ def conclusions(scale: Scale, folder: Path, items: Sequence[str] = tuple(ITEMS))
     """
     rows = []
     for item, claim in paper_items.claims(items):
+        if not scale.has(item.name):
+            continue
         judgement = judge(claim, scale, folder)
         run = [
             line

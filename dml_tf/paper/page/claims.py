@@ -81,6 +81,8 @@ def judged(scale: Scale, folder: Path) -> list[Judged]:
 
 def opening(scale: Scale, folder: Path) -> str:
     """What the records of a scale show, in one sentence."""
+    if scale.is_study:
+        return "This is an exploratory comparison: it decides nothing."
     claims = paper_items.claims()
     item, claim = next(found for found in claims if found[1].text == PRIMARY)
     primary = _judge(item, claim, scale, folder)
