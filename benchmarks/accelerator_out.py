@@ -16,6 +16,7 @@ from dml_tf.export.folder import STATE
 
 _MOST, _MOST_FILE, _MOST_PACKS = 64 << 20, 15_900_000, 4
 _GROWS = 1_000_000  # bytes that the record and the log may still grow by
+FULL = "OUT is full: collect first. Where TensorFlow is, --collect=FOLDER takes trained runs out."
 _HEAD = 2048  # bytes of a member's header and end in a tar file
 Pack = list[tuple[str, Path]]  # names in the archive, and files
 
@@ -71,7 +72,7 @@ class Out:
         """
         packs = self._packs(inputs, [])
         if not self._fit(packs):
-            self.say(f"OUT is full: collect first. {inputs.work} has the states of all runs.")
+            self.say(f"{FULL} {inputs.work} has the states of all runs.")
             return False
         kept = {self.folder / f"states-{i}.tar" for i in range(len(packs))}
         for file, members in zip(sorted(kept), packs, strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import accelerator_plan, accelerator_process
 from benchmarks.accelerator_inputs import Inputs, is_finished, is_not_finite, steps_done
-from benchmarks.accelerator_out import Out
+from benchmarks.accelerator_out import FULL, Out
 from benchmarks.accelerator_plan import METHODS, RUN, Plan, Way
 from dml_tf.errors import CUT, DONE, FAILED
 from dml_tf.export.folder import Export
@@ -212,7 +212,7 @@ class Session:
         if self._left < self._plan.least_s:
             return CUT
         if not self._out.has_room(self._inputs, runs):
-            self._out.say("OUT is full: collect first.")
+            self._out.say(FULL)
             return CUT
         folders = [self._inputs.run(*run) for run in runs]
         before = sum(map(steps_done, folders))

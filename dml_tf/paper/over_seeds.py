@@ -69,7 +69,7 @@ def finished(item: str, scale: Scale, folder: Path) -> set[int]:
     runs = [
         (scale.planned(item, cell.dataset), runs_of(cell, scale, folder))
         for cell in ITEMS[item].cells
-        if cell.method and cell.metric != "millions"
+        if cell.method
     ]
     every = {seed for planned, _ in runs for seed in planned}
     return {seed for seed in every if all(seed in run for planned, run in runs if seed in planned)}
