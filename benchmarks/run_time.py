@@ -194,7 +194,7 @@ def measure_sweep(args: argparse.Namespace) -> dict:
                 steps += times * _train(watch, asked)
                 for total, own in ((cpu, watch.cpu), (wall, watch.wall)):
                     total.update({part: times * seconds for part, seconds in own.items()})
-                session.clear()
+    session.clear(last=True)
     count = sum(map(len, settings))
     return _row(f"all {count} runs of the scale {args.sweep}", steps, cpu, wall)
 
@@ -211,7 +211,10 @@ def _settings(scale: str, folder: str, data_dir: str) -> list[list[config.Config
 def _train(watch: Stopwatch, asked: config.Config) -> int:
     """Trains a run on the watch; returns its steps."""
     with watch.part("rest"):
-        return train.run(asked, verbose=2)["steps"]
+        session.prepare(asked)
+        steps = train.run(asked, verbose=2)["steps"]
+        session.clear()
+    return steps
 
 
 def _row(name: str, steps: int, cpu: Counter, wall: Counter) -> dict:

@@ -199,6 +199,7 @@ def test_a_checkpoint_of_other_pictures_is_refused_or_left_behind_with_overwrite
     made, cohort = checkpoint(asked)
     made.on_train_begin()
     made.on_epoch_end(0, {"resnet8_accuracy": 0.5})
+    made.on_train_end()
     assert checkpoint(asked)[0].restore(cohort) == 1
     changed(tmp_path / "pictures")
     with pytest.raises(RecordMismatch, match="other names or contents"):

@@ -126,6 +126,20 @@ def test_an_optimizer_that_moves_nothing_is_named_with_its_peer(tmp_path, pair):
     assert list(checkpoint.warnings) == ["resnet8_0 stands still", "resnet8_1 stands still"]
 
 
+@pytest.mark.filterwarnings("ignore:Peer resnet8_1")
+def test_a_run_too_short_for_a_checkpoint_is_examined_at_its_end(tmp_path, pair):
+    asked = settings(tmp_path, cohort=2)
+    checkpoint = Checkpoint(tmp_path / "state", asked)
+    checkpoint.on_train_begin()
+    warn = callbacks.Warn(asked, build.load_data(asked).train, checkpoint)
+    warn.set_model(pair)
+    warn.on_train_begin()
+    warn.on_epoch_end(0, {})
+    assert not checkpoint.warnings
+    with pytest.warns(UserWarning, match="Peer resnet8_0: the optimizer moved no weight by more"):
+        warn.on_train_end()
+
+
 def test_a_peer_at_chance_for_ten_epochs_is_named_also_after_a_resumption(tmp_path, pair):
     asked, cohort = settings(tmp_path, cohort=2, momentum=0.9), pair
     splits = build.load_data(asked)
@@ -143,6 +157,7 @@ def test_a_peer_at_chance_for_ten_epochs_is_named_also_after_a_resumption(tmp_pa
     checkpoint.set_model(cohort)
     checkpoint.on_train_begin()
     checkpoint.on_epoch_end(9, at_chance | learning)
+    checkpoint.on_train_end()
     again = Checkpoint(tmp_path / "state", asked, splits=splits)
     assert again.restore(cohort) == 10 and again.warnings == checkpoint.warnings
 

@@ -82,6 +82,13 @@ def test_without_records_the_page_says_not_run_and_how_to_run_it(empty):
     assert "reproduced" not in seen.text.replace("differs", "")
 
 
+def test_a_study_without_claims_has_no_part_for_them(tmp_path):
+    paper_page.write(TEACHERS, tmp_path, ["teachers"])
+    seen = Reader((tmp_path / "report.html").read_text())
+    assert "exploratory comparison: it decides nothing" in seen.text
+    assert "claims" not in seen.ids and "What the paper claims, and" not in seen.text
+
+
 def test_the_page_has_every_claim_and_the_papers_numbers(empty):
     seen = Reader((empty / "report.html").read_text())
     for _, claim in paper_items.claims([name for name in ITEMS if name not in STUDIES]):

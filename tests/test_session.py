@@ -14,7 +14,7 @@ from dml_tf.runs.files import RunFiles
 
 
 def settings(folder: Path, seed: int, **options):
-    options = {"net": ("resnet8:4", "mobilenet_short:0.25"), "steps": 9, "epochs": 0} | options
+    options = {"net": ("resnet8:4", "resnet8:2"), "steps": 9, "epochs": 0} | options
     return config.load(
         dataset="digits", train_images=64, batch_size=16, seed=seed, results_dir=str(folder),
         **options,
@@ -32,12 +32,11 @@ def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        {"net": ("resnet8:4", "mobilenet_short:0.25")},
         {"update": "simultaneous", "stale_steps": 2},
         {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
         {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
-        {"precision": "mixed_bfloat16", "ramp_epochs": 1.0},
-        {"steps": 8, "steps_per_execution": 4},
+        {"precision": "mixed_bfloat16", "ramp_epochs": 1.0, "steps": 8, "steps_per_execution": 4},
     ],
 )
 def test_a_run_that_takes_over_a_traced_cohort_gives_the_same_bits(options, tmp_path):

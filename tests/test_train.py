@@ -400,6 +400,7 @@ def test_a_checkpoint_made_with_other_settings_is_refused(tmp_path):
     saver.set_model(cohort)
     saver.on_train_begin()
     saver.on_epoch_end(0, {"resnet8_accuracy": 0.5})
+    saver.on_train_end()
     with pytest.raises(RecordMismatch, match="learning_rate"):
         Checkpoint(tmp_path / "state", asked.replace(learning_rate=0.2)).restore(cohort)
     assert Checkpoint(tmp_path / "state", asked).restore(cohort) == 1

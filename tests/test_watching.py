@@ -121,7 +121,8 @@ def test_likeness_is_entropy_divergence_and_agreement_by_hand():
     }  # fmt: skip
 
 
-def test_a_run_leaves_what_tensorboard_needs(tmp_path):
+def test_a_run_leaves_what_tensorboard_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(summaries, "_AT_END_S", 0.0)
     asked = config.load(
         dataset="digits", net="resnet8:2", cohort=2, image_size=8, batch_size=16, train_images=64,
         validation_fraction=0.25, steps=8, results_dir=str(tmp_path),
@@ -146,6 +147,18 @@ def test_a_run_leaves_what_tensorboard_needs(tmp_path):
     values = [keras.ops.convert_to_numpy(e.tensor_proto.float_val or [np.frombuffer(
         e.tensor_proto.tensor_content, np.float32)[0]])[0] for e in events]  # fmt: skip
     np.testing.assert_allclose(values, record["history"]["resnet8_0_accuracy"], rtol=1e-6)
+
+
+def test_a_run_of_a_few_seconds_is_not_looked_at(tmp_path):
+    asked = config.load(
+        dataset="digits", net="resnet8:2", cohort=2, image_size=8, batch_size=16, train_images=64,
+        steps=4, results_dir=str(tmp_path),
+    )  # fmt: skip
+    train.run(asked, verbose=0)
+    events = EventAccumulator(str(RunFiles.of(asked).tensorboard / "train")).Reload()
+    tags = events.Tags()["tensors"]
+    assert "accuracy/resnet8_0" in tags
+    assert not [tag for tag in tags if tag.startswith(("kl/", "entropy/", "agreement/"))]
 
 
 # All runs

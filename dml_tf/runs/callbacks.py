@@ -8,7 +8,7 @@ import numpy as np
 
 from dml_tf.data import Split
 from dml_tf.errors import RunFailed
-from dml_tf.runs.checkpoint import Checkpoint, peer_variables
+from dml_tf.runs.checkpoint import Checkpoint, peer_variables, values
 from dml_tf.runs.config import Config
 
 _LOSSES = {"_supervised_loss": "loss", "_mimicry_loss": "mimicry loss"}
@@ -40,6 +40,10 @@ class StopAtNaN(keras.callbacks.Callback):
             self._refuse_weights()
         self._refuse(logs, "val_")
 
+    def on_train_end(self, logs=None):
+        """Raises `RunFailed` if a weight of the last step, which will be saved, is not finite."""
+        self._refuse_weights()
+
     def _refuse_weights(self):
         for k in self.model.trained:
             refuse_not_finite(
@@ -64,9 +68,9 @@ class StopAtNaN(keras.callbacks.Callback):
 
 def refuse_not_finite(variables: list, message: str):
     """Raises `RunFailed` with the message if one of the variables holds a NaN or an infinity."""
-    for variable in variables:
-        if "float" in str(variable.dtype) and not np.isfinite(variable.numpy()).all():
-            raise RunFailed(message)
+    floats = [variable for variable in variables if "float" in str(variable.dtype)]
+    if not all(np.isfinite(array).all() for array in values(floats)):
+        raise RunFailed(message)
 
 
 class Warn(keras.callbacks.Callback):
@@ -83,6 +87,7 @@ class Warn(keras.callbacks.Callback):
         self._rate, self._checkpoint = config.learning_rate, checkpoint
         self._chance = accuracy_at_chance(train.labels)
         self._before: dict[int, np.ndarray] = {}
+        self._epoch, self._compared = 0, False
 
     def on_train_begin(self, logs=None):
         """Warns of a learning rate of 0, and notes the weights."""
@@ -92,8 +97,9 @@ class Warn(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Warns of a peer that did not move, or has been at chance for ten epochs."""
+        self._epoch = epoch + 1
         if self._checkpoint.is_due:  # reading all weights costs as much as a checkpoint
-            self._warn_of_standing_still(epoch)
+            self._warn_of_standing_still()
         for k in self.model.trained:
             name = self.model.peer_names[k]
             if self._is_at_chance(name, logs):
@@ -104,7 +110,13 @@ class Warn(keras.callbacks.Callback):
                     f"{100 * self._chance:.1f}%. Try another --learning_rate.",
                 )
 
-    def _warn_of_standing_still(self, epoch: int):
+    def on_train_end(self, logs=None):
+        """Warns of a peer that did not move in a run of a few seconds."""
+        if not self._compared and self._epoch:
+            self._warn_of_standing_still()
+
+    def _warn_of_standing_still(self):
+        self._compared = True
         for k in self.model.trained:
             name, before = self.model.peer_names[k], self._before[k]
             self._before[k] = self._weights(k)
@@ -112,7 +124,7 @@ class Warn(keras.callbacks.Callback):
                 self._say(
                     f"{name} stands still",
                     f"Peer {name}: the optimizer moved no weight by more than rounding in the "
-                    f"epochs to {epoch + 1}. Its learning rate or its gradient is too small.",
+                    f"epochs to {self._epoch}. Its learning rate or its gradient is too small.",
                 )
 
     def _is_at_chance(self, name: str, logs: dict) -> bool:
@@ -123,7 +135,7 @@ class Warn(keras.callbacks.Callback):
 
     def _weights(self, k: int) -> np.ndarray:
         weights = self.model.networks[k].trainable_variables
-        return np.concatenate([variable.numpy().ravel() for variable in weights])
+        return np.concatenate([array.ravel() for array in values(weights)])
 
     def _say(self, key: str, message: str):
         if key not in self._checkpoint.warnings:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
+import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from dml_tf import networks
@@ -37,7 +37,7 @@ class _Traced:
     shape: str
     config: Config
     cohort: Cohort
-    start: Sequence[np.ndarray]
+    start: Sequence[tf.Tensor]
 
     def restart(self, config: Config):
         """Gives it the state in which a run of other seeds begins."""
@@ -52,14 +52,25 @@ class _Traced:
 _last: _Traced | None = None
 
 
-def clear(last: bool = False):
-    """Frees the graphs of finished runs; those of the last cohort only if that is asked for.
+def prepare(config: Config):
+    """Frees what earlier runs have left, unless a run of these settings may take it over."""
+    if _last and _without_seed(_last.config) != _without_seed(config):
+        clear(last=True)
 
-    No function that was traced before may be differentiated afterwards.
+
+def clear(last: bool = False):
+    """Frees the graphs of finished runs, unless a cohort is kept for the next one.
+
+    Nothing is freed then: what TensorFlow and Keras keep beside the cohort would be made anew.
+
+    Args:
+        last: Whether a kept cohort is given up. No function that was traced before may be
+            differentiated afterwards.
     """
     global _last
-    if last:
-        _last = None
+    if _last and not last:
+        return
+    _last = None
     # A Keras optimizer sums gradients over replicas by a `tf.custom_gradient`. TensorFlow registers
     # one for each graph and keeps it, with the graph, for ever: 5 MB a small run. No public
     # function takes it out.
@@ -88,7 +99,7 @@ def cohort_of(new: Callable[[], Cohort], config: Config, splits: Splits, precisi
     del kept  # so that its memory is free before the next one is made
     cohort = new()
     if shape and cohort.count_params() < _MOST_PARAMETERS:
-        start = [variable.numpy() for variable in variables(cohort)]
+        start = [tf.identity(variable.value) for variable in variables(cohort)]
         _last = _Traced(shape, config, cohort, start)
     return cohort
 
@@ -102,6 +113,9 @@ def _shape(config: Config, splits: Splits, precision: str) -> str:
     weights_of_files = config.teachers or config.pretrained
     if config.dropout or config.optimizer == "entropy_sgd" or others or weights_of_files:
         return ""
-    settings = dataclasses.asdict(config.replace(seed=0, analyse=False))
     sizes = splits.train.images.shape, splits.num_classes
-    return json.dumps([settings, sizes, precision], sort_keys=True)
+    return json.dumps([_without_seed(config), sizes, precision], sort_keys=True)
+
+
+def _without_seed(config: Config) -> dict:
+    return dataclasses.asdict(config.replace(seed=0, analyse=False))

@@ -26,6 +26,7 @@ TAGS = (
     "accuracy", "supervised_loss", "mimicry_loss", "kl", "agreement", "entropy", "learning_rate",
 )  # fmt: skip
 _EVERY_S = 30.0  # seconds between two looks at the posteriors
+_AT_END_S = 15.0  # a shorter run is not looked at: it would take more than its share
 _SHARE = 0.02  # of the time that these looks may take
 _IMAGES, _PIXELS = 256, 2**22  # looked at, at the most
 
@@ -33,8 +34,9 @@ _IMAGES, _PIXELS = 256, 2**22  # looked at, at the most
 class Summaries(keras.callbacks.Callback):
     """Writes `accuracy/<peer>` and so on after every epoch, and how alike the peers are.
 
-    The latter, and the learning rates, are written twice a minute at the most. They are of up to
-    256 validation images or, where there are none, training images.
+    The latter, and the learning rates, are written twice a minute at the most, and after the last
+    epoch of a run that takes 15 seconds or more. They are of up to 256 validation images or, where
+    there are none, training images.
 
     Args:
         folder: The run's folder; training and validation have a folder each in it.
@@ -46,11 +48,12 @@ class Summaries(keras.callbacks.Callback):
         super().__init__()
         self._folder, self._config, self._splits = folder, config, splits
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._next = time.monotonic() + _EVERY_S
         self._looked_at = -1
 
     def on_train_begin(self, logs=None):
         """Writes the settings, and which lines share a chart."""
+        self._begun = time.monotonic()
+        self._next = self._begun + _EVERY_S
         settings = {name: _plain(value) for name, value in self._config.comparable().items()}
         self._write("train", 0, [hparams.hparams_pb(settings)])
         self._write("train", 0, [_layout()])
@@ -65,7 +68,8 @@ class Summaries(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Writes the rest after the last epoch, and closes the files."""
-        if logs and self._looked_at != self._epoch:
+        is_long = time.monotonic() - self._begun >= _AT_END_S
+        if logs and is_long and self._looked_at != self._epoch:
             self._look()
         for writer in self._writers.values():
             writer.close()

@@ -75,7 +75,8 @@ class Page:
         )
         last = (_ON_GENERATED, Conclusion.NO_VERDICT, Conclusion.NOT_RUN)
         in_order = sorted(counts, key=lambda words: last.index(words) if words in last else -1)
-        shown = {"Claims": ", ".join(f"{words.lower()}: {counts[words]}" for words in in_order)}
+        claimed = ", ".join(f"{words.lower()}: {counts[words]}" for words in in_order)
+        shown = {"Claims": claimed} if claimed else {}
         if not self._runs:
             return shown | {"Runs": "none has finished yet"}
         hours = sum(run["cpu_s"] for run in self._runs) / 3600
