@@ -179,7 +179,7 @@ def measure_market1501(args: argparse.Namespace, folder: str) -> list[dict]:
     found.note("measuring training pictures")
     for part in evaluate.PARTS:
         images = getattr(splits.reid, part)
-        model = evaluate.extractor(cohort.networks[0], cohort.peer_names[0])
+        model = evaluate.extractor(dict(zip(cohort.peer_names, cohort.networks, strict=True)))
         _predict(model, data.Split(images.images, images.pids), splits, args.batches)
     found.note("extracting features of all parts")
     return found.rows

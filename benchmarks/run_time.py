@@ -172,7 +172,7 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
         build.load_data(asked)  # generated pictures are made once for all runs
         with _watched(watch):
             steps = _train(watch, asked)
-    session.clear(last=True)
+    session.clear()
     return _row(f"{dataset}, {asked.scale}: {' + '.join(asked.net)}", steps, watch.cpu, watch.wall)
 
 
@@ -194,7 +194,7 @@ def measure_sweep(args: argparse.Namespace) -> dict:
                 steps += times * _train(watch, asked)
                 for total, own in ((cpu, watch.cpu), (wall, watch.wall)):
                     total.update({part: times * seconds for part, seconds in own.items()})
-    session.clear(last=True)
+    session.clear()
     count = sum(map(len, settings))
     return _row(f"all {count} runs of the scale {args.sweep}", steps, cpu, wall)
 
@@ -213,7 +213,7 @@ def _train(watch: Stopwatch, asked: config.Config) -> int:
     with watch.part("rest"):
         session.prepare(asked)
         steps = train.run(asked, verbose=2)["steps"]
-        session.clear()
+        session.clear(unless_kept=True)
     return steps
 
 

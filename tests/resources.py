@@ -82,7 +82,7 @@ def runs(count: int) -> Counter:
             assert len(graphs()) <= len(first), f"{graphs()} are left after run {number + 1}"
             if number + 1 in (count // 2, count):
                 seen.append(seen_now)
-    session.clear(last=True)
+    session.clear()
     gc.collect()
     assert not graphs(), f"{graphs()} are left at the end"
     refuse_growth(*seen)

@@ -7,27 +7,23 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import (
-    accelerator_out,
-    accelerator_plan,
-    accelerator_process,
-    accelerator_session,
-)
-from benchmarks.accelerator_inputs import Inputs, steps_done
-from benchmarks.accelerator_out import Out
-from benchmarks.accelerator_plan import Plan, Way
+from benchmarks.accelerator import output, planning, processes, stages
+from benchmarks.accelerator.inputs import Inputs, steps_done
+from benchmarks.accelerator.output import Out
+from benchmarks.accelerator.planning import Plan, Way
 from dml_tf.errors import CUT, DONE, FAILED
 from dml_tf.export.folder import NOT_FINITE, STATE
 from dml_tf.runs import files
 
 LENGTH = 10  # steps of a run here
 STATE_BYTES = 3000  # more than a state's, less than two
-DML, INDEPENDENT = ([("small", method, k) for k in range(2)] for method in accelerator_plan.METHODS)
+DML, INDEPENDENT = ([("small", method, k) for k in range(2)] for method in planning.METHODS)
 
 
 def put_state(inputs, run, step):
@@ -53,7 +49,7 @@ def make_inputs(folder, plan=None, runs=(), step=0):
 
 @pytest.fixture
 def two_a_pack(monkeypatch):
-    monkeypatch.setattr(accelerator_out, "_MOST_FILE", 2 * (STATE_BYTES + accelerator_out._HEAD))
+    monkeypatch.setattr(output, "_MOST_FILE", 2 * (STATE_BYTES + output._HEAD))
 
 
 def all_runs(count):
@@ -87,7 +83,7 @@ def test_a_full_out_stays_as_it_was(tmp_path, two_a_pack, capsys):
 
 def test_the_log_takes_room_from_the_states(tmp_path, monkeypatch):
     inputs, out = make_inputs(tmp_path / "inputs", runs=all_runs(1), step=3), Out(tmp_path / "out")
-    monkeypatch.setattr(accelerator_out, "_MOST", accelerator_out._GROWS + 10_000)
+    monkeypatch.setattr(output, "_MOST", output._GROWS + 10_000)
     assert out.has_room(inputs, [])
     out.log.write_bytes(bytes(9000))
     assert not out.has_room(inputs, [])
@@ -131,18 +127,14 @@ def session(tmp_path, monkeypatch):
         known = {"loader": "export", "check_passed": True, "set": "small"}
         out.record |= known | {"batched": {"passed": True}} | record
         trainer = Trainer(inputs, *outcomes)
-        monkeypatch.setattr(accelerator_process, "run_until", trainer)
-        monkeypatch.setattr(
-            accelerator_session, "is_finished", lambda run: steps_done(run) == LENGTH
-        )
-        return accelerator_session.Session(inputs, out, 100, 900), out, trainer
+        monkeypatch.setattr(processes, "run_until", trainer)
+        monkeypatch.setattr(stages, "is_finished", lambda run: steps_done(run) == LENGTH)
+        return stages.Session(inputs, out, 100, 900), out, trainer
 
     return make
 
 
-ALL_DML, ALL_INDEPENDENT = (
-    {(method, k): LENGTH for k in range(2)} for method in accelerator_plan.METHODS
-)
+ALL_DML, ALL_INDEPENDENT = ({(method, k): LENGTH for k in range(2)} for method in planning.METHODS)
 
 
 def test_a_run_that_is_not_finite_leaves_the_others_open_until_they_end(session):
@@ -181,7 +173,7 @@ def test_a_cut_group_stays_open_and_collected_runs_stay_collected(session):
 
 def test_a_full_out_is_said_before_anything_is_trained(session, monkeypatch, capsys):
     work, out, trainer = session()
-    monkeypatch.setattr(accelerator_out, "_MOST_PACKS", 0)
+    monkeypatch.setattr(output, "_MOST_PACKS", 0)
     assert work.work(["train"]) == CUT
     assert trainer.trained == [] and "OUT is full: collect first" in capsys.readouterr().out
 
@@ -226,17 +218,17 @@ def test_a_failed_check_keeps_its_numbers_and_lets_steps_be_timed_only(session, 
             return printed(FAILED, "losses within 3e-4" if is_export else "")
         return printed(DONE, '{"step_s": 1, "images_per_s": 64, "compile_s": 1}')
 
-    monkeypatch.setattr(accelerator_process, "run", run)
+    monkeypatch.setattr(processes, "run", run)
     assert work.work(["check", "times", "train"]) == FAILED
     assert out.record["loader"] == "export" and not out.record["check_passed"]
     assert out.record["check"] == [{"loader": "export", "printed": ["losses within 3e-4"]}]
     assert "machine" in out.record and "versions" in out.record
-    assert modules.count("benchmarks.accelerator_times") == len(out.record["times"]) > 10
+    assert modules.count("benchmarks.accelerator.step_time") == len(out.record["times"]) > 10
     assert trainer.trained == []
 
 
 def test_batched_runs_train_only_after_their_own_check(session, monkeypatch):
-    pair = accelerator_plan.Plan().steps[0]._asdict() | {"together": 2, "compile_s": 1}
+    pair = planning.Plan().steps[0]._asdict() | {"together": 2, "compile_s": 1}
     times = [pair | {"way": "batched", "step_s": 1}, pair | {"way": "processes", "step_s": 2}]
     work, out, _ = session(times=times)
     assert work._way() == Way("batched", 1, 1)
@@ -247,7 +239,7 @@ def test_batched_runs_train_only_after_their_own_check(session, monkeypatch):
         checked.append([word for word in command if "small-dml" in word])
         return printed(FAILED, "losses within 1e-2")
 
-    monkeypatch.setattr(accelerator_process, "run", run)
+    monkeypatch.setattr(processes, "run", run)
     assert work._way() == Way("processes", 2, 1)
     assert len(checked) == 1 and len(checked[0]) == 2
     assert out.record["batched"] == {"passed": False, "printed": ["losses within 1e-2"]}
@@ -264,11 +256,11 @@ def test_a_piece_that_takes_too_long_is_noted_and_the_stage_goes_on(session, mon
         limits.append(seconds)
         return subprocess.CompletedProcess(command, CUT, stdout="", stderr="")
 
-    monkeypatch.setattr(accelerator_process, "run", run)
+    monkeypatch.setattr(processes, "run", run)
     assert work.work(["times"]) == DONE
     rows = out.record["times"]
     assert set(limits) == {90} and {row["failed"] for row in rows} == {"out of time"}
-    pair = accelerator_plan.Plan().steps[0]._asdict().items()
+    pair = planning.Plan().steps[0]._asdict().items()
     kinds = [(row["way"], row["together"]) for row in rows if pair <= row.items()]
     assert kinds == [("calls", 1), ("batched", 2), ("processes", 2)]  # 16, 8 and 2 calls are larger
 
@@ -283,7 +275,7 @@ def test_a_stage_leaves_the_others_their_time(session, monkeypatch):
         now[0] += 80
         return printed(DONE, '{"step_s": 1, "images_per_s": 64, "compile_s": 1}')
 
-    monkeypatch.setattr(accelerator_process, "run", run)
+    monkeypatch.setattr(processes, "run", run)
     assert work._do("times", 0.3) == CUT
     assert len(out.record["times"]) == 4 and out.record["used_s"] == 320
     assert work.work(["times"]) == CUT and now[0] == 960  # a second round takes what is left
@@ -291,7 +283,7 @@ def test_a_stage_leaves_the_others_their_time(session, monkeypatch):
 
 def test_pieces_go_from_wanted_to_less_wanted():
     plan, rows, speed = Plan(), [], {"batched": 1.0, "calls": 10.0, "processes": 3.0}
-    while piece := next(accelerator_plan.time_pieces(plan, rows), None):
+    while piece := next(planning.time_pieces(plan, rows), None):
         failed = piece["way"] == "batched" and piece["together"] == 8
         measured = {"step_s": speed[piece["way"]], "compile_s": 0}
         rows.append(piece | ({"failed": "memory"} if failed else measured))
@@ -304,14 +296,14 @@ def test_pieces_go_from_wanted_to_less_wanted():
     assert max(row["together"] for row in rows if row["way"] == "calls") == 4
     assert len(rows) < 30
     assert {row["net"] for row in rows} == set(plan.nets)
-    assert [way.name for way in accelerator_plan.ways(plan, rows)] == [
+    assert [way.name for way in planning.ways(plan, rows)] == [
         "batched", "processes", "calls",
     ]  # fmt: skip
 
 
 def test_pytorch_is_measured_without_its_compiler_where_that_failed():
     rows = []
-    while piece := next(accelerator_plan.torch_pieces(Plan(), rows), None):
+    while piece := next(planning.torch_pieces(Plan(), rows), None):
         rows.append(piece | ({"failed": "x"} if piece["net"] == "mobilenet" else {}))
     assert {row["net"] for row in rows if not row["compiled"]} == {"mobilenet"}
     assert len(rows) == 16 and {row["peers"] for row in rows} == {1, 2}
@@ -322,22 +314,22 @@ def test_pytorch_is_measured_without_its_compiler_where_that_failed():
 )
 def test_the_full_schedule_is_trained_if_all_of_it_can_end_in_time(seconds, name):
     way = Way("batched", step_s=0.1, compile_s=20)
-    assert accelerator_plan.set_in_time(Plan(), way, 1000, seconds) == name
-    assert accelerator_plan.set_in_time(Plan(), Way("batched"), 1000, seconds) == "small"
+    assert planning.set_in_time(Plan(), way, 1000, seconds) == name
+    assert planning.set_in_time(Plan(), Way("batched"), 1000, seconds) == "small"
 
 
 def test_a_set_that_was_chosen_without_times_is_chosen_anew(session, monkeypatch):
     work, out, _ = session()
     del out.record["set"]
     export = SimpleNamespace(schedule=SimpleNamespace(steps=100))
-    monkeypatch.setattr(accelerator_session.Export, "read", lambda folder: export)
+    monkeypatch.setattr(stages.Export, "read", lambda folder: export)
     assert work._set(Way("batched")) == "small" and "set" not in out.record
     assert work._set(Way("batched", 0.1, 0)) == "full" == out.record["set"]
     assert work._set(Way("batched", 1e9, 0)) == "full"
 
 
 def test_a_group_has_the_seeds_of_one_method_and_its_pairs_follow():
-    groups = list(accelerator_plan.groups(Plan(), "small"))
+    groups = list(planning.groups(Plan(), "small"))
     assert [len(group) for group in groups] == [4, 4, 4, 4]
     assert groups[1] == [("small", "independent", seed) for seed in range(4)]
 
@@ -363,15 +355,15 @@ def wait_until(holds):
 def test_if_one_of_several_processes_dies_the_others_are_killed():
     began = time.monotonic()
     started = [subprocess.Popen(command) for command in (["sleep", "60"], ["false"])]
-    assert accelerator_process.wait_for_all(started) == [-9, 1]
+    assert processes.wait_for_all(started) == [-9, 1]
     assert time.monotonic() - began < 20
     started = [subprocess.Popen(["true"]) for _ in range(2)]
-    assert accelerator_process.wait_for_all(started) == [0, 0]
+    assert processes.wait_for_all(started) == [0, 0]
 
 
 def test_the_others_do_not_wait_for_a_process_that_dies_before_they_meet(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from benchmarks.accelerator_times import meet\n"
+        "import sys; from pathlib import Path; from benchmarks.accelerator.step_time import meet\n"
         "sys.argv[1] == '0' or sys.exit(1)\n"
         "meet(Path(sys.argv[2]), 2)"
     )
@@ -380,27 +372,38 @@ def test_the_others_do_not_wait_for_a_process_that_dies_before_they_meet(tmp_pat
         subprocess.Popen([sys.executable, "-c", code, number, str(tmp_path)], env=os.environ)
         for number in "01"
     ]
-    statuses = accelerator_process.wait_for_all(started)
+    statuses = processes.wait_for_all(started)
     assert statuses[0] != 0 and statuses[1] == 1 and time.monotonic() - began < 30
 
 
 def test_a_process_that_is_late_ends_with_all_that_it_started(tmp_path):
     child = tmp_path / "child"
     command = ["sh", "-c", f"sleep 60 & echo $! > {child}.part; mv {child}.part {child}; wait"]
-    assert accelerator_process.run(command, 3).returncode == CUT
+    assert processes.run(command, 3).returncode == CUT
     wait_until(lambda: has_ended(int(child.read_text())))
-    ended = accelerator_process.run(["sh", "-c", "echo yes; echo no >&2; exit 1"], 20)
+    ended = processes.run(["sh", "-c", "echo yes; echo no >&2; exit 1"], 20)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "yes\n", "no\n")
 
 
 def test_training_is_asked_to_save_at_its_end_and_then_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerator_process, "_GRACE_S", 0.5)
+    monkeypatch.setattr(processes, "_GRACE_S", 0.5)
     log, ready = tmp_path / "log", tmp_path / "ready"
     script = f"trap 'echo saved' TERM; echo $$ > {ready}; while true; do sleep 0.1; done"
     late = SimpleNamespace(monotonic=lambda: 100.0 if ready.exists() else 0.0)
-    monkeypatch.setattr(accelerator_process, "time", late)
-    status = accelerator_process.run_until(0.1, ["sh", "-c", script], log, None, lambda: None)
+    monkeypatch.setattr(processes, "time", late)
+    status = processes.run_until(0.1, ["sh", "-c", script], log, None, lambda: None)
     assert status == CUT and log.read_text() == "saved\n"
     assert has_ended(int(ready.read_text()))
     quick = ["sh", "-c", "exit 5"]
-    assert accelerator_process.run_until(160.0, quick, log, None, lambda: None) == 5
+    assert processes.run_until(160.0, quick, log, None, lambda: None) == 5
+
+
+@pytest.mark.slow
+def test_a_borrowed_machine_is_rehearsed_to_the_import_of_its_runs():
+    command = ["bash", str(Path(__file__).parents[1] / "benchmarks/accelerator.sh"), "--smoke"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    printed = ended.stdout
+    assert "check, loaded by export" in printed and "failed" not in printed
+    assert printed.count("python -m dml_tf.export import ") == 4
+    assert "rehearsed: OUT had" in printed

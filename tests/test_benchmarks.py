@@ -2,14 +2,12 @@
 
 import importlib.util
 import json
-import subprocess
 
 import numpy as np
 import pytest
 from rounding import largest_difference, one_rounding_away, tolerance
 
 from benchmarks import (
-    accelerator,
     data_memory,
     decoding,
     harness,
@@ -337,14 +335,3 @@ def test_a_sweep_counts_the_second_seed_for_all_that_take_over_its_trace(tmp_pat
     seconds = row["cpu_s"]
     assert seconds["building"] > seconds["checkpoints"] > 0
     assert seconds["tracing"] > 0 and seconds["steps"] > 0
-
-
-@pytest.mark.slow
-def test_a_borrowed_machine_is_rehearsed_to_the_import_of_its_runs():
-    command = ["bash", f"{accelerator.__file__.removesuffix('py')}sh", "--smoke"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    printed = ended.stdout
-    assert "check, loaded by export" in printed and "failed" not in printed
-    assert printed.count("python -m dml_tf.export import ") == 4
-    assert "rehearsed: OUT had" in printed

@@ -55,7 +55,7 @@ def test_a_cohort_is_measured_by_the_protocol_of_market_1501(cohort, tree, tmp_p
         {"labelled_identities": 2},
         pytest.param({"labelled_identities": 2, "unlabelled": "drop"}, marks=pytest.mark.slow),
         pytest.param({"feature_weight": 0.1}, marks=pytest.mark.slow),
-        {"label_smoothing": 0.1, "ema": 0.9, "dropout": 0.1},
+        pytest.param({"label_smoothing": 0.1, "ema": 0.9, "dropout": 0.1}, marks=pytest.mark.slow),
         pytest.param({"update": "simultaneous"}, marks=pytest.mark.slow),
     ],
 )

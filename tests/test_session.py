@@ -24,7 +24,7 @@ def settings(folder: Path, seed: int, **options):
 def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
     """Record and weights of a run, and the cohort that is kept after it."""
     record = train.run(asked, verbose=0)
-    session.clear()
+    session.clear(unless_kept=True)
     saved = trusted.load_model(RunFiles.of(asked).model, [])
     return record, saved.get_weights(), session._last and session._last.cohort
 
@@ -33,9 +33,12 @@ def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
     "options",
     [
         {"net": ("resnet8:4", "mobilenet_short:0.25")},
-        {"update": "simultaneous", "stale_steps": 2},
+        pytest.param({"update": "simultaneous", "stale_steps": 2}, marks=pytest.mark.slow),
         {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
-        {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
+        pytest.param(
+            {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
+            marks=pytest.mark.slow,
+        ),
         {"precision": "mixed_bfloat16", "ramp_epochs": 1.0, "steps": 8, "steps_per_execution": 4},
     ],
 )

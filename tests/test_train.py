@@ -368,8 +368,12 @@ class Interrupt(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("changes", "error"),
-    [({}, ZeroDivisionError), (ENTROPY, KeyboardInterrupt)],
-    ids=["adam, killed", "entropy_sgd, by Ctrl-C"],
+    [
+        pytest.param({}, ZeroDivisionError, id="adam, killed"),
+        pytest.param(
+            ENTROPY, KeyboardInterrupt, id="entropy_sgd, by Ctrl-C", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_never_stopped(
     tmp_path, changes, error, monkeypatch, capsys

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,15 +118,14 @@ def predict(
 
     Returns:
         Of a cohort: peer -> posteriors, shape `(images, classes)`, and the same of `ensemble`. Of
-        an extractor: features, shape `(images, dim)`.
+        an extractor: peer -> features, shape `(images, dim)`.
 
     Raises:
         RunFailed: An output is not finite.
     """
     batches = data.eval_batches(split, splits, batch_size).map(_images)
     outputs = model.predict(batches, verbose=verbose)
-    named = outputs if isinstance(outputs, dict) else {model.name: outputs}
-    for name, values in named.items():
+    for name, values in outputs.items():
         wrong = len(values) - int(np.isfinite(values).all(axis=1).sum())
         if wrong:
             raise RunFailed(
@@ -140,28 +140,33 @@ def _images(images, labels):
     return images
 
 
-def extractor(network: "keras.Model", name: str) -> "keras.Model":
-    """The part of a network that computes its features.
+def extractor(peers: Mapping[str, "keras.Model"]) -> "keras.Model":
+    """The parts of networks that compute their features, as one model.
 
     Args:
-        network: A peer.
-        name: Its name, for the error message.
+        peers: Networks of the same images, by name.
 
     Returns:
-        A model from images to features, shape `(batch, dim)`, that shares the network's weights.
+        A model from images to each peer's features, `{name: (batch, dim)}`, that shares the
+        networks' weights.
 
     Raises:
-        ValueError: The network has no output `features`.
+        ValueError: A network has no output `features`.
     """
     import keras
 
-    outputs = network.output
-    if not isinstance(outputs, dict) or "features" not in outputs:
-        raise ValueError(
-            f"Peer {name} has no features: re-identification needs a network that returns a dict "
-            "with `logits` and `features`."
-        )
-    return keras.Model(network.inputs, outputs["features"])
+    for name, network in peers.items():
+        if not isinstance(network.output, dict) or "features" not in network.output:
+            raise ValueError(
+                f"Peer {name} has no features: re-identification needs a network that returns a "
+                "dict with `logits` and `features`."
+            )
+    images = keras.Input(next(iter(peers.values())).input_shape[1:])
+    features = {
+        name: keras.Model(network.inputs, network.output["features"])(images)
+        for name, network in peers.items()
+    }
+    return keras.Model(images, features)
 
 
 def extract_features(
@@ -181,16 +186,15 @@ def extract_features(
     Raises:
         ValueError: A network has no output `features`.
     """
-    features = {}
-    for name, network in zip(cohort.peer_names, cohort.networks, strict=True):
-        model = extractor(network, name)
-        features[name] = {}
-        for part in PARTS:
-            images = getattr(splits.reid, part)
-            if verbose:
-                print(f"{name}: features of {len(images)} {part} images", flush=True)
-            split = data.Split(images.images, images.pids)
-            features[name][part] = predict(model, split, splits, batch_size, verbose)
+    model = extractor(dict(zip(cohort.peer_names, cohort.networks, strict=True)))
+    features = {name: {} for name in cohort.peer_names}
+    for part in PARTS:
+        images = getattr(splits.reid, part)
+        if verbose:
+            print(f"features of {len(images)} {part} images", flush=True)
+        split = data.Split(images.images, images.pids)
+        for name, values in predict(model, split, splits, batch_size, verbose).items():
+            features[name][part] = values
     return features
 
 

@@ -120,7 +120,7 @@ def train_one(report: Callable[[str], None], run: Config):
 
     session.prepare(run)
     train.run(run, verbose=2, callbacks=[Report()])
-    session.clear()
+    session.clear(unless_kept=True)
 
 
 def count_parameters(report: Callable[[str], None], file: Path):

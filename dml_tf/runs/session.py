@@ -55,20 +55,18 @@ _last: _Traced | None = None
 def prepare(config: Config):
     """Frees what earlier runs have left, unless a run of these settings may take it over."""
     if _last and _without_seed(_last.config) != _without_seed(config):
-        clear(last=True)
+        clear()
 
 
-def clear(last: bool = False):
-    """Frees the graphs of finished runs, unless a cohort is kept for the next one.
-
-    Nothing is freed then: what TensorFlow and Keras keep beside the cohort would be made anew.
+def clear(unless_kept: bool = False):
+    """Frees the graphs of finished runs. None that was traced before may be differentiated later.
 
     Args:
-        last: Whether a kept cohort is given up. No function that was traced before may be
-            differentiated afterwards.
+        unless_kept: Nothing is freed while a cohort is kept for the next run. What TensorFlow and
+            Keras keep beside the cohort would have to be made anew.
     """
     global _last
-    if _last and not last:
+    if _last and unless_kept:
         return
     _last = None
     # A Keras optimizer sums gradients over replicas by a `tf.custom_gradient`. TensorFlow registers

@@ -71,11 +71,9 @@ def ranking(
 
 def features(cohort, images: np.ndarray) -> np.ndarray:
     """The ensemble's features, each peer's of length 1, shape `(images, sum of dims)`."""
-    peers = zip(cohort.peer_names, cohort.networks, strict=True)
-    return np.concatenate(
-        [reid.l2_normalize(extractor(net, name).predict(images, verbose=0)) for name, net in peers],
-        axis=1,
-    )
+    peers = dict(zip(cohort.peer_names, cohort.networks, strict=True))
+    found = extractor(peers).predict(images, verbose=0)
+    return np.concatenate([reid.l2_normalize(found[name]) for name in peers], axis=1)
 
 
 def _identity(query: Path, picture: Path) -> str:

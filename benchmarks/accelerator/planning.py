@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import accelerator_process
+from benchmarks.accelerator import processes
 from dml_tf.errors import CUT, DONE
 
 WAYS = ("batched", "calls", "processes")
@@ -211,7 +211,7 @@ def groups(plan: Plan, name: str) -> Iterator[list[RUN]]:
 def machine() -> dict:
     """The machine and its packages, as JAX sees them in a process of its own."""
     code = "import jax; print(jax.devices()[0].device_kind, '|', jax.__version__)"
-    found = accelerator_process.run([sys.executable, "-c", code], 60)
+    found = processes.run([sys.executable, "-c", code], 60)
     kind, _, version = found.stdout.strip().rpartition("|")
     return {
         "machine": f"{kind.strip()}, {platform.machine()}, {os.cpu_count()} cores",

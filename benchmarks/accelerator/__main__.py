@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import accelerator_out, accelerator_plan
-from benchmarks.accelerator_inputs import INPUTS, Inputs
-from benchmarks.accelerator_out import Out
-from benchmarks.accelerator_session import STAGES, Session
+from benchmarks.accelerator import output, planning
+from benchmarks.accelerator.inputs import INPUTS, Inputs
+from benchmarks.accelerator.output import Out
+from benchmarks.accelerator.stages import STAGES, Session
 from dml_tf.errors import CUT, DONE, FlagError, RunFailed, exit_status
 
 _SPARE_S = 20.0  # for packing and for ending, out of the minutes of a call
@@ -33,15 +33,15 @@ def _main(argv: Sequence[str]) -> int:
     if asked.smoke:
         return _smoke()
     if asked.prepare:
-        from benchmarks import accelerator_prepare
+        from benchmarks.accelerator.prepare import prepare
 
-        accelerator_prepare.prepare(asked.prepare, asked.data_dir, asked.photographs)
+        prepare(asked.prepare, asked.data_dir, asked.photographs)
         return DONE
     if asked.out is None:
         raise FlagError("Name the folder OUT for the results, or give --prepare or --smoke.")
     inputs = Inputs(asked.inputs)
     if asked.collect:
-        accelerator_out.collect(inputs, Out(asked.out), asked.collect)
+        output.collect(inputs, Out(asked.out), asked.collect)
         return DONE
     return _measure(inputs, Out(asked.out), 60 * asked.minutes, asked.only, 60 * asked.budget)
 
@@ -77,18 +77,18 @@ def _stages(text: str) -> list[str]:
 
 def _smoke() -> int:
     """Prepares, measures, trains in two calls and collects, with tiny networks."""
-    from benchmarks import accelerator_prepare
+    from benchmarks.accelerator.prepare import prepare
 
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # it compiles in half the time
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        accelerator_prepare.prepare(place / "inputs", None, None, smoke=True)
+        prepare(place / "inputs", None, None, smoke=True)
         inputs, out = Inputs(place / "inputs"), place / "out"
         for seconds, only in ((3600, STAGES[:3]), (11, STAGES[3:]), (3600, STAGES[3:])):
             status = _measure(inputs, Out(out), seconds + _SPARE_S, only, 7200)
         if status != DONE:
             raise RunFailed(f"The rehearsal ended with status {status}.")
-        accelerator_out.collect(inputs, Out(out), place / "runs")
+        output.collect(inputs, Out(out), place / "runs")
         files = [file.stat().st_size for file in out.iterdir()]
     print(f"rehearsed: OUT had {len(files)} files of at most {max(files) / 1e6:.1f} MB")
     return DONE
@@ -102,7 +102,7 @@ def _measure(inputs: Inputs, out: Out, seconds: float, only: Sequence[str], budg
     if status == CUT:
         out.say("There is more to do. To continue, repeat the command.")
     if status == DONE:
-        out.say(accelerator_plan.table(out.record))
+        out.say(planning.table(out.record))
     return status
 
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import accelerator_plan, accelerator_process
-from benchmarks.accelerator_inputs import Inputs, is_finished, is_not_finite, steps_done
-from benchmarks.accelerator_out import FULL, Out
-from benchmarks.accelerator_plan import METHODS, RUN, Plan, Way
+from benchmarks.accelerator import planning, processes
+from benchmarks.accelerator.inputs import Inputs, is_finished, is_not_finite, steps_done
+from benchmarks.accelerator.output import FULL, Out
+from benchmarks.accelerator.planning import METHODS, RUN, Plan, Way
 from dml_tf.errors import CUT, DONE, FAILED
 from dml_tf.export.folder import Export
 
@@ -76,7 +76,7 @@ class Session:
             return DONE
         from dml_tf.export.load import LOADERS
 
-        record |= accelerator_plan.machine()
+        record |= planning.machine()
         self._save()
         run = self._inputs.run(*self._checked_runs()[0])
         for loader in LOADERS:
@@ -116,18 +116,14 @@ class Session:
         """Step times, each in a process of its own."""
         loader = self._out.record.get("loader")
         flags = [f"--inputs={self._inputs.folder}", *([f"--loader={loader}"] if loader else [])]
-        return self._rows(
-            "times", accelerator_plan.time_pieces, "benchmarks.accelerator_times", flags
-        )
+        return self._rows("times", planning.time_pieces, "benchmarks.accelerator.step_time", flags)
 
     def _pytorch(self) -> int:
         """The same steps in PyTorch, where it is installed."""
         if importlib.util.find_spec("torch") is None:
             self._out.say("PyTorch is not installed.")
             return DONE
-        return self._rows(
-            "pytorch", accelerator_plan.torch_pieces, "benchmarks.accelerator_torch", []
-        )
+        return self._rows("pytorch", planning.torch_pieces, "benchmarks.accelerator.pytorch", [])
 
     def _rows(
         self,
@@ -144,7 +140,7 @@ class Session:
                 return CUT
             own = [f"--{name}={value}" for name, value in piece.items()]
             ended = self._python(limit, module, *flags, *own)
-            rows.append(piece | accelerator_plan.result_of(ended))
+            rows.append(piece | planning.result_of(ended))
             self._out.say(f"{table}: {rows[-1]}")
             self._save()
         return DONE
@@ -160,7 +156,7 @@ class Session:
         way = self._way()
         if way is None:
             return CUT
-        groups = list(accelerator_plan.groups(self._plan, self._set(way)))
+        groups = list(planning.groups(self._plan, self._set(way)))
         for group in groups:
             while runs := self._open(group):
                 status = self._train_group(runs, way)
@@ -175,7 +171,7 @@ class Session:
     def _way(self) -> Way | None:
         """The fastest way; batched only if it agrees with each run's own program."""
         record = self._out.record
-        ways = accelerator_plan.ways(self._plan, record.get("times", []))
+        ways = planning.ways(self._plan, record.get("times", []))
         runs = [self._inputs.run(*run) for run in self._checked_runs()]
         if ways[0].name == "batched" and "batched" not in record and len(runs) > 1:
             if self._left < self._plan.least_s:
@@ -193,7 +189,7 @@ class Session:
             run = self._inputs.run("full", METHODS[0], 0)
             steps = Export.read(run).schedule.steps
             left = self._budget_s - self._used_s - (time.monotonic() - self._began)
-            name = accelerator_plan.set_in_time(self._plan, way, steps, left)
+            name = planning.set_in_time(self._plan, way, steps, left)
             if way.step_s is None:
                 return name
             record["set"] = name
@@ -250,11 +246,11 @@ class Session:
             self._save()
 
         command = [sys.executable, "-m", "dml_tf.export", "run", *map(str, folders), *flags]
-        return accelerator_process.run_until(
+        return processes.run_until(
             self._until, command, self._out.log, self._inputs.environment, keep
         )
 
     def _python(self, seconds: float, module: str, *arguments):
         """Runs a module in a process of its own, for so many seconds."""
         command = [sys.executable, "-m", module, *map(str, arguments)]
-        return accelerator_process.run(command, seconds, self._inputs.environment)
+        return processes.run(command, seconds, self._inputs.environment)

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.accelerator_inputs import PHOTOGRAPHS, PLAN, RUNS, TIMES, Inputs
-from benchmarks.accelerator_plan import METHODS, PRECISIONS, SMOKE, Plan
+from benchmarks.accelerator.inputs import PHOTOGRAPHS, PLAN, RUNS, TIMES, Inputs
+from benchmarks.accelerator.planning import METHODS, PRECISIONS, SMOKE, Plan
 from dml_tf.errors import FlagError
 from dml_tf.export.__main__ import main as export
 from dml_tf.export.folder import IMAGES, STATE

@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.accelerator_inputs import Inputs, is_finished, steps_done
-from benchmarks.accelerator_plan import METHODS, RUN
+from benchmarks.accelerator.inputs import Inputs, is_finished, steps_done
+from benchmarks.accelerator.planning import METHODS, RUN
 from dml_tf.atomic import write_text, write_whole
 from dml_tf.errors import RunFailed
 from dml_tf.export.folder import STATE

@@ -1,7 +1,7 @@
 """Times a cohort's step in PyTorch on its GPU, channels last, and prints one line of JSON.
 
 Example:
-  python -m benchmarks.accelerator_torch --net=resnet32 --peers=2 --precision=tf32 --compiled=True
+  python -m benchmarks.accelerator.pytorch --net=resnet32 --peers=2 --precision=tf32 --compiled=True
 """
 
 import argparse

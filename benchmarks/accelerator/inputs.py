@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accelerator_plan import Plan, Step
+from benchmarks.accelerator.planning import Plan, Step
 from dml_tf.export.folder import NOT_FINITE, STATE, Export
 
 INPUTS = Path("exported/accelerator")

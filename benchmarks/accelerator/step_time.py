@@ -1,7 +1,7 @@
 """Times the steps of some runs at once on JAX's device, and prints one line of JSON.
 
 Example, on inputs that `accelerator.sh --prepare` wrote:
-  python -m benchmarks.accelerator_times --net=resnet32 --together=4 --way=batched
+  python -m benchmarks.accelerator.step_time --net=resnet32 --together=4 --way=batched
 """
 
 import argparse
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import accelerator_process
-from benchmarks.accelerator_inputs import INPUTS, Inputs
-from benchmarks.accelerator_plan import METHODS, PRECISIONS, WAYS, Step
+from benchmarks.accelerator import processes
+from benchmarks.accelerator.inputs import INPUTS, Inputs
+from benchmarks.accelerator.planning import METHODS, PRECISIONS, WAYS, Step
 from dml_tf.errors import RunFailed, exit_status
 
 _WAIT_S = 60  # for the other processes to compile
@@ -27,7 +27,7 @@ _WAIT_S = 60  # for the other processes to compile
 
 def main(argv: Sequence[str]) -> int:
     """Measures and prints."""
-    return exit_status("benchmarks.accelerator_times", lambda: _main(argv), (ValueError,))
+    return exit_status("benchmarks.accelerator.step_time", lambda: _main(argv), (ValueError,))
 
 
 def _main(argv: Sequence[str]):
@@ -53,14 +53,14 @@ def side_by_side(asked: argparse.Namespace) -> dict:
 
     count = asked.together
     with tempfile.TemporaryDirectory() as meeting:
-        command = [sys.executable, "-m", "benchmarks.accelerator_times"]
+        command = [sys.executable, "-m", "benchmarks.accelerator.step_time"]
         own = vars(asked) | {"together": 1, "way": "calls", "processes": count, "meeting": meeting}
         command += [f"--{name}={value}" for name, value in own.items() if value is not None]
         started = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(count))
             for _ in range(count)
         ]
-        if any(accelerator_process.wait_for_all(started)):
+        if any(processes.wait_for_all(started)):
             raise RunFailed("A process failed: perhaps its part of the memory is too small.")
     each = [json.loads(process.stdout.read().splitlines()[-1]) for process in started]
     return {

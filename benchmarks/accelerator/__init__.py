@@ -1,0 +1,1 @@
+"""A borrowed accelerator machine: `bash benchmarks/accelerator.sh`."""
