@@ -110,7 +110,7 @@ def test_a_run_that_ends_within_an_epoch_makes_no_step_too_many(hook, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         train.run(asked, verbose=0, callbacks=[callback])
     record = train.run(asked, verbose=0)
-    assert record["steps"] == 6 and len(record["history"]["resnet8_accuracy"]) == 2
+    assert record["steps"] == 6 and len(record["history"]["resnet8_0_accuracy"]) == 2
 
 
 def test_an_interruption_before_keras_begins_stays_one(tmp_path):
