@@ -20,6 +20,7 @@ import pandas as pd
 from dml_tf import home
 from dml_tf.atomic import write_text
 from dml_tf.paper import over_seeds, plan, scales, statistics
+from dml_tf.paper.cells import Item
 from dml_tf.paper.items import ITEMS
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
@@ -244,8 +245,16 @@ def spread() -> str:
 
 def ways() -> str:
     """Ways to learn from peers, against independent networks and against DML, by seed."""
-    item, scale = ITEMS["teachers"], scales.TEACHERS
-    folder = RESULTS / "cpu" / scale.exploratory
+    folder = RESULTS / "cpu" / scales.TEACHERS.exploratory
+    return _ways(ITEMS["teachers"], scales.TEACHERS, folder, ("Independent", "DML"))
+
+
+def cohorts() -> str:
+    """Ways to learn from four peers, against independent networks, by seed; confirmatory."""
+    return _ways(ITEMS["cohorts"], *evidence.CONFIRMATORY, ("Independent",))
+
+
+def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) -> str:
     found = {line.row: over_seeds.differences(line, scale, folder) for line in item.lines}
     seconds = {
         cell.row: [record["cpu_s"] for record in over_seeds.found(cell, scale, folder).values()]
@@ -255,8 +264,7 @@ def ways() -> str:
     rows = []
     for cell in item.cells:
         gains = {
-            other: statistics.summary(found.get(f"{cell.row} - {other}", {}))
-            for other in ("Independent", "DML")
+            other: statistics.summary(found.get(f"{cell.row} - {other}", {})) for other in others
         }
         rows.append(
             {
@@ -310,6 +318,7 @@ FIGURES = {
     "protocol": protocol,
     "spread": spread,
     "ways": ways,
+    "cohorts": cohorts,
     **{
         name: partial(benchmark, name)
         for name in (

@@ -32,7 +32,8 @@ from dml_tf.runs import config, files, records
 from tests.disk import FailingDisk, check_failure, small_disk
 
 RUN = {"dataset": "digits", "net": "resnet8:2", "cohort": 2, "image_size": 8, "batch_size": 16,
-       "train_images": 32, "dropout": 0.3, "epochs": 3, "analyse": True}  # fmt: skip
+       "train_images": 32, "dropout": 0.3, "epochs": 3, "analyse": True,
+       "save_minutes": 0}  # fmt: skip
 _TIMES = (
     "finished",
     "wall_clock_s",

@@ -127,7 +127,8 @@ def test_an_optimizer_that_moves_nothing_is_named_with_its_peer(tmp_path, pair):
 
 
 @pytest.mark.filterwarnings("ignore:Peer resnet8_1")
-def test_a_run_too_short_for_a_checkpoint_is_examined_at_its_end(tmp_path, pair):
+def test_a_run_too_short_for_a_checkpoint_is_examined_at_its_end(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr("dml_tf.runs.checkpoint.EVERY_S", 100.0)
     asked = settings(tmp_path, cohort=2)
     checkpoint = Checkpoint(tmp_path / "state", asked)
     checkpoint.on_train_begin()

@@ -149,7 +149,8 @@ def test_a_run_leaves_what_tensorboard_needs(tmp_path, monkeypatch):
     np.testing.assert_allclose(values, record["history"]["resnet8_0_accuracy"], rtol=1e-6)
 
 
-def test_a_run_of_a_few_seconds_is_not_looked_at(tmp_path):
+def test_a_short_run_is_not_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(summaries, "_AT_END_S", 1000.0)
     asked = config.load(
         dataset="digits", net="resnet8:2", cohort=2, image_size=8, batch_size=16, train_images=64,
         steps=4, results_dir=str(tmp_path),
