@@ -177,9 +177,9 @@ def measure_market1501(args: argparse.Namespace, folder: str) -> list[dict]:
     found.note(f"training ({args.steps} steps)")
     _predict(cohort, splits.train, splits, args.batches)
     found.note("measuring training pictures")
+    model = evaluate.extractor(cohort.peer_names, cohort.networks)
     for part in evaluate.PARTS:
         images = getattr(splits.reid, part)
-        model = evaluate.extractor(dict(zip(cohort.peer_names, cohort.networks, strict=True)))
         _predict(model, data.Split(images.images, images.pids), splits, args.batches)
     found.note("extracting features of all parts")
     return found.rows

@@ -210,11 +210,8 @@ def _settings(scale: str, folder: str, data_dir: str) -> list[list[config.Config
 
 def _train(watch: Stopwatch, asked: config.Config) -> int:
     """Trains a run on the watch; returns its steps."""
-    with watch.part("rest"):
-        session.prepare(asked)
-        steps = train.run(asked, verbose=2)["steps"]
-        session.clear(unless_kept=True)
-    return steps
+    with watch.part("rest"), session.one_of_several(asked):
+        return train.run(asked, verbose=2)["steps"]
 
 
 def _row(name: str, steps: int, cpu: Counter, wall: Counter) -> dict:

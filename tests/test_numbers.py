@@ -78,7 +78,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path, pair):
     splits = build.load_data(settings(tmp_path))
     network = keras.models.clone_model(pair.networks[0])
     network.weights[0].assign(np.full(network.weights[0].shape, np.nan))
-    features = evaluate.extractor({"resnet8": network})
+    features = evaluate.extractor(["resnet8"], [network])
     with pytest.raises(RunFailed, match="not finite for 1000 of 1000 images"):
         evaluate.predict(features, splits.test, splits)
 

@@ -23,8 +23,8 @@ def settings(folder: Path, seed: int, **options):
 
 def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
     """Record and weights of a run, and the cohort that is kept after it."""
-    record = train.run(asked, verbose=0)
-    session.clear(unless_kept=True)
+    with session.one_of_several(asked):
+        record = train.run(asked, verbose=0)
     saved = trusted.load_model(RunFiles.of(asked).model, [])
     return record, saved.get_weights(), session._last and session._last.cohort
 

@@ -100,7 +100,7 @@ def export(config: Config, folder: Path, like: Export | None = None) -> Export:
     manifest = _describe_run(config, splits)
     manifest |= _describe_program(cohort, variables, updated, rates)
     exported = Export(folder, manifest, config)
-    _write(exported, program, splits.train, [v.numpy() for v in variables])
+    _write(exported, program, splits.train, checkpoint.values(variables))
     return exported
 
 

@@ -250,8 +250,8 @@ def features_of_two(
     Returns:
         Peer -> features, shape `(images, dim)`.
     """
-    first_two = dict(list(zip(cohort.peer_names, cohort.networks, strict=True))[:2])
-    features = evaluate.predict(evaluate.extractor(first_two), split, splits)
+    model = evaluate.extractor(cohort.peer_names[:2], cohort.networks[:2])
+    features = evaluate.predict(model, split, splits)
     shape = features[cohort.peer_names[0]].shape
     return {name: values for name, values in features.items() if values.shape == shape}
 

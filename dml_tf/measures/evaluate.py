@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,28 +140,30 @@ def _images(images, labels):
     return images
 
 
-def extractor(peers: Mapping[str, "keras.Model"]) -> "keras.Model":
+def extractor(names: Sequence[str], networks: Sequence["keras.Model"]) -> "keras.Model":
     """The parts of networks that compute their features, as one model.
 
     Args:
-        peers: Networks of the same images, by name.
+        names: The peers' names.
+        networks: Their networks, for images of one shape.
 
     Returns:
-        A model from images to each peer's features, `{name: (batch, dim)}`, that shares the
-        networks' weights.
+        A model from images, `(batch, height, width, channels)`, to peer -> features, shape
+        `(batch, dim)`. It shares the networks' weights.
 
     Raises:
         ValueError: A network has no output `features`.
     """
     import keras
 
+    peers = dict(zip(names, networks, strict=True))
     for name, network in peers.items():
         if not isinstance(network.output, dict) or "features" not in network.output:
             raise ValueError(
                 f"Peer {name} has no features: re-identification needs a network that returns a "
                 "dict with `logits` and `features`."
             )
-    images = keras.Input(next(iter(peers.values())).input_shape[1:])
+    images = keras.Input(networks[0].input_shape[1:])
     features = {
         name: keras.Model(network.inputs, network.output["features"])(images)
         for name, network in peers.items()
@@ -186,7 +188,7 @@ def extract_features(
     Raises:
         ValueError: A network has no output `features`.
     """
-    model = extractor(dict(zip(cohort.peer_names, cohort.networks, strict=True)))
+    model = extractor(cohort.peer_names, cohort.networks)
     features = {name: {} for name in cohort.peer_names}
     for part in PARTS:
         images = getattr(splits.reid, part)

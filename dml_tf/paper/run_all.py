@@ -118,9 +118,8 @@ def train_one(report: Callable[[str], None], run: Config):
         def on_epoch_end(self, epoch, logs=None):
             report(f"{epoch + 1}/{self.params['epochs']} epochs")
 
-    session.prepare(run)
-    train.run(run, verbose=2, callbacks=[Report()])
-    session.clear(unless_kept=True)
+    with session.one_of_several(run):
+        train.run(run, verbose=2, callbacks=[Report()])
 
 
 def count_parameters(report: Callable[[str], None], file: Path):

@@ -1,14 +1,10 @@
 """What a trained cohort leaves: its weights, its record, its features."""
 
-import contextlib
 import datetime
-import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from keras.src.saving import saving_lib
 
 from dml_tf import networks
 from dml_tf.atomic import write_whole
@@ -110,26 +106,8 @@ def make_record(config: Config, splits: Splits, cohort: Cohort, checkpoint: Chec
 
 def save_model(cohort: Cohort, file: Path):
     """Writes a cohort whole to a `.keras` file; its folder is made."""
-    with write_whole(file) as part, _names_noted():
+    with write_whole(file) as part:
         cohort.save(part)
-
-
-@contextlib.contextmanager
-def _names_noted() -> Iterator[None]:
-    """Context in which Keras lists the attributes that it does not save once for each class.
-
-    It means to: Keras 3.15 looks for these lists under another name than it stores them. So it
-    makes one for each layer, in half of the time that saving takes.
-    """
-    listed = getattr(saving_lib, "get_attr_skipset", None)  # private: it may go
-    if not listed:
-        yield
-        return
-    saving_lib.get_attr_skipset = functools.cache(listed)
-    try:
-        yield
-    finally:
-        saving_lib.get_attr_skipset = listed
 
 
 def add_analysis(config: Config, splits: Splits, files: RunFiles) -> dict | None:

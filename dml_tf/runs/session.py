@@ -4,9 +4,10 @@ Tracing the step takes a third of a run on digits. A run of the same shape as th
 over its cohort, traced, and gives it the initial weights of its own seed.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -52,22 +53,25 @@ class _Traced:
 _last: _Traced | None = None
 
 
-def prepare(config: Config):
-    """Frees what earlier runs have left, unless a run of these settings may take it over."""
+@contextlib.contextmanager
+def one_of_several(config: Config) -> Iterator[None]:
+    """Context of a run that may take over the cohort of the run before, and leave its own.
+
+    Nothing is freed between two such runs: what TensorFlow and Keras keep beside the cohort would
+    have to be made anew.
+    """
     if _last and _without_seed(_last.config) != _without_seed(config):
         clear()
+    try:
+        yield
+    finally:
+        if not _last:
+            clear()
 
 
-def clear(unless_kept: bool = False):
-    """Frees the graphs of finished runs. None that was traced before may be differentiated later.
-
-    Args:
-        unless_kept: Nothing is freed while a cohort is kept for the next run. What TensorFlow and
-            Keras keep beside the cohort would have to be made anew.
-    """
+def clear():
+    """Frees the graphs of finished runs. They cannot be differentiated afterwards."""
     global _last
-    if _last and unless_kept:
-        return
     _last = None
     # A Keras optimizer sums gradients over replicas by a `tf.custom_gradient`. TensorFlow registers
     # one for each graph and keeps it, with the graph, for ever: 5 MB a small run. No public

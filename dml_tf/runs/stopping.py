@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from dml_tf.runs.checkpoint import Checkpoint, variables
+from dml_tf.runs.checkpoint import Checkpoint, values, variables
 from dml_tf.runs.files import load_state, save_state
 
 
@@ -34,7 +34,7 @@ class StopEarly(keras.callbacks.Callback):
         now = _accuracies({name: [value] for name, value in logs.items()})
         accuracies = [*_accuracies(self._checkpoint.history), *now]
         if int(np.argmax(accuracies)) == len(accuracies) - 1:
-            arrays = [variable.numpy() for variable in variables(self.model)]
+            arrays = values(variables(self.model))
             save_state(self._best, {"epoch": epoch + 1}, arrays)
             self._checkpoint.is_wanted = True  # lest a resumed run has weights of a lost epoch
         if self._ends(accuracies):

@@ -26,7 +26,7 @@ TAGS = (
     "accuracy", "supervised_loss", "mimicry_loss", "kl", "agreement", "entropy", "learning_rate",
 )  # fmt: skip
 _EVERY_S = 30.0  # seconds between two looks at the posteriors
-_AT_END_S = 15.0  # a shorter run is not looked at: it would take more than its share
+_AT_END_S = 15.0  # in a shorter run, looking would take more than its share
 _SHARE = 0.02  # of the time that these looks may take
 _IMAGES, _PIXELS = 256, 2**22  # looked at, at the most
 

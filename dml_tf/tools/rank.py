@@ -71,9 +71,8 @@ def ranking(
 
 def features(cohort, images: np.ndarray) -> np.ndarray:
     """The ensemble's features, each peer's of length 1, shape `(images, sum of dims)`."""
-    peers = dict(zip(cohort.peer_names, cohort.networks, strict=True))
-    found = extractor(peers).predict(images, verbose=0)
-    return np.concatenate([reid.l2_normalize(found[name]) for name in peers], axis=1)
+    found = extractor(cohort.peer_names, cohort.networks).predict(images, verbose=0)
+    return np.concatenate([reid.l2_normalize(found[name]) for name in cohort.peer_names], axis=1)
 
 
 def _identity(query: Path, picture: Path) -> str:

@@ -14,7 +14,7 @@ from dml_tf import data
 from dml_tf.data import Splits
 from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, files
-from dml_tf.runs.checkpoint import Checkpoint, peer_variables
+from dml_tf.runs.checkpoint import Checkpoint, peer_variables, values
 from dml_tf.runs.config import Config
 from dml_tf.runs.parallel.placement import Placement
 
@@ -85,7 +85,7 @@ def collect(
     """The cohort as one process would have trained it; None except in the chief."""
     cluster, arrays = place.cluster, []
     if cluster.is_chief or place.peer_a_process:
-        arrays = [v.numpy() for k in cohort.trained for v in peer_variables(cohort, k)]
+        arrays = values(v for k in cohort.trained for v in peer_variables(cohort, k))
     progress = {"cpu_s": checkpoint.cpu_s, "warnings": checkpoint.warnings}
     states = cluster.share(files.state_to_bytes(progress, arrays))
     if not cluster.is_chief:
@@ -96,8 +96,8 @@ def collect(
         checkpoint.warnings |= progress["warnings"]
     whole = build.build_cohort(config, splits)
     variables = [v for k in whole.trained for v in peer_variables(whole, k)]
-    values = [array for _, arrays in parts for array in arrays]
-    for variable, value in zip(variables, values, strict=True):
+    trained = [array for _, arrays in parts for array in arrays]
+    for variable, value in zip(variables, trained, strict=True):
         variable.assign(value)
     return whole
 
