@@ -50,7 +50,8 @@ class Scale:
     Attributes:
         name: Value of `--scale`.
         data: The paper's data set -> what stands in its place.
-        seeds: Item -> how many seeds its runs have, where that is not its data's number.
+        seeds: Item, or item and data set -> how many seeds its runs have, where that is not the
+            number of the data.
         seed_range: Seeds that runs, tables and figures may use. Records of other seeds in the
             results folder are not read.
         exploratory: The name of runs that decide nothing, and of their folder in `results/<name>`.
@@ -67,7 +68,7 @@ class Scale:
 
     name: str
     data: Mapping[str, Data]
-    seeds: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seeds: Mapping[str | tuple[str, str], int] = dataclasses.field(default_factory=dict)
     seed_range: range = range(100)
     exploratory: str = ""
     is_fixed: bool = False
@@ -114,7 +115,10 @@ class Scale:
     def planned(self, item: str, dataset: str) -> range:
         """The seeds of an item's runs on what stands in a data set's place."""
         place = self.place(item, dataset)
-        return self.seed_range[: self.seeds.get(item, place.seeds)] if place else range(0)
+        if not place:
+            return range(0)
+        count = self.seeds.get((item, dataset), self.seeds.get(item, place.seeds))
+        return self.seed_range[:count]
 
     def used(self, item: str, dataset: str) -> range:
         """The seeds that an item's tables and figures may use."""
@@ -243,6 +247,7 @@ BY_NAME: Mapping[str, Scale] = {
                 "cohorts": 8,
                 "ensemble_teacher": 10,
                 "table4": 10,
+                ("table4", MARKET): 0,  # generated pictures are no evidence
                 "entropy": 8,
                 "figure3a": 0,
                 "figure3b": 0,
