@@ -10,7 +10,7 @@ import pandas as pd
 from dml_tf import home
 from dml_tf.paper import items as paper_items
 from dml_tf.paper import over_seeds, scales, statistics, tables
-from dml_tf.paper.cells import Claim, Contrast, Line, contrasts, gain, unit
+from dml_tf.paper.cells import Claim, Contrast, Line, contrasts, unit
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.verdicts import Conclusion, Judgement
@@ -31,7 +31,7 @@ def verdict() -> str:
     return (
         "On 2,000 small photographs without augmentation, the mean gain over Table 2's twelve "
         f"places is\n{formats.interval(pooled.pooled)} points (primary hypothesis; "
-        f"{_state(pooled)})."
+        f"{state(pooled)})."
     )
 
 
@@ -51,8 +51,8 @@ def with_crops() -> str:
     he, near, *_ = [tables.judge(claim, scale, folder) for claim in ITEMS["start"].claims]
     return (
         "On 1,000 photographs with crops and flips, the gain of pairs of ResNet-8 was\n"
-        f"{formats.interval(he.pooled)} points with He's first weights ({_state(he)}), and\n"
-        f"{formats.interval(near.pooled)} with first weights near the identity ({_state(near)})."
+        f"{formats.interval(he.pooled)} points with He's first weights ({state(he)}), and\n"
+        f"{formats.interval(near.pooled)} with first weights near the identity ({state(near)})."
     )
 
 
@@ -64,37 +64,8 @@ def labels() -> str:
     ]
     return (
         f"Unlabelled images help by {formats.interval(unlabelled.pooled)} points "
-        f"({_state(unlabelled)}).\nDML gains {formats.interval(every.pooled)} points in the mean "
-        f"over numbers of labels; at every one: {_state(every)}."
-    )
-
-
-def start() -> str:
-    """The study of first weights: both methods with both, confirmatory."""
-    scale, folder = CONFIRMATORY
-    cells = {(cell.row, cell.column): cell for cell in ITEMS["start"].cells}
-    rows = []
-    for row, name in (("He", "He's"), ("Goyal", "near the identity")):
-        alone, dml = (cells[row, column] for column in ("Independent", "DML"))
-        less = over_seeds.measure(gain("", "", dml, alone), scale, folder)
-        rows.append(
-            {
-                "first weights": name,
-                **{
-                    column: formats.mean_and_spread(
-                        list(over_seeds.values(cell, scale, folder).values())
-                    )
-                    for column, cell in (("independent", alone), ("DML", dml))
-                },
-                "difference [95% interval]": formats.interval(less),
-                "seeds": less["seeds"],
-            }
-        )
-    helped = tables.judge(ITEMS["start"].claims[-1], scale, folder)
-    return (
-        f"{formats.markdown(rows)}\n\n"
-        f"First weights near the identity raised independent networks by "
-        f"{formats.interval(helped.pooled)} points ({_state(helped)})."
+        f"({state(unlabelled)}).\nDML gains {formats.interval(every.pooled)} points in the mean "
+        f"over numbers of labels; at every one: {state(every)}."
     )
 
 
@@ -199,7 +170,7 @@ def article_claims() -> str:
         if conclusion in by_verdict and conclusion is not Conclusion.NOT_RUN
     ]
     primary = _primary(scale, folder)
-    shown = f"{formats.interval(primary.pooled)} points ({_state(primary)})"
+    shown = f"{formats.interval(primary.pooled)} points ({state(primary)})"
     return f"The primary contrast is {shown}.\n\n{formats.markdown(rows)}"
 
 
@@ -220,13 +191,18 @@ def smaller() -> str:
     return formats.markdown(rows)
 
 
+def state(judgement: Judgement) -> str:
+    """The verdict with its seeds; or that the runs are unfinished."""
+    if judgement.conclusion is Conclusion.NO_VERDICT:
+        return f"unfinished: {judgement.words}"
+    return f"{judgement.words.lower()}, {judgement.pooled['seeds']} seeds"
+
+
 FIGURES = {
     "smaller": smaller,
     "article_state": article_state,
     "article_claims": article_claims,
     "article_results": results,
-    "article_start": start,
-    "start": start,
     "labels": labels,
     "with_crops": with_crops,
     "opening": opening,
@@ -250,13 +226,6 @@ def _primary(scale: Scale, folder: Path) -> Judgement:
 
 def _primary_claim() -> Claim:
     return ITEMS["table2"].claims[0]
-
-
-def _state(judgement: Judgement) -> str:
-    """The verdict with its seeds; or that the runs are unfinished."""
-    if judgement.conclusion is Conclusion.NO_VERDICT:
-        return f"unfinished: {judgement.words}"
-    return f"{judgement.words.lower()}, {judgement.pooled['seeds']} seeds"
 
 
 def gains() -> list[Contrast]:

@@ -19,12 +19,10 @@ import pandas as pd
 
 from dml_tf import home
 from dml_tf.atomic import write_text
-from dml_tf.paper import over_seeds, plan, scales, statistics
-from dml_tf.paper.cells import Item
-from dml_tf.paper.items import ITEMS
+from dml_tf.paper import plan, scales, statistics
 from dml_tf.runs import config, records
 from dml_tf.runs.config import Config
-from docs import beyond_accuracy, evidence, formats
+from docs import beyond_accuracy, evidence, formats, studies
 from docs.evidence import EXPLORATORY
 
 RESULTS = home.HOME / "results"
@@ -243,44 +241,6 @@ def spread() -> str:
     return "\n".join([formats.markdown(rows), "", *commands])
 
 
-def ways() -> str:
-    """Ways to learn from peers, against independent networks and against DML, by seed."""
-    folder = RESULTS / "cpu" / scales.TEACHERS.exploratory
-    return _ways(ITEMS["teachers"], scales.TEACHERS, folder, ("Independent", "DML"))
-
-
-def cohorts() -> str:
-    """Ways to learn from four peers, against independent networks, by seed; confirmatory."""
-    return _ways(ITEMS["cohorts"], *evidence.CONFIRMATORY, ("Independent",))
-
-
-def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) -> str:
-    found = {line.row: over_seeds.differences(line, scale, folder) for line in item.lines}
-    seconds = {
-        cell.row: [record["cpu_s"] for record in over_seeds.found(cell, scale, folder).values()]
-        for cell in item.cells
-    }
-    of_dml = np.median(seconds["DML"])
-    rows = []
-    for cell in item.cells:
-        gains = {
-            other: statistics.summary(found.get(f"{cell.row} - {other}", {})) for other in others
-        }
-        rows.append(
-            {
-                "way": cell.row,
-                "test accuracy, %": formats.mean_and_spread(list(found[cell.row].values())),
-                **{
-                    f"gain over {other} [95% interval]": formats.interval(gain)
-                    for other, gain in gains.items()
-                },
-                "CPU time / DML's": f"{np.median(seconds[cell.row]) / of_dml:.2f}",
-                "seeds": len(found[cell.row]),
-            }
-        )
-    return formats.markdown(rows)
-
-
 def benchmark(name: str) -> str:
     """What a benchmark printed when its record was written."""
     return "\n".join(records.read(RESULTS / "benchmarks" / f"{name}.json")["printed"])
@@ -310,6 +270,7 @@ def protocol() -> str:
 FIGURES = {
     **evidence.FIGURES,
     **beyond_accuracy.FIGURES,
+    **studies.FIGURES,
     "augmented": augmented,
     "setting": setting,
     "pilots": pilots,
@@ -317,8 +278,6 @@ FIGURES = {
     "precision": precision,
     "protocol": protocol,
     "spread": spread,
-    "ways": ways,
-    "cohorts": cohorts,
     **{
         name: partial(benchmark, name)
         for name in (

@@ -182,3 +182,27 @@ def test_a_short_training_measures_validation_images_only(tmp_path, monkeypatch)
     assert not (tmp_path / "runs").exists()  # they are no runs
     (teacher,) = [f for f in (tmp_path / "trials").glob("*.json") if "independent" in f.name]
     assert records.read(teacher).keys() == {"validation", "config"}
+
+
+def test_the_network_that_is_kept_is_the_wanted_one():
+    way = Candidate("mutual", ("resnet8:4", "wrn-10-1"), "dml")
+    rows = [{"resnet8": 0.5, "wrn-10-1": 0.9}]
+    assert advise._best_peer(way, rows) == "resnet8" and advise._of_net(way, rows[0]) == 0.5
+    student = Candidate("taught", ("wrn-10-1", "resnet8:4"), "distill")
+    assert advise._best_peer(student, [{"resnet8": 0.5}]) == "resnet8"
+
+
+def test_the_time_in_full_is_of_all_images_that_the_command_trains_on(tmp_path):
+    options = digits(tmp_path, train_images=0)
+    base = config.load(dataset="digits", net=("resnet8:4",), validation_fraction=0.2)
+    way = Candidate("alone", ("resnet8:4",), "independent")
+    plan, sizes = {"per_unit": 1.0}, {"resnet8:4": 1}
+    seconds = advise._full_seconds(options, base, load(base), way, plan, sizes)
+    every = config.load(dataset="digits", net=("resnet8:4",))
+    steps = every.schedule(len(load(every).train)).steps
+    assert seconds == steps * base.batch_size * way.cost(sizes)
+
+
+def test_re_identification_is_refused_before_any_work(tmp_path):
+    with pytest.raises(FlagError, match="--dataset=pedestrians is of re-identification"):
+        advise._advise(digits(tmp_path, dataset="pedestrians"))

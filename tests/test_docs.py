@@ -55,17 +55,17 @@ def train_on_a_folder_of_pictures(page: str):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     for part in ("train", "test"):
         for name in ("cat", "dog"):
-            Path("pictures", part, name).mkdir(parents=True)
+            Path("PICTURES", part, name).mkdir(parents=True)
             for i in range(4):
-                Image.fromarray(pixels).save(f"pictures/{part}/{name}/{i}.jpg")
+                Image.fromarray(pixels).save(f"PICTURES/{part}/{name}/{i}.jpg")
     Image.fromarray(pixels).save("new.jpg")
     run = config.load(
-        dataset="image_folder", data_dir="pictures", net=("resnet8:4",), cohort=2, image_size=8,
-        steps=1, batch_size=8, results_dir="results/pictures",
+        dataset="image_folder", data_dir="PICTURES", net=("resnet8:4",), cohort=2, image_size=8,
+        steps=1, batch_size=8, results_dir="results/PICTURES",
     )  # fmt: skip
     train.run(run, verbose=0)
     named = re.search(r'^run = "(.+?)"', page, re.MULTILINE)[1]
-    made, needed = RunFiles.of(run), RunFiles(Path("results/pictures"), named)
+    made, needed = RunFiles.of(run), RunFiles(Path("results/PICTURES"), named)
     made.record.rename(needed.record)
     made.model.rename(needed.model)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import types
 
 import pytest
 
@@ -10,6 +12,7 @@ from dml_tf.data import DATASETS
 from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import build, config, flags, memory, values
+from dml_tf.runs.parallel.placement import Placement
 from tests import faults
 
 DIGITS = ["--dataset=digits", "--net=resnet8:4", "--image_size=8"]
@@ -107,6 +110,32 @@ def test_what_fits_no_memory_is_refused_before_anything_is_built(flag, message, 
 def test_every_data_set_and_optimizer_has_an_estimate():
     assert memory._SHAPES.keys() == set(DATASETS)
     assert memory._SLOTS.keys() == set(config.FIELDS["optimizer"].metadata["choices"])
+
+
+def test_a_data_set_without_an_estimate_is_not_refused(monkeypatch):
+    monkeypatch.delitem(memory._SHAPES, "digits")
+    memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=0.0001"]))
+
+
+def test_a_frozen_network_needs_less_and_one_of_another_process_nothing():
+    def needed(asked, place=None):
+        with pytest.raises(FlagError) as refused:
+            memory.refuse_too_large(asked.replace(max_memory_gb=0.001), place)
+        return float(re.search(r"x resnet8 ([\d.]+)", str(refused.value))[1])
+
+    asked = config.load(dataset="digits", net=("resnet8", "resnet8"), steps=1)
+    both = needed(asked)
+    assert needed(asked.replace(method="distill")) < 0.95 * both
+    elsewhere = Placement("peers", cluster=types.SimpleNamespace(size=2, rank=0))
+    assert needed(asked, elsewhere) == pytest.approx(both / 2, rel=0.01)
+
+
+def test_files_that_were_read_do_not_count_as_memory_in_use(tmp_path):
+    statistics = tmp_path / "memory.stat"
+    statistics.write_text("anon 5\ninactive_file 7000\nactive_file 3\n")
+    assert memory._given_back(statistics) == 7000
+    statistics.write_text("inactive_file 70\ntotal_inactive_file 9000\n")  # of version 1
+    assert memory._given_back(statistics) == 9000
 
 
 def test_networks_that_are_not_ours_are_left_out_of_the_estimate():

@@ -605,3 +605,46 @@ def test_a_step_without_weights_soft_labels_or_metrics_has_no_extra_work():
     read = batch.read((tf.constant(PIXELS), tf.constant(LABELS)))
     assert read.weights is None and read.labels.shape == (IMAGES,)
     assert dml_tf.losses.weighted(read.labels, None) is read.labels
+
+
+def test_a_loaded_cohort_chooses_xla_by_the_machine_that_loads_it(tmp_path):
+    for asked in (None, True):
+        cohort = Cohort([network("a"), network("b")])
+        cohort.compile("sgd", jit_compile=asked)
+        cohort.save(tmp_path / "cohort.keras")
+        assert cohort.get_compile_config()["jit_compile"] is asked
+        assert keras.saving.load_model(tmp_path / "cohort.keras").jit_compile is bool(asked)
+
+
+def test_one_callback_is_as_good_as_a_list_of_one():
+    stop = keras.callbacks.EarlyStopping("a_accuracy", patience=9)
+    pair().fit(PIXELS, LABELS, callbacks=stop, **QUIET)
+    assert stop.mode == "max"
+
+
+def test_a_subclassed_network_is_not_exported(tmp_path):
+    @keras.saving.register_keras_serializable()
+    class Own(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(CLASSES)
+
+        def call(self, inputs, training=False):
+            return self.dense(self.flatten(inputs))
+
+    cohort = Cohort([network("a"), Own(name="own")])
+    cohort.compile("sgd")
+    cohort.fit(PIXELS, LABELS, **QUIET)
+    with pytest.raises(ValueError, match="functional or sequential networks that are built"):
+        cohort.export(tmp_path / "served", verbose=False)
+
+
+def test_labels_whose_rank_is_not_known_are_refused_in_words():
+    def unknown(pixels, labels):
+        return pixels, tf.numpy_function(lambda x: x, [labels], tf.int64)
+
+    batches = tf.data.Dataset.from_tensor_slices((PIXELS, LABELS)).batch(4).map(unknown)
+    with pytest.raises(ValueError, match="A shape that is not known"):
+        cohort = pair()
+        cohort.compile("sgd")
+        cohort.fit(batches, verbose=0)

@@ -167,3 +167,29 @@ def test_an_unknown_average_is_refused():
 def test_two_temperatures_for_one_loss_are_refused():
     with pytest.raises(ValueError, match=r"write mimicry=KL\(temperature=3\.0\)"):
         Cohort(linear_peers(2), mimicry=KL(), temperature=3.0)
+
+
+def test_a_keras_loss_is_a_divergence_of_an_object_too(tmp_path):
+    with pytest.warns(UserWarning, match="clips probabilities"):
+        mimicry = dml_tf.Mimicry("each", keras.losses.KLDivergence())
+    by_name = mimicry_loss(3)
+    np.testing.assert_allclose(mimicry_loss(3, mimicry=mimicry), by_name, rtol=1e-4)
+    with pytest.warns(UserWarning, match="clips probabilities"):
+        read = dml_tf.Mimicry.from_config(mimicry.get_config())
+    np.testing.assert_allclose(mimicry_loss(3, mimicry=read), by_name, rtol=1e-4)
+
+
+def test_options_that_would_have_no_effect_or_do_harm_are_refused():
+    def function(student, peer, labels=None, step=None):
+        return tf.zeros(len(student))
+
+    for options, message in (
+        ({"mimicry": function, "temperature": 4.0}, "a function divides the logits itself"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Cohort(linear_peers(2), **options)
+    cohort = Cohort(linear_peers(2), feature_weight=0.1)
+    cohort.compile("sgd")
+    with pytest.raises(ValueError, match="'linear0' returns none"):
+        cohort.fit(np.ones((4, DIM), "float32"), np.zeros(4, int), verbose=0)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dml_tf import Cohort
 from dml_tf.method import optimizers
+from dml_tf.method.entropy_sgd import EntropySGD
 from dml_tf.runs import build, config, flags
 
 
@@ -94,3 +96,20 @@ def test_peers_of_a_run_have_different_noise():
     first, second = (build.optimizer(settings, 10, peer) for peer in (0, 1))
     assert first.seed != second.seed
     assert (first.langevin_steps, first.momentum, first.scope) == (7, 0.8, 0.03)
+
+
+def test_copies_of_an_optimizer_keep_what_is_not_decayed_and_have_noise_of_their_own(tmp_path):
+    def network(name):
+        layers = [keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()]
+        return keras.Sequential(layers, name=name)
+
+    nets = [network("a"), network("b")]
+    cohort = Cohort(nets)
+    cohort.compile(optimizers.build("adamw", 0.0, weight_decay=0.5))
+    cohort.save(tmp_path / "cohort.keras")
+    for made in (cohort, keras.saving.load_model(tmp_path / "cohort.keras")):
+        for optimizer, net in zip(made.optimizers, made.networks, strict=True):
+            decayed = [w.path for w in net.trainable_weights if optimizer._use_weight_decay(w)]
+            assert [path.rpartition("/")[2] for path in decayed] == ["kernel"]
+    cohort.compile(EntropySGD(seed=3))
+    assert [optimizer.seed for optimizer in cohort.optimizers] == [3, 4]

@@ -122,6 +122,12 @@ def test_a_function_that_makes_no_network_is_refused(my_module, name, message):
         networks.build(name, num_classes=3, input_shape=SHAPE)
 
 
+def test_a_mistake_in_a_module_is_shown_as_it_is(my_module, tmp_path):
+    (tmp_path / "my_typos.py").write_text("import keras\nkeras.layers.Conv2d")
+    with pytest.raises(AttributeError, match="Conv2d"):
+        networks.build("my_typos:small", num_classes=3, input_shape=SHAPE)
+
+
 def test_weights_that_a_function_gives_are_kept_and_all_others_drawn_by_the_seed(
     tmp_path, monkeypatch
 ):

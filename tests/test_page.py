@@ -217,6 +217,17 @@ def test_a_difference_of_which_nothing_is_claimed_is_no_gain(synthetic_records, 
     assert claimed == [False, False, True, False]  # the average only
 
 
+def test_comparisons_that_a_claim_leaves_out_are_shown_without_a_verdict(
+    synthetic_records, tmp_path
+):
+    synthetic_records(tmp_path, ["table4"], 1)
+    page(tmp_path, ["table4"])
+    lines = pd.read_csv(tmp_path / "table4.csv")
+    generated = lines[(lines.dataset == "Market-1501") & lines.column.str.contains("-")]
+    assert len(generated) == 8 and (generated.seeds == 1).all() and generated.measured.notna().all()
+    assert set(generated.status) == {"stand-in: one seed: no verdict"}
+
+
 def test_generated_pictures_are_no_evidence(synthetic_records, tmp_path):
     synthetic_records(tmp_path, ["figure6b"], 6)
     text = page(tmp_path, ["figure6b"], seeds=6)

@@ -122,6 +122,9 @@ def test_processes_with_different_settings_are_refused():
     theirs = {**ours, "steps_per_execution": 2, "seed": 7, "version of keras": "1"}
     with pytest.raises(FlagError, match=r"settings \(seed, steps_per_execution, version of keras"):
         Two(theirs).refuse_differences("settings", lambda: ours)
+    with pytest.raises(FlagError, match="settings .new_flag, version of dml_tf"):
+        newer = ours | {"new_flag": 1, "version of dml_tf": "9"}
+        Two(ours).refuse_differences("settings", lambda: newer)
     Two(ours).refuse_differences("settings", lambda: ours)
 
 

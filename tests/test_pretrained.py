@@ -95,3 +95,19 @@ def test_averages_of_statistics_start_from_the_trained_ones(kind, tmp_path):
         norm.use_averages()
         np.testing.assert_array_equal(norm.moving_mean, its.moving_mean)
         np.testing.assert_array_equal(norm.moving_variance, its.moving_variance)
+
+
+@pytest.mark.parametrize("kind", [".keras", ".weights.h5"])
+def test_a_classifier_is_found_by_the_logits_whatever_its_name(kind, tmp_path):
+    def network(seed):
+        keras.utils.set_random_seed(seed)
+        images = keras.Input(SHAPE)
+        features = keras.layers.Dense(4, name="body")(keras.layers.Flatten()(images))
+        logits = keras.layers.Dense(5, name="head")(features)
+        return keras.Model(images, {"logits": logits, "features": features})
+
+    trained, new = network(1), network(2)
+    before = new.get_layer("head").get_weights()
+    pretrained.load(new, "resnet8", save(trained, kind, tmp_path))
+    np.testing.assert_array_equal(new.get_layer("head").get_weights()[0], before[0])
+    np.testing.assert_array_equal(features(new), features(trained))

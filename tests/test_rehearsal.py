@@ -237,3 +237,10 @@ def test_a_rehearsal_of_other_settings_or_on_another_machine_does_not_count(meas
     record["config"]["learning_rate"] = 0.5
     records.write(record, RunFiles.of(run).rehearsal)
     assert rehearsal.find(run) is None
+
+
+def test_a_teacher_beside_students_is_untrained(rehearsed):
+    teacher = config.load(dataset="digits", net=("resnet8:4",) * 2, method="independent").run_id
+    nets = ("resnet8:4",) * 3
+    measured = rehearsed(dataset="digits", net=nets, method="dml", teacher=teacher)
+    assert len(measured["places"]) == 3

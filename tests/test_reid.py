@@ -345,7 +345,7 @@ def test_the_roc_is_exact_against_the_oracle(monkeypatch, normalize):
     q, g = rng.integers(-2, 3, (20, 3)).astype(float), rng.integers(-2, 3, (90, 3)).astype(float)
     if normalize:
         q, g = rng.standard_normal((20, 4)), rng.standard_normal((90, 4))
-    rates = (0, 0.001, 0.01, 0.1, 0.5, 1)
+    rates = np.array([0, 0.001, 0.01, 0.1, 0.5, 1])
     result = reid.evaluate(
         q, *labels[:2], g, *labels[2:], normalize=normalize, false_positive_rates=rates
     )

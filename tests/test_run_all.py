@@ -13,7 +13,7 @@ import pytest
 
 from dml_tf import home, paper
 from dml_tf.paper import __main__ as paper_main
-from dml_tf.paper import page, run_all, scales
+from dml_tf.paper import page, plan, run_all, scales
 from dml_tf.paper.estimate import Estimate
 from dml_tf.paper.workers import Task, run_tasks
 from dml_tf.runs import config, files
@@ -129,7 +129,19 @@ def test_shards_are_a_partition_of_the_runs(tmp_path, capsys):
         run_all.main([f"--results_dir={tmp_path}", "--dry_run", f"--shard={shard}"])
         lines = capsys.readouterr().out.splitlines()
         parts.append({line for line in lines if line.startswith("to do ")})
-    assert len(parts[0]) > 80 and parts[0] == parts[1] | parts[2] and not parts[1] & parts[2]
+    assert len(parts[0]) > 80 and parts[0] == parts[1] | parts[2]
+    # Each has a folder of its own, so both train what runs of both start from.
+    twice = [line.partition(" --") for line in parts[1] & parts[2]]
+    assert len(twice) < 10 and all("distill" not in rest for *_, rest in twice)
+
+
+def test_a_shard_has_the_teachers_of_its_students(tmp_path):
+    runs = plan.runs(scales.BY_NAME["paper"], ["table4"], results_dir=str(tmp_path))
+    for shard in range(4):
+        own = run_all._shard_of(runs, shard, 4)
+        files_left = {RunFiles.of(run).model for run in own}
+        assert {file for run in own for file in needed_weights(run)} <= files_left
+        assert set(runs[shard::4]) <= set(own)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +200,23 @@ def test_a_task_names_the_weights_that_it_needs_and_leaves(tmp_path):
     assert needed_weights(teacher.replace(pretrained="imagenet")) == []
     own = tmp_path / "own.keras"
     assert needed_weights(teacher.replace(pretrained=str(own))) == [own]
+
+
+def test_a_teacher_of_which_only_the_record_is_left_is_refused_before_the_work(tmp_path):
+    flags = {"dataset": "digits", "results_dir": str(tmp_path)}
+    teacher = config.load(net=("resnet8:4",), **flags)
+    taught = {"net": ("resnet8:4", "resnet8:2"), "method": "distill", "teacher": teacher.run_id}
+    distilled = config.load(**taught, **flags)
+    files = RunFiles.of(teacher)
+    run_all._refuse_lost_weights([distilled])  # its own message says that there is no such run
+    files.record.parent.mkdir()
+    files.record.touch()
+    run_all._refuse_lost_weights([teacher, distilled])
+    with pytest.raises(FileNotFoundError, match=f"{files.model.name}.*another --results_dir"):
+        run_all._refuse_lost_weights([distilled])
+    files.model.parent.mkdir()
+    files.model.touch()
+    run_all._refuse_lost_weights([distilled])
 
 
 def test_a_scale_goes_through_and_a_second_call_only_writes(tmp_path, capsys, monkeypatch):

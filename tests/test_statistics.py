@@ -90,6 +90,13 @@ def test_simultaneous_intervals_hold_for_all_rows_at_once():
     assert 3 <= missed <= 30  # 15 are expected; single Student intervals miss more than 60
 
 
+def test_coarse_numbers_that_a_flip_makes_equal_have_bonferronis_intervals():
+    rows = np.array([[1, 1, 1, 3, 3, 3], [1, 3, 1, 3, 1, 3]], float)
+    half = stats.t.ppf(1 - 0.05 / 4, 5) * rows.std(axis=1, ddof=1) / math.sqrt(6)
+    expected = rows.mean(axis=1)[:, None] + np.outer(half, [-1, 1])
+    np.testing.assert_allclose(statistics.simultaneous(rows), expected)
+
+
 def test_a_row_without_spread_has_an_interval_without_width():
     low, high = statistics.simultaneous([[0.5] * 6, [1, 2, 3, 4, 5, 6.0]]).T
     assert (low[0], high[0]) == (0.5, 0.5) and high[1] > 3.5 > low[1]

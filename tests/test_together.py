@@ -194,11 +194,13 @@ def test_processes_share_runs_and_memory(two, monkeypatch):
 
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     monkeypatch.setattr(subprocess, "Popen", Process)
-    flags = ["--together", "--processes=2", "--dispatch=5"]
+    flags = ["--together", "--processes", "2", "--dispatch=5"]
+    asked = [f"{folder}/" for folder in folders(two)]  # as a shell completes them
     for ends, expected in (((0, 0), DONE), ((0, 3), CUT), ((1, 3), FAILED), ((-9, 0), FAILED)):
         statuses += ends
-        assert main(["run", *folders(two), *flags]) == expected
-    expected = [([folder, "--together", "--dispatch=5"], "0.450") for folder in folders(two)]
+        assert main(["run", *asked, *flags]) == expected
+    passed = ["--together", "--max_seconds=inf", "--precision=default", "--dispatch=5.0"]
+    expected = [([folder, *passed], "0.450") for folder in folders(two)]
     assert started == 4 * expected
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from dml_tf import Cohort, home
 from dml_tf.data import eval_batches
 from dml_tf.errors import FlagError, RecordMismatch, RunFailed
-from dml_tf.runs import build, config, records, results
+from dml_tf.runs import build, config, records, results, train
 from dml_tf.runs.files import RunFiles, hold, save_state
 from dml_tf.tools import card, commands, deploy, formats, list_runs, rank, trained
 
@@ -260,11 +260,33 @@ def test_onnx_files_agree_with_keras(finished, tmp_path, quantize):
         ("--format=tensorrt", "--format=tensorrt: give some of keras, saved_model, litert, onnx"),
         ("--format=", "--format is empty"),
         ("--peer=third", "--peer=third: give best or one of"),
+        ("--images=0", "--images=0: give 1 or more"),
     ],
 )
 def test_what_deploy_refuses(finished, tmp_path, capsys, flag, message):
     assert call("deploy", "digits", tmp_path / "out", f"--results_dir={finished[0]}", flag) == 2
     assert message in capsys.readouterr().err
+
+
+def test_averaged_statistics_are_deployed_and_no_part_of_a_failed_file_stays(
+    finished, tmp_path, capsys, monkeypatch
+):
+    asked = small(tmp_path, ema=0.5, ema_statistics=True, steps=2)
+    train.run(asked, verbose=0)
+    words = ("deploy", asked.run_id, tmp_path / "out", f"--results_dir={tmp_path}", "--images=50")
+    assert call(*words, "--format=keras", "--peer=resnet8_0") == 0
+    assert "100.00%" in capsys.readouterr().out
+    before = (tmp_path / "out" / "model.keras").read_bytes()
+
+    def fails(path, about):
+        raise ValueError("no space in the archive")
+
+    broken = formats.FORMATS["keras"]._replace(put_about=fails)
+    monkeypatch.setitem(formats.FORMATS, "keras", broken)
+    assert call(*words, "--format=keras", "--peer=resnet8_0") == 1
+    assert "--format=keras --quantize=none failed" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.keras").read_bytes() == before
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"README.md", "model.keras"}
 
 
 def test_numbers_of_a_format_that_has_none_are_refused(finished, tmp_path, capsys):
@@ -347,6 +369,10 @@ def test_runs_are_listed_with_state_accuracy_and_time_left(tmp_path, finished, c
     rows = {row.run: row for row in list_runs.rows(tmp_path)}
     assert rows[done.run_id][2:4] == ("done", "test 75.00%")
     assert rows[half.run_id][2:5] == ("interrupted, epoch 1/4", "validation 25.00%", "90 s")
+    state = files.checkpoint() / "state.npz"
+    state.rename(state.with_name("previous.npz"))  # the next one is being written
+    assert {row.run: row for row in list_runs.rows(tmp_path)} == rows
+    state.with_name("previous.npz").rename(state)
     with hold(files.lock(), RuntimeError()):
         assert {row.state for row in list_runs.rows(tmp_path)} > {"training, epoch 1/4"}
     (tmp_path / "runs" / "broken.json").write_text("{")

@@ -202,3 +202,23 @@ def test_the_lines_for_mlflow_in_the_docs_log_a_run(tmp_path, monkeypatch):
     )
     assert run.data.params["learning_rate"] == str(names["asked"].learning_rate)
     assert 0 <= run.data.metrics["resnet8_0_accuracy"] <= 1
+
+
+def test_after_the_rest_of_an_interrupted_epoch_the_time_left_is_still_shown(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    clock, out = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys, "stdout", out)
+    line = progress.Progress(Schedule(12, 3, 4), 16, live=True)
+    line._model = Model()
+    for epoch, steps in ((0, 2), (1, 4)):  # two calls of `fit`, as after Ctrl-C in an epoch
+        line.set_params({"steps": steps})
+        line.on_epoch_begin(epoch)
+        for step in range(steps):
+            clock[0] += 10
+            line.on_train_batch_end(step, LOGS)
+        line.on_epoch_end(epoch, LOGS)
+        if not epoch:
+            line.on_train_end()
+    monkeypatch.undo()
+    assert out.getvalue().rstrip().endswith("40 s left")

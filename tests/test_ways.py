@@ -129,6 +129,22 @@ def test_a_student_learns_from_the_peers_of_the_last_renewal():
     assert differ(before, [v.numpy() for v in stale.stale_variables])
 
 
+def test_a_networks_own_losses_count_with_stale_peers_too():
+    def regularised(**options):
+        nets = peers(2)
+        for net in nets:
+            net.layers[0].activity_regularizer = keras.regularizers.L2(0.5)
+        made = Cohort(nets, **options)
+        made.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        return made
+
+    stale, plain = regularised(stale_steps=1), regularised(update="simultaneous")
+    assert_equal(fit(stale, steps=2), fit(plain, steps=2))
+    without = cohort(update="simultaneous")
+    without.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    assert differ(fit(without, steps=2), weights_of(plain))
+
+
 def test_stale_peers_are_those_of_a_literal_codistillation():
     """One linear student's second step, with its peer's first weights, in NumPy."""
     keras.utils.set_random_seed(0)

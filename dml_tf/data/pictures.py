@@ -89,6 +89,8 @@ def open_picture(data: bytes) -> Image.Image:
             f"{picture.width} by {picture.height} pixels in {frames} frames; at most "
             f"{MOST_PIXELS:,} pixels are decoded"
         )
+    if picture.mode == "F":
+        raise ValueError("pixels are floating-point numbers; 8 or 16 bits a sample are needed")
     if picture.format in ("JPEG", "MPO") and _scans(data) > _MOST_SCANS:
         raise ValueError(f"more than {_MOST_SCANS} scans")
     return picture

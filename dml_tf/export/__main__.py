@@ -187,8 +187,9 @@ def _run(argv: Sequence[str]) -> int:
     if asked.processes is not None:
         from dml_tf.export import side_by_side
 
-        own = {*map(str, asked.folder), "--together"}
-        flags = [flag for flag in argv if flag not in own and not flag.startswith("--processes")]
+        names = ("data_dir", "max_seconds", "precision", "dispatch", "program", "loader")
+        given = {name: getattr(asked, name) for name in names}
+        flags = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return side_by_side.train(asked.folder, asked.processes, flags)
     from dml_tf.export import run
 

@@ -223,7 +223,8 @@ def choose_test_images(splits: data.Splits, images: int = 200, classes: int = 10
         classes: Number of classes or, for re-identification, of the gallery's identities.
 
     Returns:
-        The same number of images of each class, with classes or identities as labels.
+        As many images of each class, or all of one that has fewer, with classes or identities as
+        labels.
     """
     test = splits.test
     if splits.reid:

@@ -24,7 +24,6 @@ def measure(
     cohort: "Cohort",
     split: data.Split,
     splits: data.Splits,
-    batch_size: int = 0,
     list_correct: bool = False,
 ) -> dict[str, dict]:
     """Accuracy, cross-entropy, entropy and calibration of each peer and of the ensemble.
@@ -33,7 +32,6 @@ def measure(
         cohort: Trained peers.
         split: The images to measure on; images without labels are ignored.
         splits: The run's data, whose mean and deviation normalise the images.
-        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         list_correct: Whether to list which images are right.
 
     Returns:
@@ -45,9 +43,7 @@ def measure(
     labelled = split.labelled
     starts = range(0, len(labelled), _AT_ONCE)
     parts = [labelled.take(slice(start, start + _AT_ONCE)) for start in starts]
-    rows, of_images = zip(
-        *(_measure_part(cohort, part, splits, batch_size) for part in parts), strict=True
-    )
+    rows, of_images = zip(*(_measure_part(cohort, part, splits) for part in parts), strict=True)
     measured = _average(rows, weights=[len(part) for part in parts])
     for name, measures in measured.items():
         confidence, correct = np.concatenate([part[name] for part in of_images], axis=1)
@@ -81,10 +77,10 @@ def unpack_correct(text: str, images: int) -> np.ndarray:
 
 
 def _measure_part(
-    cohort: "Cohort", part: data.Split, splits: data.Splits, batch_size: int
+    cohort: "Cohort", part: data.Split, splits: data.Splits
 ) -> tuple[dict[str, dict], dict[str, np.ndarray]]:
     """Of each peer and the ensemble: the means, and each image's confidence and whether right."""
-    predicted = predict(cohort, part, splits, batch_size)
+    predicted = predict(cohort, part, splits)
     means = {
         name: {
             "accuracy": posteriors.accuracy(p, part.labels),
@@ -104,7 +100,6 @@ def predict(
     model: "keras.Model",
     split: data.Split,
     splits: data.Splits,
-    batch_size: int = 0,
     verbose: int = 0,
 ):
     """A model's outputs for images, in inference mode and without augmentation.
@@ -113,7 +108,6 @@ def predict(
         model: A cohort, or a model that `extractor` returned.
         split: The images.
         splits: The run's data, whose mean and deviation normalise the images.
-        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         verbose: As in `keras.Model.predict`.
 
     Returns:
@@ -123,7 +117,7 @@ def predict(
     Raises:
         RunFailed: An output is not finite.
     """
-    batches = data.eval_batches(split, splits, batch_size).map(_images)
+    batches = data.eval_batches(split, splits).map(_images)
     outputs = model.predict(batches, verbose=verbose)
     for name, values in outputs.items():
         wrong = len(values) - int(np.isfinite(values).all(axis=1).sum())
@@ -172,14 +166,13 @@ def extractor(names: Sequence[str], networks: Sequence["keras.Model"]) -> "keras
 
 
 def extract_features(
-    cohort: "Cohort", splits: data.Splits, batch_size: int = 0, verbose: int = 0
+    cohort: "Cohort", splits: data.Splits, verbose: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
     """Each peer's features of all test images, from its last pooling layer (Sec. 4.1).
 
     Args:
         cohort: Trained peers.
         splits: The run's data, with `reid`.
-        batch_size: Images in a batch; 0: as many as `data.eval_batches` takes.
         verbose: 1 prints what is extracted and shows Keras's progress bar.
 
     Returns:
@@ -195,7 +188,7 @@ def extract_features(
         if verbose:
             print(f"features of {len(images)} {part} images", flush=True)
         split = data.Split(images.images, images.pids)
-        for name, values in predict(model, split, splits, batch_size, verbose).items():
+        for name, values in predict(model, split, splits, verbose).items():
             features[name][part] = values
     return features
 

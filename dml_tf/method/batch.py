@@ -34,10 +34,11 @@ def read(data) -> Batch:
     if weights is not None:
         weights = tf.cast(_column(tf.convert_to_tensor(weights)), tf.float32)
     labels = _column(tf.convert_to_tensor(labels))
-    if labels.shape.rank not in (None, 1, 2):
+    if labels.shape.rank not in (1, 2):
         raise ValueError(
             "Labels must be class indices of shape (batch,), or one-hot or soft labels of shape "
-            f"(batch, classes); got shape {tuple(labels.shape)}."
+            f"(batch, classes); got shape {labels.shape}. A shape that is not known, as from "
+            "tf.numpy_function, is set by set_shape."
         )
     kind = tf.float32 if labels.shape.rank == 2 else tf.int64
     return Batch(images, tf.cast(labels, kind), weights)

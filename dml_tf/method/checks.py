@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -31,6 +31,8 @@ def check_options(cohort):
     check_choice("peer_reduction", cohort.peer_reduction, PEER_REDUCTIONS)
     check_choice("ensemble_average", cohort.ensemble_average, ENSEMBLE_AVERAGES)
     check_temperature(cohort.temperature)
+    if not 0 <= cohort.label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1); got {cohort.label_smoothing!r}.")
     check_mimicry(cohort.mimicry, cohort.temperature)
     check_networks(cohort.networks)
     check_frozen(cohort.frozen, len(cohort.networks))
@@ -44,12 +46,18 @@ def check_mimicry(mimicry, temperature: float):
             f"mimicry must be one of {', '.join(MIMICRIES)}, or a callable such as "
             f"dml_tf.KL(temperature=2); got {mimicry!r}."
         )
-    if hasattr(mimicry, "temperature") and temperature != 1:
+    if temperature == 1 or not callable(mimicry) or isinstance(mimicry, keras.losses.Loss):
+        return
+    if hasattr(mimicry, "temperature"):
         name = type(mimicry).__name__
         raise ValueError(
             f"temperature={temperature} is for a mimicry given by name, and this one is an object: "
             f"write mimicry={name}(temperature={temperature}) and leave the other one out."
         )
+    raise ValueError(
+        f"temperature={temperature} is for a mimicry given by name; a function divides the logits "
+        "itself."
+    )
 
 
 def check_keras_loss(loss: keras.losses.Loss):
@@ -119,6 +127,16 @@ def check_networks(networks: Sequence[keras.Model]):
                 )
     if len({id(network) for network in networks}) != len(networks):
         raise ValueError("The same network is given for two peers: build each one anew.")
+
+
+def check_features(outputs: Mapping[str, Mapping]):
+    """Refuses a feature distance of peers that return no features; outputs by peer."""
+    lacking = [name for name, output in outputs.items() if "features" not in output]
+    if lacking:
+        raise ValueError(
+            f"feature_weight compares features, and {lacking[0]!r} returns none: let it return a "
+            "dict with 'logits' and 'features'."
+        )
 
 
 def check_frozen(frozen: Sequence[int], count: int):

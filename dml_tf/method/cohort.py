@@ -64,10 +64,11 @@ class Cohort(Measuring, Saving, keras.Model):
         mimicry_weight: Factor of the mimicry term; 1 in the paper. Or a function of the number of
             steps made, such as `dml_tf.Ramp(steps=1000)`.
         temperature: Divisor of all logits in the mimicry term, which is then multiplied by its
-            square, so that the gradient keeps its size. Only for a mimicry given by name.
+            square, so that the gradient keeps its size. For a mimicry given by name, or a loss of
+            `keras.losses`.
         feature_weight: Factor of the feature distance; 0 in the paper except in Table 5.
         entropy_weight: Factor of the confidence penalty.
-        label_smoothing: Label mass spread evenly over the classes.
+        label_smoothing: Label mass spread evenly over the classes, in [0, 1).
         frozen: Indices of fixed, pre-trained peers. They run in inference mode and have no
             optimizer: `frozen=(0,)` with two networks is distillation.
         stale_steps: Learn from copies of the peers that are renewed every so many steps
@@ -182,12 +183,15 @@ class Cohort(Measuring, Saving, keras.Model):
         views = self.views(images)
         if self._stale:
             self._stale.renew(given["step"])  # before a prediction moves BatchNorm and dropout
+        # Before the students themselves: a later call would make Keras forget their `add_loss`.
+        copies = {k: self._stale.predict(k, views[k]) for k in self.students} if self._stale else {}
         # Each prediction is recorded once, on a tape of its own.
         own = [peer.predict(view) for peer, view in zip(self.peers, views, strict=True)]
         known = self._share([prediction.outputs for prediction in own])  # constants for the others
         given["are_right"] = batch.check_labels(labels, known[0]["logits"])
         self._track_ensemble(known, labels, weights)
-        known = self._as_they_were(known, views)
+        if copies:  # what the others learn from
+            known = self._share([copies.get(k, outputs) for k, outputs in enumerate(known)])
         for k in self.students:
             loss = partial(self._student_loss, k, others=_others(known, k), **given)
             self.peers[k].learn(own[k], known[k], loss)
@@ -224,20 +228,16 @@ class Cohort(Measuring, Saving, keras.Model):
             )
         return tf.unstack(images, axis=1)
 
-    def _as_they_were(self, known: list[Outputs], views: Sequence[tf.Tensor]) -> list[Outputs]:
-        """What the others learn from: with `stale_steps` each student's copy, not the student."""
-        if not self._stale:
-            return known
-        students = {k: self._stale.predict(k, views[k]) for k in self.students}
-        return self._share([students.get(k, outputs) for k, outputs in enumerate(known)])
-
     def _share(self, outputs: Sequence[Outputs]) -> list[Outputs]:
         """What the peers learn from, as constants; the placement fetches that of remote peers."""
         wanted = ("logits", "features") if self.feature_weight else ("logits",)
         shared = self._placement.exchange(
             [{name: tf.stop_gradient(o[name]) for name in wanted if name in o} for o in outputs]
         )
-        check_classes(dict(zip(self.peer_names, [o["logits"] for o in shared], strict=True)))
+        named = dict(zip(self.peer_names, shared, strict=True))
+        check_classes({name: o["logits"] for name, o in named.items()})
+        if self.feature_weight:
+            checks.check_features(named)
         return shared
 
     def _steps(self) -> tf.Tensor:
@@ -348,6 +348,7 @@ class Cohort(Measuring, Saving, keras.Model):
                 "A cohort has its own loss, cross-entropy and mimicry: leave loss out. "
                 "Cohort(..., label_smoothing=, mimicry=) has its options."
             )
+        self._asked_jit_compile = jit_compile
         if jit_compile is None:
             jit_compile = bool(tf.config.list_logical_devices("GPU")) and not run_eagerly
         super().compile(

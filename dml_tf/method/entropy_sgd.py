@@ -32,8 +32,9 @@ class EntropySGD(keras.optimizers.Optimizer):
 
     Between moves the network's variables hold x', because the gradient is taken there, and x waits
     in a slot. Metrics during training are therefore of x', also those of validation.
-    `finalize_variable_values` puts x back and drops the Langevin steps since the last move: call
-    it before the network is measured or saved. A loop starts from what the variables hold.
+    `finalize_variable_values` puts x back and drops the Langevin steps since the last move: call it
+    before the network is measured or saved. `Cohort.fit` does not. A loop starts from what the
+    variables hold.
 
     The noise is a function of seed, step and variable, so that a run resumes exactly. Weight decay
     belongs in the loss, as a regularizer. With `use_ema` the average is over x'.

@@ -2,8 +2,8 @@
 
 Every function works on log-posteriors, never on probabilities. A student may give a class a
 probability that rounds to zero while its peer does not; the loss must still raise it (Sec. 4.8).
-All arithmetic is float32, whatever precision the networks compute in. Except for
-`supervised_loss`, each function returns one value per example and the caller takes the mean.
+All arithmetic is float32, whatever precision the networks compute in. A term of the loss has one
+value per example, of which the caller takes the mean; `supervised_loss` takes it itself.
 """
 
 import math

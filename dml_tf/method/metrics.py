@@ -183,9 +183,14 @@ def _copy(metric, peer: str) -> keras.metrics.Metric:
 
 
 def guess_modes(callbacks, metrics: Sequence[keras.metrics.Metric]):
-    """Tells callbacks that watch a metric whether higher is better; Keras knows its own only."""
+    """Tells callbacks that watch a metric whether higher is better; Keras knows its own only.
+
+    Args:
+        callbacks: As Keras's `fit` takes them: one, a list, also nested, or a `CallbackList`.
+        metrics: The cohort's metrics.
+    """
     made = {metric.name: metric for metric in metrics}
-    for callback in getattr(callbacks, "callbacks", callbacks) or ():
+    for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
         watched = getattr(callback, "monitor", None)
         if not isinstance(watched, str) or getattr(callback, "mode", None) != "auto":
             continue

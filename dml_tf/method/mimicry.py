@@ -24,8 +24,8 @@ class Mimicry:
 
     Args:
         target: A name in `targets.BY_NAME`, or a function of that form.
-        divergence: A name in `divergences.BY_NAME`, an object such as `dml_tf.DKD(beta=4)`, or a
-            function of that form.
+        divergence: A name in `divergences.BY_NAME`, an object such as `dml_tf.DKD(beta=4)`, a loss
+            of `keras.losses`, or a function of that form.
         temperature: Divisor of all logits, above 0. The loss is multiplied by its square, so that
             the gradient keeps its size.
         standardise: Whether each network's logits get mean 0 and deviation 1 over the classes
@@ -53,6 +53,8 @@ class Mimicry:
         self.target, self.divergence = target, divergence
         self.temperature, self.standardise = temperature, standardise
         self._target = _named("target", target, targets.BY_NAME)
+        if isinstance(divergence, keras.losses.Loss):
+            divergence = OfKerasLoss(divergence)
         self._divergence = _named("divergence", divergence, divergences.BY_NAME)
 
     def __call__(self, student, peer, labels=None, step=None) -> tf.Tensor:
@@ -94,7 +96,7 @@ class Mimicry:
         return self._target(own, [self._softened(peer) for peer in peers], labels, step)
 
     def _softened(self, logits: tf.Tensor) -> tf.Tensor:
-        """Logits divided by the temperature, float32."""
+        """Logits, standardised if that is asked for, divided by the temperature; float32."""
         logits = tf.cast(logits, tf.float32)
         if self.standardise:
             logits -= tf.reduce_mean(logits, axis=-1, keepdims=True)
@@ -185,7 +187,7 @@ def resolve(
     if chosen == "ensemble":
         return Ensemble(temperature, ensemble_average)
     if isinstance(chosen, keras.losses.Loss):
-        return Mimicry(divergence=OfKerasLoss(chosen), temperature=temperature)
+        return Mimicry(divergence=chosen, temperature=temperature)
     if isinstance(chosen, str):
         return Mimicry(divergence=chosen, temperature=temperature) if chosen != "none" else None
     return chosen

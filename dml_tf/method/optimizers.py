@@ -36,6 +36,19 @@ class RMSprop(keras.optimizers.RMSprop):
         return {**super().get_config(), "mean_square_start": self.mean_square_start}
 
 
+@keras.saving.register_keras_serializable(package="dml_tf")
+class AdamW(keras.optimizers.AdamW):
+    """Keras's AdamW, whose decay leaves biases and BatchNorm alone, also when copied or loaded.
+
+    Args:
+        **kwargs: Arguments of `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+
+
 def build(
     name: str,
     learning_rate: float | LearningRateSchedule,
@@ -85,11 +98,7 @@ def build(
     if name == "adam":
         return keras.optimizers.Adam(learning_rate, beta_1, beta_2, epsilon, **average)
     if name == "adamw":
-        adamw = keras.optimizers.AdamW(
-            learning_rate, weight_decay, beta_1, beta_2, epsilon, **average
-        )
-        adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return adamw
+        return AdamW(learning_rate, weight_decay, beta_1, beta_2, epsilon, **average)
     if name == "rmsprop":
         return RMSprop(
             learning_rate,

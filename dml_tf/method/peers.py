@@ -96,7 +96,10 @@ class TrainedPeer(Peer):
                 self.optimizer.build(self.network.trainable_variables)
 
     def finish(self):
-        """Puts averaged weights in the weights' place, as Keras's `fit` does."""
+        """Puts averaged weights (`use_ema`) in the weights' place, as Keras's `fit` does.
+
+        An Entropy-SGD loop is left as it is, so that training can go on within it.
+        """
         if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
             with self.on():
                 self.optimizer.finalize_variable_values(self.network.trainable_variables)
@@ -208,14 +211,20 @@ def names_of(networks: Sequence[keras.Model]) -> tuple[str, ...]:
 def optimizers_for(
     networks: Sequence[keras.Model], optimizers: str | keras.optimizers.Optimizer | Sequence
 ) -> list[keras.optimizers.Optimizer]:
-    """One optimizer for each network: those given, or copies of one."""
+    """One optimizer for each network: those given, or copies of one, each with noise of its own."""
     if isinstance(optimizers, (list, tuple)):
         chosen = [keras.optimizers.get(optimizer) for optimizer in optimizers]
     else:
-        config = keras.optimizers.serialize(keras.optimizers.get(optimizers))
-        chosen = [keras.optimizers.deserialize(config) for _ in networks]
+        chosen = [_copied(keras.optimizers.get(optimizers), k) for k in range(len(networks))]
     check_optimizers(chosen, len(networks))
     return list(map(_with_loss_scale, chosen, networks))
+
+
+def _copied(optimizer: keras.optimizers.Optimizer, k: int) -> keras.optimizers.Optimizer:
+    copy = keras.optimizers.serialize(optimizer)
+    if "seed" in copy["config"]:
+        copy["config"]["seed"] += k
+    return keras.optimizers.deserialize(copy)
 
 
 def _with_loss_scale(

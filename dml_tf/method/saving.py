@@ -27,8 +27,18 @@ class Saving:
         super().save(filepath, *args, **kw)
 
     def export(self, filepath, format="tf_saved_model", input_signature=None, **kw):
-        """Writes the posteriors of `call` for serving, as Keras's `export`."""
-        if input_signature is None and self.networks[0].built:
+        """Writes the posteriors of `call` for serving, as Keras's `export`.
+
+        Raises:
+            ValueError: A network is not built, or neither functional nor sequential.
+        """
+        for name, network in zip(self.peer_names, self.networks, strict=True):
+            if getattr(network, "input_shape", None) is None:
+                raise ValueError(
+                    f"export takes functional or sequential networks that are built, and {name!r} "
+                    "is none: write it as a keras.Model(inputs, outputs)."
+                )
+        if input_signature is None:
             shape = self.networks[0].input_shape
             input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
         return super().export(filepath, format, input_signature=input_signature, **kw)
@@ -62,7 +72,7 @@ class Saving:
         return {
             "optimizers": [keras.saving.serialize_keras_object(o) for o in self.optimizers],
             **self._user_metrics.get_config(),
-            "jit_compile": self.jit_compile,
+            "jit_compile": self._asked_jit_compile,  # by default, where it is loaded decides
             "run_eagerly": self.run_eagerly,
             "steps_per_execution": self.steps_per_execution,
         }

@@ -47,19 +47,18 @@ def function(name: str) -> Callable[..., keras.Model]:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0] and error.name != module:
             raise
         raise ValueError(
             f"No network {name!r}: there is no module {module!r} in this folder or installed."
         ) from None
-    except AttributeError:
-        raise ValueError(
-            f"No network {name!r}: the module {module!r} has no {attribute!r}."
-        ) from None
     finally:
         sys.path.remove(os.getcwd())
+    if not hasattr(found, attribute):
+        raise ValueError(f"No network {name!r}: the module {module!r} has no {attribute!r}.")
+    return getattr(found, attribute)
 
 
 def modules(names: Sequence[str]) -> tuple[str, ...]:

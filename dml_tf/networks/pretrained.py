@@ -83,9 +83,17 @@ def _published(name: str) -> Callable[..., keras.Model]:
     return make
 
 
+def _classifier(network: keras.Model) -> keras.Layer | None:
+    """The layer that makes the logits; None if a network, as that of a file, names no output so."""
+    outputs = network.output if isinstance(network.output, dict) else {}
+    return outputs["logits"]._keras_history.operation if "logits" in outputs else None
+
+
 def _weighted(network: keras.Model) -> list[keras.Layer]:
     """Layers that have weights, except the classifier."""
-    return [layer for layer in network.layers if layer.weights and layer.name != "logits"]
+    classifier = _classifier(network)
+    layers = [layer for layer in network.layers if layer.weights and layer.name != "logits"]
+    return [layer for layer in layers if layer is not classifier]
 
 
 def _copy(source: keras.Model, target: keras.Model, origin: str) -> None:
@@ -118,7 +126,7 @@ def _shapes(weights: Sequence) -> list[tuple]:
 
 def _load_weights(file: Path, network: keras.Model) -> None:
     """Loads a `.weights.h5` file, and puts the classifier's own weights back."""
-    classifier = network.get_layer("logits")
+    classifier = _classifier(network)
     new = classifier.get_weights()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -126,7 +134,7 @@ def _load_weights(file: Path, network: keras.Model) -> None:
     classifier.set_weights(new)
     # Keras lists the layers it skipped in a warning: `[<Conv2D name=conv2d, built=True>, ...]`.
     text = " ".join(str(w.message).partition("List of objects")[2] for w in caught)
-    skipped = [name for name in re.findall(r"name=([\w-]+)", text) if name != "logits"]
+    skipped = [name for name in re.findall(r"name=([\w-]+)", text) if name != classifier.name]
     _refuse_mismatch(skipped, str(file), network)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from dml_tf.atomic import write_text
 from dml_tf.runs.files import hold
 
 SUMS = "SHA256SUMS"
+_OF_ALL = "claims."  # renewed whatever the items
 
 
 def altered(folder: Path) -> list[str]:
@@ -31,7 +31,8 @@ def listed(folder: Path, items: Sequence[str]) -> Iterator[list[Path]]:
                 f"{folder / name} is damaged, missing, or was altered after it was written. What "
                 "the records say is written in its place, if its table or figure is asked for."
             )
-        kept = {n: s for n, s in _read(folder).items() if re.split(r"[_.]", n)[0] not in items}
+        renewed = (_OF_ALL, *(f"{item}{end}" for item in items for end in "._"))
+        kept = {n: s for n, s in _read(folder).items() if not n.startswith(renewed)}
         _write(folder, kept)
         yield written
         _write(folder, kept | {file.name: _sum(file) for file in written})

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dml_tf.paper import plan
 from dml_tf.paper.estimate import Estimate, kind_of, rehearsed_seconds, train_images
-from dml_tf.paper.progress import Clock, duration, follow
+from dml_tf.paper.progress import Clock, follow
 from dml_tf.paper.scales import Scale
 from dml_tf.paper.workers import Executor, Task
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
+from dml_tf.runs.words import duration
 from dml_tf.version import __version__
 
 ALL, SMALLEST = "all", "smallest"

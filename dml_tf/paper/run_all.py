@@ -15,11 +15,12 @@ from dml_tf.paper import machine, over_seeds, page, plan, rehearsal, scales
 from dml_tf.paper.estimate import Estimate
 from dml_tf.paper.items import ITEMS
 from dml_tf.paper.machine import Machine
-from dml_tf.paper.progress import Clock, duration, follow
+from dml_tf.paper.progress import Clock, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
 from dml_tf.runs import files, flag_files, records, words
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles, needed_weights, record_beside
+from dml_tf.runs.words import duration
 
 _SHORT = 60  # seconds of a run whose tracing matters; of longer ones the order of the seeds does
 
@@ -43,7 +44,7 @@ def _run_all(options: argparse.Namespace) -> int:
     runs = plan.runs(scale, items, results_dir=str(folder), data_dir=data_dir)
     index, count = options.shard
     find = records.find if options.dry_run or options.rehearse else records.reusable
-    found = [(run, find(run)) for run in runs[index::count]]
+    found = [(run, find(run)) for run in _shard_of(runs, index, count)]
     finished = [(run, record) for run, record in found if record]
     settings = rehearsal.settings(runs)
     rehearsed = [(run, record) for run in settings if (record := rehearsal.find(run))]
@@ -59,6 +60,7 @@ def _run_all(options: argparse.Namespace) -> int:
     if options.dry_run:
         _list([run for run, _ in found], todo, estimate, here.jobs)
         return DONE
+    _refuse_lost_weights(todo)
     with _alone(folder):
         with _executor(options, here) as executor:
             print(
@@ -70,6 +72,26 @@ def _run_all(options: argparse.Namespace) -> int:
     print(f"wrote {len(written) - 1} tables and figures, and all of it on one page: {written[-1]}")
     print(page.opening(scale, folder))
     return _status(failures)
+
+
+def _shard_of(runs: Sequence[Config], index: int, count: int) -> list[Config]:
+    """Every n-th run, and those that these learn or start from: a shard has a folder of its own."""
+    own = runs[index::count]
+    needed = {file for run in own for file in needed_weights(run)}
+    return [run for run in runs if run in own or RunFiles.of(run).model in needed]
+
+
+def _refuse_lost_weights(todo: Sequence[Config]):
+    """Refuses runs that need weights which only left a record, as in a clone of a repository."""
+    files_left = {RunFiles.of(run).model for run in todo}
+    needed = {file for run in todo for file in needed_weights(run)} - files_left
+    lost = sorted(file for file in needed if record_beside(file).exists() and not file.exists())
+    if lost:
+        raise FileNotFoundError(
+            f"{len(lost)} trained networks that these runs learn or start from are missing, as "
+            f"{lost[0]}. Their records are there, so they are not trained again in this folder. "
+            "Give another --results_dir: all that is needed is trained there."
+        )
 
 
 def _rehearse(

@@ -108,14 +108,16 @@ def simultaneous(rows: ArrayLike) -> np.ndarray:
     means, count = rows.mean(axis=1), rows.shape[1]
     residuals = rows - means[:, None]
     flipped = _signs(count) @ residuals.T / count
-    spread = np.sum(residuals**2, axis=1) - count * flipped**2
+    spread = np.maximum(np.sum(residuals**2, axis=1) - count * flipped**2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(flipped) / np.sqrt(spread / (count * (count - 1)))
-    largest = np.nan_to_num(t).max(axis=1)
+    largest = np.where(np.isnan(t), 0, t).max(axis=1)  # 0 / 0: a row without differences
     critical = max(
         np.quantile(largest, 1 - LEVEL, method="higher") if len(rows) > 1 else 0.0,
         stats.t.ppf(1 - LEVEL / 2, count - 1),
     )
+    if np.isinf(critical):  # coarse numbers, which a flip can make equal
+        critical = stats.t.ppf(1 - LEVEL / 2 / len(rows), count - 1)
     half = critical * rows.std(axis=1, ddof=1) / math.sqrt(count)
     return np.stack([means - half, means + half], axis=1)
 

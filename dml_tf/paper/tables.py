@@ -168,11 +168,15 @@ def _claimed(item: str) -> dict[Contrast, list[Claim]]:
 
 
 def _judged_lines(scale: Scale, folder: Path, item: str) -> dict[Contrast, dict]:
-    """What was concluded of each contrast that an item's claims have; the first claim counts."""
+    """What was concluded of each contrast that an item's claims have; the first claim counts.
+
+    A place that a claim leaves out, as one on generated pictures, has no conclusion.
+    """
     judged: dict[Contrast, dict] = {}
     for claim in ITEMS[item].claims:
         for line, place in zip(claim.contrasts, judge(claim, scale, folder).places, strict=True):
-            judged.setdefault(line, place)
+            if place["seeds"]:
+                judged.setdefault(line, place)
     return judged
 
 
@@ -254,6 +258,8 @@ def _contrast_row(
 ) -> dict:
     """A computed row; the paper's number is computed from those that it prints."""
     measured = judged.get(line) or verdicts.single(over_seeds.differences(line, scale, folder))
+    if line not in judged and _data(line.first, scale) in data.GENERATED_DATASETS:
+        measured = {**measured, "verdict": Verdict.NO_VERDICT}
     printed = _printed(line, paper)
     can_compare = scale.is_paper and printed
     claims = [claim.text for claim in _claimed(line.first.item).get(line, [])]

@@ -82,7 +82,6 @@ def opening(judgement: Judgement, where: str, is_exploratory: bool = False) -> s
     verdicts = {
         "Shows": "the mean of Table 2's places gains from mutual learning",
         "Refuted": "a gain of 0.5 points from mutual learning is refuted",
-        "The opposite shows": "the mean of Table 2's places loses by mutual learning",
         "Not clear": "it is not clear whether mutual learning gains",
     }
     first = "Exploratory runs: on" if is_exploratory else "On"

@@ -32,7 +32,8 @@ def distances(
         query_features: Features, shape `(queries, dim)`.
         gallery_features: Features, shape `(gallery, dim)`.
         metric: `euclidean`, or `cosine` (one minus the cosine of the angle).
-        normalize: Whether features are L2-normalised before the Euclidean distance.
+        normalize: Whether features are L2-normalised before the Euclidean distance. A feature of
+            zeros then counts as at a right angle to every other, at a distance of sqrt(2).
 
     Returns:
         Distances in the features' precision, shape `(queries, gallery)`.

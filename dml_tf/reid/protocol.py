@@ -127,7 +127,7 @@ def evaluate(
             distances = ReRanked(re_ranking, prepared, gallery, unit)
         roc = TruePositiveRates(false_positive_rates, pairs.wrong)
         good_ranks = list(_good_ranks(pairs, distances, roc))
-        rates = {"true_positive_rate": roc.rates()} if false_positive_rates else {}
+        rates = {"true_positive_rate": roc.rates()} if roc.is_asked else {}
         return _measures(good_ranks, _AVERAGE_PRECISION[average_precision], ranks) | rates
 
     result = measure(query.features)

@@ -15,7 +15,7 @@ class TruePositiveRates:
     def __init__(self, rates: Sequence[float], wrong_pairs: int):
         self._allowed = [int(rate * wrong_pairs + 1e-9) for rate in rates]
         self._kept = max(self._allowed, default=-1) + 1
-        self.is_asked = bool(rates)
+        self.is_asked = len(rates) > 0
         self._wrong, self._limit, self._good = np.empty(0), np.inf, []
 
     def add(self, good: np.ndarray, wrong: np.ndarray) -> None:

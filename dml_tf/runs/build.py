@@ -19,7 +19,7 @@ from dml_tf.method.peers import RemoteNetwork
 from dml_tf.method.ramp import Ramp
 from dml_tf.networks import own, pretrained, trusted
 from dml_tf.runs import records
-from dml_tf.runs.checks import refuse
+from dml_tf.runs.checks import ENTROPY_SGD, refuse
 from dml_tf.runs.config import Config
 from dml_tf.runs.files import RunFiles
 from dml_tf.runs.parallel.placement import Placement
@@ -31,10 +31,6 @@ _COMPILED = {"auto": None, "true": True, "false": False}
 _EXAMPLES = (  # names that a mistyped one is compared with
     "resnet8", "resnet20", "resnet32", "resnet110", "wrn-10-2", "wrn-28-10",
     "mobilenet", "mobilenet_short", "inception_v1",
-)  # fmt: skip
-_ENTROPY_SGD = (
-    "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
-    "scope", "scope_growth",
 )  # fmt: skip
 
 
@@ -325,7 +321,7 @@ def optimizer(config: Config, steps_per_epoch: int, peer: int = 0) -> keras.opti
     """The optimizer of one peer, with the run's schedule; each peer has its own noise."""
     own = {}
     if config.optimizer == "entropy_sgd":
-        own = {name: getattr(config, name) for name in _ENTROPY_SGD}
+        own = {name: getattr(config, name) for name in ENTROPY_SGD}
     return optimizers.build(
         config.optimizer,
         learning_rate(config, steps_per_epoch),

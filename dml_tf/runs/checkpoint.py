@@ -23,7 +23,7 @@ from dml_tf.data import Splits
 from dml_tf.errors import RecordMismatch, uninterrupted
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import load_state, save_state
+from dml_tf.runs.files import PREVIOUS, STATE, load_state, save_state
 from dml_tf.runs.parallel.cluster import Cluster
 
 EVERY_S = 5.0  # seconds between the checkpoints of short epochs, at the least
@@ -41,7 +41,7 @@ class Checkpoint(keras.callbacks.Callback):
     it is kept: it is used if the newest is damaged, or if another process does not have the newest.
 
     Args:
-        folder: Folder of this run's checkpoint; it holds nothing else.
+        folder: Folder of this run's checkpoint, and of what it needs besides to resume.
         config: The run's settings; a checkpoint made with others is refused.
         cluster: The processes of the run, each with a checkpoint of its own. They resume after
             the last epoch that all have finished, so each saves after every epoch, and only then.
@@ -64,8 +64,8 @@ class Checkpoint(keras.callbacks.Callback):
         splits: Splits | None = None,
     ):
         super().__init__()
-        self._file = folder / "state.npz"
-        self._previous = folder / "previous.npz"
+        self._file = folder / STATE
+        self._previous = folder / PREVIOUS
         self._cluster = cluster or Cluster()
         self._config, self._splits = config, splits
         self._epoch = self.step = self._resumed_at = 0

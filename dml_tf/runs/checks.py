@@ -17,7 +17,10 @@ from dml_tf.runs.values import nearest, to_flag
 _MUTUAL = ("method", ("dml", "dml_e", "distill"))
 _REID = ("dataset", REID_DATASETS)
 _CLASSIFICATION = ("dataset", tuple(name for name in DATASETS if name not in REID_DATASETS))
-_ENTROPY_SGD = ("optimizer", ("entropy_sgd",))
+ENTROPY_SGD = (  # settings of that optimizer alone
+    "langevin_steps", "langevin_rate", "langevin_noise", "langevin_average",
+    "scope", "scope_growth",
+)  # fmt: skip
 # Setting -> (the setting that decides whether it is used, its values that use it).
 _USED_WITH = {
     "update": ("method", ("dml", "dml_e")),
@@ -47,12 +50,7 @@ _USED_WITH = {
     "rho": ("optimizer", ("rmsprop",)),
     "epsilon": ("optimizer", ("adam", "adamw", "rmsprop")),
     "mean_square_start": ("optimizer", ("rmsprop",)),
-    "langevin_steps": _ENTROPY_SGD,
-    "langevin_rate": _ENTROPY_SGD,
-    "langevin_noise": _ENTROPY_SGD,
-    "langevin_average": _ENTROPY_SGD,
-    "scope": _ENTROPY_SGD,
-    "scope_growth": _ENTROPY_SGD,
+    **dict.fromkeys(ENTROPY_SGD, ("optimizer", ("entropy_sgd",))),
 }
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from dml_tf.atomic import write_whole
 from dml_tf.data.arrays import read_npz
 
+STATE, PREVIOUS = "state.npz", "previous.npz"  # in the folder of a checkpoint
 _SUM = "variables_sha256"  # in a state
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EROFS, errno.EACCES, errno.EPERM)
 

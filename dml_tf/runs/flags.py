@@ -8,7 +8,7 @@ from dml_tf.errors import FlagError
 from dml_tf.runs import flag_help as help_on
 from dml_tf.runs.checks import refuse
 from dml_tf.runs.config import FIELDS, Config, load
-from dml_tf.runs.values import Size, nearest
+from dml_tf.runs.values import nearest
 
 _ABSL = ("flagfile", "undefok", "help")
 
@@ -29,7 +29,7 @@ def flag_help() -> str:
 
 
 def _flag_values(argv: Sequence[str]) -> flags.FlagValues:
-    values = _define_flags(as_text=True)
+    values = _define_flags()
     try:
         rest = values(["train.py", *argv])[1:]
     except flags.Error as error:
@@ -61,7 +61,7 @@ def _misread(argv: Sequence[str]) -> Iterator[str]:
 
 def _wrong_values(argv: Sequence[str]) -> Iterator[str]:
     """What is wrong with the flags that can be read."""
-    values = _define_flags(as_text=True)
+    values = _define_flags()
     values(["train.py", *(text for text in argv if _is_setting(text) and _can_be_read(text))])
     try:
         load(**{name: getattr(values, name) for name in FIELDS if values[name].present})
@@ -75,7 +75,7 @@ def _is_setting(text: str) -> bool:
 
 def _can_be_read(text: str) -> bool:
     try:
-        _define_flags(as_text=True)(["train.py", text])
+        _define_flags()(["train.py", text])
     except flags.Error:
         return False
     return True
@@ -86,27 +86,16 @@ def _name(text: str) -> str:
     return text.lstrip("-").partition("=")[0] if text.startswith("-") else ""
 
 
-def _define_flags(as_text: bool = False) -> flags.FlagValues:
+def _define_flags() -> flags.FlagValues:
     """A fresh set of absl flags, one for each field; absl's global FLAGS stays untouched.
 
-    As text they take any value: `Config` tells what is wrong with all of them together.
+    They take any text: `Config` tells what is wrong with all of them together.
     """
     values = flags.FlagValues()
     for name, field in FIELDS.items():
-        text, choices = field.metadata["help"], field.metadata["choices"]
-        if as_text and field.type is not bool:
-            flags.DEFINE_string(name, None, text, flag_values=values)
-        elif choices:
-            default = field.default or None  # absl checks a default, but for None
-            flags.DEFINE_enum(name, default, choices, text, flag_values=values)
-        elif field.type is bool:
+        text = field.metadata["help"]
+        if field.type is bool:
             flags.DEFINE_bool(name, field.default, text, flag_values=values)
-        elif field.type is int:
-            flags.DEFINE_integer(name, field.default, text, flag_values=values)
-        elif field.type is float:
-            flags.DEFINE_float(name, field.default, text, flag_values=values)
-        elif field.type is str or field.type == Size:
-            flags.DEFINE_string(name, str(field.default), text, flag_values=values)
         else:
-            flags.DEFINE_list(name, list(field.default), text, flag_values=values)
+            flags.DEFINE_string(name, None, text, flag_values=values)
     return values

@@ -19,10 +19,12 @@ from dml_tf.errors import FlagError
 from dml_tf.networks import size
 from dml_tf.runs import records
 from dml_tf.runs.config import Config
+from dml_tf.runs.parallel.placement import Placement
 from dml_tf.runs.values import Size
 
 GIGABYTE = 1e9
 # Data set -> images, height, width, channels, classes, as published; no images: they stay on disk.
+# A data set that is not listed has no estimate.
 _SHAPES = {
     "cifar10": (60_000, 32, 32, 3, 10),
     "cifar100": (60_000, 32, 32, 3, 100),
@@ -46,15 +48,26 @@ _SLOTS = {
 }  # as large as the weights
 
 
-def refuse_too_large(config: Config):
-    """Raises `FlagError` if a run needs more memory than there is, or than `--max_memory_gb`."""
+def refuse_too_large(config: Config, place: Placement | None = None):
+    """Raises `FlagError` if a run needs more memory than there is, or than `--max_memory_gb`.
+
+    Args:
+        config: The run's settings.
+        place: Where its peers are; default: all in this process.
+    """
+    if config.dataset not in _SHAPES:
+        return
+    place = place or Placement()
     limit = config.max_memory_gb * GIGABYTE or free_memory()
     shape, classes = _shape(config)
     needed = {"the images": _image_bytes(config, shape)}
     if not tf.config.list_physical_devices("GPU"):  # which has memory of its own
         for name in filter(_can_be_measured, dict.fromkeys(config.net)):
-            peers, one = config.net.count(name), _network_bytes(config, name, shape, classes, limit)
-            needed[f"{peers} x {name}"] = peers * one
+            learning, frozen = _network_bytes(config, name, shape, classes, limit, place)
+            peers = [k for k in range(config.cohort) if config.net[k] == name and place.trains(k)]
+            needed[f"{len(peers)} x {name}"] = sum(
+                frozen if k in config.teachers else learning for k in peers
+            )
     total = sum(needed.values())
     if total > limit:
         listed = ", ".join(f"{what} {_gigabytes(n)}" for what, n in needed.items())
@@ -85,7 +98,15 @@ def _limits() -> Iterator[float]:
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         with contextlib.suppress(OSError, ValueError):  # 'max' is no number: there is no limit
-            yield float(int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text()))
+            held = int(Path(folder, used).read_text()) - _given_back(Path(folder, "memory.stat"))
+            yield float(int(Path(folder, limit).read_text()) - held)
+
+
+def _given_back(statistics: Path) -> int:
+    """Bytes of files that were read, which the kernel gives back when memory is needed."""
+    names = "inactive_file", "total_inactive_file"
+    found = [line.split() for line in statistics.read_text().splitlines()]
+    return max((int(count) for name, count in found if name in names), default=0)
 
 
 def _shape(config: Config) -> tuple[tuple[int, int, int], int]:
@@ -114,9 +135,14 @@ def _sides(size: Size) -> tuple[int, int]:
 
 
 def _network_bytes(
-    config: Config, name: str, shape: tuple[int, int, int], classes: int, limit: float
-) -> float:
-    """Bytes of one peer in training, or in evaluation if that is more."""
+    config: Config,
+    name: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    limit: float,
+    place: Placement,
+) -> tuple[float, float]:
+    """Bytes of one peer that learns, in training or evaluation, and of one that is frozen."""
     bytes_each = 2 if config.precision.startswith("mixed") else 4
     try:
         found = size.measure(name, num_classes=classes, input_shape=shape, most=limit / bytes_each)
@@ -135,9 +161,11 @@ def _network_bytes(
     copies = (
         2 + _SLOTS[config.optimizer] + sum(1 for decay in (config.momentum, config.ema) if decay)
     )
-    training = config.batch_size * found.activations * bytes_each
+    batch = config.batch_size // (place.cluster.size if place.kind == "data" else 1)
+    training = batch * found.activations * bytes_each
     evaluation = evaluated_at_once(*shape[:2]) * found.largest * bytes_each
-    return 4 * copies * found.parameters + max(training, evaluation)
+    learning = 4 * copies * found.parameters + max(training, evaluation)
+    return learning, 4 * found.parameters + evaluation
 
 
 def _gigabytes(count: float) -> str:

@@ -66,8 +66,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Shows the last epoch, which early stopping may choose, and ends the line."""
         if self._measured and (self._live or not self._is_shown):
-            self._schedule = self._schedule._replace(steps=self._done)  # nothing is left
-            self._print(self._measured)
+            self._print(self._measured, is_over=True)
         if self._live:
             print(flush=True)
             self._width = 0
@@ -75,9 +74,9 @@ class Progress(keras.callbacks.Callback):
     def _is_due_after(self, seconds: float) -> bool:
         return time.monotonic() - self._printed >= seconds
 
-    def _print(self, logs: dict):
+    def _print(self, logs: dict, is_over: bool = False):
         self._printed = time.monotonic()
-        line = self._line(logs)
+        line = self._line(logs, is_over)
         if not self._live:
             print(line, flush=True)
             return
@@ -86,7 +85,7 @@ class Progress(keras.callbacks.Callback):
         sys.stdout.flush()
         self._width = len(line)
 
-    def _line(self, logs: dict) -> str:
+    def _line(self, logs: dict, is_over: bool) -> str:
         parts = [f"epoch {self._epoch + 1}/{self._schedule.epochs}"]
         for peer in (*self.model.peer_names, "ensemble"):
             if f"{peer}_accuracy" in logs:
@@ -94,7 +93,7 @@ class Progress(keras.callbacks.Callback):
         mimicry = [v for n, v in logs.items() if _is_mimicry(n)]
         if any(mimicry):
             parts.append(f"mimicry {sum(mimicry) / len(mimicry):.3f}")
-        return "  ".join([*parts, *self._speed()])
+        return "  ".join([*parts, *self._speed(is_over)])
 
     def _accuracy(self, peer: str, logs: dict) -> str:
         name = f"{peer}_accuracy"
@@ -102,13 +101,13 @@ class Progress(keras.callbacks.Callback):
         more = "" if watched is None else f" (val {100 * watched:.1f}%)"
         return f"{100 * logs[name]:.1f}%{more}"
 
-    def _speed(self) -> list[str]:
+    def _speed(self, is_over: bool) -> list[str]:
         """Images a second since the first call, all else included, and the time that is left."""
         begun, before = self._start or (self._printed, self._done)
         steps, seconds = self._done - before, self._printed - begun
         if not steps or not seconds:
             return []
-        left = (self._schedule.steps - self._done) * seconds / steps
+        left = 0 if is_over else (self._schedule.steps - self._done) * seconds / steps
         rate = f"{self._batch_size * steps / seconds:,.0f} images/s"
         return [rate, f"{duration(left)} left" if left else f"{duration(seconds)} in all"]
 

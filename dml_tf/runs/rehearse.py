@@ -21,7 +21,7 @@ from dml_tf.method.cohort import Cohort
 from dml_tf.runs import build, records, results, train
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.config import Config, Schedule
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import RunFiles, needed_weights
 from dml_tf.runs.watch import Watch
 
 PLACES = ("start", "middle", "end")
@@ -119,10 +119,11 @@ def _with_weights(config: Config, splits: Splits) -> tuple[Config, str]:
         except FileNotFoundError as error:
             config = config.replace(pretrained="")
             reason = f"random weights stand for trained ones: {error}"
-    if config.method == "distill" and not config.teacher.endswith(".keras"):
-        config = config.replace(teacher="")
-        teacher = config.default_teacher
-        results.save_model(build.build_cohort(teacher, splits), RunFiles.of(teacher).model)
+    if config.teachers and not config.teacher.endswith(".keras"):
+        count = len(config.teachers)
+        teacher = config.default_teacher.replace(teacher="", net=config.net[:count], cohort=count)
+        file = needed_weights(config.replace(pretrained=""))[0]
+        results.save_model(build.build_cohort(teacher, splits), file)
     return config, reason
 
 

@@ -92,7 +92,9 @@ class Settings:
         ("goyal", "he"),
     )  # fmt: skip
     pretrained: str = _setting(
-        "", "Start from: imagenet (mobilenet only), a run id, or a .keras or .weights.h5 file."
+        "",
+        "Start from: imagenet (mobilenet, and networks of keras.applications), a run id, or a "
+        ".keras or .weights.h5 file.",
     )
     optimizer: str = _setting(
         "sgd", "Optimizer (Sec. 4.1; Table 5's 'Entropy' is entropy_sgd).",

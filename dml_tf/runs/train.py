@@ -62,17 +62,17 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             remove_older(folder, files.record)
             if config.strict:
                 build.load_data(config)  # refuses what is skipped or converted
-            if config.features_out:
-                cluster.from_chief(results.add_features, config, record, files)
+            _add_features(config, place, record, files)
             if verbose != 0:
                 print(f"{config.run_id} is finished. To train it again, add --overwrite.")
             return record
         refuse_read_only(files.folder)
-        memory.refuse_too_large(config)
+        memory.refuse_too_large(config, place)
         splits = build.load_data(config)
         cluster.refuse_differences("data", _shared_data, splits)
         build.check_fit(config, splits)
         if record := cluster.from_chief(results.add_analysis, config, splits, files):
+            _add_features(config, place, record, files)
             return record
         ensure_teacher(config, verbose)
         choice = precision.of_run(config, splits, folder)
@@ -94,6 +94,11 @@ def run(config: Config, *, verbose: int | None = None, callbacks: Callbacks = ()
             )
         checkpoint.delete()
     return record
+
+
+def _add_features(config: Config, place: Placement, record: dict, files: RunFiles):
+    if config.features_out:
+        place.cluster.from_chief(results.add_features, config, record, files)
 
 
 def ensure_teacher(config: Config, verbose: int | None = None):

@@ -10,18 +10,19 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dml_tf.data import Splits
+from dml_tf.data import REID_DATASETS, Splits
 from dml_tf.errors import FlagError, exit_status
-from dml_tf.paper.progress import duration
+from dml_tf.paper.statistics import FEWEST_SEEDS
 from dml_tf.runs import config as configs
 from dml_tf.runs import quiet, records
 from dml_tf.runs.config import Config
+from dml_tf.runs.words import duration
 from dml_tf.tools import verdict
 from dml_tf.tools.candidates import Candidate, candidates, larger
 
@@ -29,7 +30,7 @@ EXAMPLE = """example:
   dml_tf advise --data_dir=PICTURES --net=resnet20 --image_size=64 --minutes=30"""
 _PART = 0.85  # of the time is planned, the rest is for what takes longer
 _LONG = 20  # minutes from which on six seeds are trained, if they fit
-_FEWEST, _MANY = 3, 6  # seeds of an interval
+_FEWEST, _MANY = 3, FEWEST_SEEDS  # seeds of an interval
 _LATER = 1.5  # of the time, if a busy machine has not trained these yet
 _TRAININGS = 6  # of a seed: two of the four ways train teachers first
 _LEAST = 10  # steps of a training that teach anything
@@ -79,6 +80,11 @@ def _advise(options: argparse.Namespace):
 
 
 def _base(options: argparse.Namespace) -> Config:
+    if options.dataset in REID_DATASETS:
+        raise FlagError(
+            f"--dataset={options.dataset} is of re-identification: advise compares networks that "
+            "tell classes, on validation images."
+        )
     settings = {
         name: getattr(options, name)
         for name in ("dataset", "data_dir", "image_size", "train_images")
@@ -195,7 +201,7 @@ def report(
     way = next(each for each in ways if each.name == chosen.name)
     advice = {
         "use": chosen.name,
-        "keep": _best_peer(measured[way.name]),
+        "keep": _best_peer(way, measured[way.name]),
         "command": _command(options, way),
         "seconds": _full_seconds(options, base, splits, way, plan, sizes),
         "seeds": seeds,
@@ -233,15 +239,18 @@ def _table(lines: Sequence[verdict.Line], steps: dict[str, int]) -> list[str]:
 
 def _of_net(way: Candidate, accuracies: dict[str, float]) -> float:
     """Mean accuracy of the copies of the wanted network that learnt in this way."""
-    wanted = way.net[-1] if way.method == "distill" else way.net[0]
-    students = [way.net[-1]] if way.method == "distill" else list(way.net)
-    rows = zip(students, accuracies.values(), strict=True)
-    return float(np.mean([accuracy for net, accuracy in rows if net == wanted]))
+    return float(np.mean([accuracies[peer] for peer in _wanted(way, accuracies)]))
 
 
-def _best_peer(rows: Sequence[dict[str, float]]) -> str:
-    """The learning peer with the best mean validation accuracy."""
-    return max(rows[0], key=lambda peer: np.mean([row[peer] for row in rows]))
+def _best_peer(way: Candidate, rows: Sequence[dict[str, float]]) -> str:
+    """The copy of the wanted network with the best mean validation accuracy."""
+    return max(_wanted(way, rows[0]), key=lambda peer: np.mean([row[peer] for row in rows]))
+
+
+def _wanted(way: Candidate, peers: Iterable[str]) -> list[str]:
+    """The learning peers that are the wanted network."""
+    students = way.net[-1:] if way.method == "distill" else way.net
+    return [peer for net, peer in zip(students, peers, strict=True) if net == students[0]]
 
 
 def _command(options: argparse.Namespace, way: Candidate) -> str:
@@ -249,10 +258,16 @@ def _command(options: argparse.Namespace, way: Candidate) -> str:
     words += [f"--data_dir={options.data_dir}"] if options.data_dir else []
     words += [f"--method={way.method}"]
     words += [f"--image_size={options.image_size}"] if options.image_size != "0" else []
+    words += [f"--train_images={options.train_images}"] if options.train_images else []
     return shlex.join(["dml_tf", "train", *words])
 
 
 def _full_seconds(options, base: Config, splits: Splits, way: Candidate, plan, sizes) -> float:
-    full = configs.load(dataset=options.dataset, data_dir=options.data_dir, net=(options.net,))
-    steps = full.replace(batch_size=base.batch_size).schedule(len(splits.train)).steps
+    names = ("dataset", "data_dir", "train_images")
+    given = {name: value for name in names if (value := getattr(options, name))}
+    full = configs.load(**given, net=(options.net,))
+    held_out = len(splits.validation) if base.validation_fraction else 0  # only here
+    images = len(splits.train) + held_out
+    images = min(images, full.train_images or images)
+    steps = full.replace(batch_size=base.batch_size).schedule(images).steps
     return steps * base.batch_size * way.cost(sizes) * plan["per_unit"]

@@ -34,5 +34,5 @@ def _put(place: str, text: str):
     if place == _TERMINAL:
         sys.stdout.write(text)
     else:
-        write_text(Path(place), text)
+        write_text(Path(place).expanduser(), text)
         print(f"wrote {place}", file=sys.stderr)

@@ -6,13 +6,14 @@ images. OUT also gets a model card, README.md.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dml_tf.atomic import write_text
+from dml_tf.atomic import write_text, write_whole
 from dml_tf.errors import FlagError, RunFailed, exit_status
 from dml_tf.runs import quiet
 from dml_tf.tools import card, formats, trained
@@ -53,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _deploy(options: argparse.Namespace):
+    if options.images < 1:
+        raise FlagError(f"--images={options.images}: give 1 or more.")
     names = _format_names(options.format)
     if options.quantize != "none" and not any(FORMATS[name].can_quantize for name in names):
         raise FlagError(
@@ -169,9 +172,12 @@ def choose_peer(run: trained.Trained, asked: str) -> str:
 
 
 def _write(name: str, file: Path, model, quantize: str, calibration: np.ndarray, text: dict):
-    """Writes one format; `RunFailed` if its converter fails."""
+    """Writes one format whole; `RunFailed` if its converter fails."""
     try:
-        FORMATS[name].write(model, file, quantize, calibration)
-        FORMATS[name].put_about(file, text)
+        with write_whole(file) as part:
+            FORMATS[name].write(model, part, quantize, calibration)
+            FORMATS[name].put_about(part, text)
+            if file.is_dir():  # a folder takes no other's place
+                shutil.rmtree(file)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise RunFailed(f"--format={name} --quantize={quantize} failed: {error}") from error

@@ -38,13 +38,16 @@ def _plain(network, name: str):
     def copy(layer):
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else None
         settings = layer.get_config()
+        if kind:
+            settings.pop("ema", None)  # averages of the statistics, which are in their place by now
         if "dtype" in settings:
             settings["dtype"] = "float32"
         return (kind or type(layer)).from_config(settings)
 
     plain = keras.models.clone_model(network, clone_function=copy)
     plain.name = name  # networks of one model need different names
-    plain.set_weights(network.get_weights())
+    for ours, theirs in zip(plain.layers, network.layers, strict=True):
+        ours.set_weights(theirs.get_weights()[: len(ours.weights)])  # those averages come last
     return plain
 
 

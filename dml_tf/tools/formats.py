@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,23 +178,23 @@ def _litert_run(interpreter) -> Run:
 def _write_onnx(model, path: Path, quantize: str, pixels: np.ndarray):
     import onnx
 
-    plain = path.with_suffix(".float32.onnx") if quantize != "none" else path
-    model.export(plain, format="onnx", verbose=False)
-    if quantize == "float16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
+    if quantize == "none":
+        model.export(path, format="onnx", verbose=False)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared = Path(folder, "float32.onnx"), Path(folder, "prepared.onnx")
+        model.export(plain, format="onnx", verbose=False)
+        if quantize == "float16":
+            from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        onnx.save(convert_float_to_float16(onnx.load(plain), keep_io_types=True), path)
-    if quantize == "int8":
+            onnx.save(convert_float_to_float16(onnx.load(plain), keep_io_types=True), path)
+            return
         from onnxruntime import quantization
 
-        prepared = path.with_suffix(".prepared.onnx")
         quantization.quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(prepared), str(path), _Calibration(onnx.load(plain).graph.input[0].name, pixels)
         )
-        prepared.unlink()
-    if plain != path:
-        plain.unlink()
 
 
 class _Calibration:

@@ -1,6 +1,7 @@
 """Lists runs: what is done, what is being trained or was interrupted, accuracy, time left."""
 
 import argparse
+import contextlib
 import fcntl
 import json
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,9 @@ import numpy as np
 
 from dml_tf.data.arrays import read_npz
 from dml_tf.errors import DONE, FlagError, RecordMismatch, exit_status
-from dml_tf.paper.progress import duration
 from dml_tf.runs import records
-from dml_tf.runs.files import RunFiles
+from dml_tf.runs.files import PREVIOUS, STATE, RunFiles
+from dml_tf.runs.words import duration
 from dml_tf.tools import trained
 
 
@@ -66,9 +67,10 @@ def rows(results_dir: str = "") -> Iterator[Row]:
             yield _finished(file.parents[1], records.read(file))
         except (RecordMismatch, KeyError, TypeError):
             yield Row(file.parents[1], file.stem, "record is damaged", "", "", "")
-    pattern = "checkpoints/*/state.npz" if results_dir else "**/checkpoints/*/state.npz"
-    for file in sorted(trained.place_of(results_dir).glob(pattern)):
-        yield _unfinished(file)
+    pattern = "checkpoints/*" if results_dir else "**/checkpoints/*"
+    for folder in sorted(trained.place_of(results_dir).glob(pattern)):
+        with contextlib.suppress(FileNotFoundError):  # the run has just finished, or has none yet
+            yield _unfinished(folder)
 
 
 def _finished(folder: Path, record: dict) -> Row:
@@ -80,10 +82,15 @@ def _finished(folder: Path, record: dict) -> Row:
     return Row(folder, record["run_id"], "done", accuracy, "", record["finished"])
 
 
-def _unfinished(file: Path) -> Row:
-    run = RunFiles(file.parents[2], file.parent.name)
+def _unfinished(folder: Path) -> Row:
+    run = RunFiles(folder.parents[1], folder.name)
+    file = folder / STATE
+    if not file.exists():  # while it is written, or if that was interrupted
+        file = folder / PREVIOUS
     try:
         progress = json.loads(str(read_npz(file, ("state",))["state"]))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RecursionError):
         return Row(run.folder, run.run_id, "checkpoint is damaged", "", "", "")
     done, epochs = progress["epoch"], progress.get("epochs", 0)

@@ -63,7 +63,7 @@ def _predict(options: argparse.Namespace):
         print_table(rows)
     answers.write(options, rows)
     if options.sheet:
-        sheets.of_predictions(Path(options.sheet), paths, rows)
+        sheets.of_predictions(Path(options.sheet).expanduser(), paths, rows)
 
 
 def predict(run: trained.Trained, paths: Sequence[Path]) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ def show(run: trained.Trained, queries: Sequence[Path], options: argparse.Namesp
         print_table(rows)
     answers.write(options, rows)
     if options.sheet:
-        sheets.of_ranking(Path(options.sheet), rows)
+        sheets.of_ranking(Path(options.sheet).expanduser(), rows)
 
 
 def print_table(rows: Sequence[dict]):

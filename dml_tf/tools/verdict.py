@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from dml_tf.paper.statistics import simultaneous
-
-_ENOUGH = 6  # seeds for intervals by sign flips
+from dml_tf.paper.statistics import FEWEST_SEEDS, simultaneous
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ def recommended(lines: Sequence[Line]) -> Line:
 
 def _intervals(rows: np.ndarray) -> np.ndarray:
     count = rows.shape[1]
-    if count >= _ENOUGH:
+    if count >= FEWEST_SEEDS:
         return simultaneous(rows)
     half = stats.t.ppf(1 - 0.025 / len(rows), count - 1) * rows.std(axis=1, ddof=1) / count**0.5
     return np.stack([rows.mean(axis=1) - half, rows.mean(axis=1) + half], axis=1)

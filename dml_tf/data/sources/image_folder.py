@@ -120,7 +120,7 @@ def _find(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
 
 
 def _split(paths: list[Path], labels: np.ndarray) -> Iterator[tuple[str, Listing]]:
-    """Splits pictures by a hash of their bytes, so that copies of one stand in one part.
+    """Splits the pictures of each class by a hash of their bytes: copies in a class share a part.
 
     The parts are the same for every seed, and stay nearly the same when pictures are added.
     """

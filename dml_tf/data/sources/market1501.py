@@ -22,6 +22,7 @@ from dml_tf.data.sources.market1501_tree import (
     GALLERY,
     MULTI_QUERY,
     QUERY,
+    REMEDY,
     TRAIN,
     Folder,
     ImageName,
@@ -228,7 +229,7 @@ def _first_broken(files: Sequence[PictureFile]) -> PictureFile:
 
 
 def _unreadable(file: PictureFile) -> ValueError:
-    return ValueError(f"{file} cannot be read as a picture: replace it from {FOLDER}.zip.")
+    return ValueError(f"{file} cannot be read as a picture: {REMEDY}.")
 
 
 def _warn(message: str):

@@ -13,6 +13,7 @@ from dml_tf.errors import DataWarning
 TRAIN, QUERY, GALLERY, MULTI_QUERY = "bounding_box_train", "query", "bounding_box_test", "gt_bbox"
 FOLDERS = (TRAIN, QUERY, GALLERY, MULTI_QUERY)
 FOLDER = "Market-1501-v15.09.15"
+REMEDY = f"get it from {FOLDER}.zip; if it was generated, remove the whole folder"
 INSTRUCTIONS = (
     f"Download {FOLDER}.zip from its authors "
     "(https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html), put it into a folder, "
@@ -90,7 +91,7 @@ def tree_files(data_dir: str | Path) -> dict[str, list[Path]]:
 def list_pictures(folder: AnyPath) -> Folder:
     """Lists the pictures of one folder, and warns of other files in it."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: download {FOLDER}.zip again.")
+        raise FileNotFoundError(f"{folder} is missing: {REMEDY}.")
     # A folder, a device, or a link to nothing is no picture, whatever its name.
     files = [(path, parse_name(path.name)) for path in folder.iterdir()]
     parsed = [(path, name if name and path.is_file() else None) for path, name in files]
@@ -103,7 +104,7 @@ def list_pictures(folder: AnyPath) -> Folder:
         )
     pictures = [(path, picture) for path, picture in parsed if picture is not None]
     if not pictures:
-        raise FileNotFoundError(f"{folder} has no pictures: download {FOLDER}.zip again.")
+        raise FileNotFoundError(f"{folder} has no pictures: {REMEDY}.")
     return Folder(str(folder), sorted(pictures, key=lambda item: item[0].name))
 
 

@@ -163,8 +163,7 @@ class Cluster:
 
         Args:
             what: What is compared, for the message.
-            describe: Called if there are several processes; returns JSON's types, with the same
-                keys in all.
+            describe: Called if there are several processes; returns JSON's types.
             *arguments: Its arguments.
 
         Raises:
@@ -175,7 +174,10 @@ class Cluster:
         ours = describe(*arguments)
         all_of_them = [json.loads(part) for part in self.share(json.dumps(ours).encode())]
         first = all_of_them[0]
-        names = sorted({n for theirs in all_of_them for n in ours if theirs[n] != first[n]})
+        known = {name for theirs in all_of_them for name in theirs}  # another version has others
+        names = sorted(
+            n for n in known if any(theirs.get(n) != first.get(n) for theirs in all_of_them)
+        )
         if names:
             raise FlagError(
                 f"the processes of this run have different {what} ({', '.join(names)}): all need "
