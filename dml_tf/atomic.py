@@ -50,7 +50,7 @@ def write_whole(file: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         with contextlib.suppress(OSError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import types
+from pathlib import Path
 
 import pytest
 
@@ -117,7 +118,9 @@ def test_a_data_set_without_an_estimate_is_not_refused(monkeypatch):
     memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=0.0001"]))
 
 
-def test_a_frozen_network_needs_less_and_one_of_another_process_nothing():
+def test_a_frozen_network_needs_less_and_one_of_another_process_nothing(monkeypatch):
+    monkeypatch.setattr(memory.tf.config, "list_physical_devices", lambda kind: [])
+
     def needed(asked, place=None):
         with pytest.raises(FlagError) as refused:
             memory.refuse_too_large(asked.replace(max_memory_gb=0.001), place)
@@ -126,11 +129,21 @@ def test_a_frozen_network_needs_less_and_one_of_another_process_nothing():
     asked = config.load(dataset="digits", net=("resnet8", "resnet8"), steps=1)
     both = needed(asked)
     assert needed(asked.replace(method="distill")) < 0.95 * both
+    other = Placement("peers", cluster=types.SimpleNamespace(size=2, rank=1))
+    memory.refuse_too_large(asked.replace(net=("wrn-28-10", "resnet8"), max_memory_gb=0.1), other)
     elsewhere = Placement("peers", cluster=types.SimpleNamespace(size=2, rank=0))
     assert needed(asked, elsewhere) == pytest.approx(both / 2, rel=0.01)
 
 
-def test_files_that_were_read_do_not_count_as_memory_in_use(tmp_path):
+def test_files_that_were_read_do_not_count_as_memory_in_use(tmp_path, monkeypatch):
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("9000")
+    (group / "memory.current").write_text("8000")
+    monkeypatch.setattr(memory, "Path", lambda *parts: Path(f"{tmp_path}{Path(*parts)}"))
+    assert list(memory._limits()) == [1000]  # without statistics
+    (group / "memory.stat").write_text("inactive_file 3000")
+    assert list(memory._limits()) == [4000]
     statistics = tmp_path / "memory.stat"
     statistics.write_text("anon 5\ninactive_file 7000\nactive_file 3\n")
     assert memory._given_back(statistics) == 7000

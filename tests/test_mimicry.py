@@ -189,6 +189,9 @@ def test_options_that_would_have_no_effect_or_do_harm_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             Cohort(linear_peers(2), **options)
+    alone = Cohort(linear_peers(1), feature_weight=0.1)  # a baseline compares no features
+    alone.compile("sgd")
+    alone.fit(np.ones((4, DIM), "float32"), np.zeros(4, int), verbose=0)
     cohort = Cohort(linear_peers(2), feature_weight=0.1)
     cohort.compile("sgd")
     with pytest.raises(ValueError, match="'linear0' returns none"):

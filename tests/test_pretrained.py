@@ -108,6 +108,12 @@ def test_a_classifier_is_found_by_the_logits_whatever_its_name(kind, tmp_path):
 
     trained, new = network(1), network(2)
     before = new.get_layer("head").get_weights()
-    pretrained.load(new, "resnet8", save(trained, kind, tmp_path))
+    file = save(trained, kind, tmp_path)
+    pretrained.load(new, "resnet8", file)
     np.testing.assert_array_equal(new.get_layer("head").get_weights()[0], before[0])
     np.testing.assert_array_equal(features(new), features(trained))
+    inside = keras.Input(SHAPE)
+    nested = keras.Model(inside, new(inside))
+    if kind == ".weights.h5":
+        with pytest.raises(ValueError, match="cannot be told which layer makes the logits"):
+            pretrained.load(nested, "resnet8", file)

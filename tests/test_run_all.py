@@ -214,7 +214,12 @@ def test_a_teacher_of_which_only_the_record_is_left_is_refused_before_the_work(t
     run_all._refuse_lost_weights([teacher, distilled])
     with pytest.raises(FileNotFoundError, match=f"{files.model.name}.*another --results_dir"):
         run_all._refuse_lost_weights([distilled])
+    default = config.load(net=("resnet8:4", "resnet8:2"), method="distill", **flags)
+    run_all._refuse_lost_weights([default])  # trains its teacher itself
     files.model.parent.mkdir()
+    RunFiles.of(distilled).model.touch()
+    run_all._refuse_lost_weights([distilled])  # which lacks its analysis only
+    RunFiles.of(distilled).model.unlink()
     files.model.touch()
     run_all._refuse_lost_weights([distilled])
 

@@ -91,7 +91,7 @@ def test_simultaneous_intervals_hold_for_all_rows_at_once():
 
 
 def test_coarse_numbers_that_a_flip_makes_equal_have_bonferronis_intervals():
-    rows = np.array([[1, 1, 1, 3, 3, 3], [1, 3, 1, 3, 1, 3]], float)
+    rows = np.array([[1, 1, 1, 3, 3, 3], [1, 3, 1, 3, 1, 3]]) / 10
     half = stats.t.ppf(1 - 0.05 / 4, 5) * rows.std(axis=1, ddof=1) / math.sqrt(6)
     expected = rows.mean(axis=1)[:, None] + np.outer(half, [-1, 1])
     np.testing.assert_allclose(statistics.simultaneous(rows), expected)

@@ -46,7 +46,7 @@ def check_mimicry(mimicry, temperature: float):
             f"mimicry must be one of {', '.join(MIMICRIES)}, or a callable such as "
             f"dml_tf.KL(temperature=2); got {mimicry!r}."
         )
-    if temperature == 1 or not callable(mimicry) or isinstance(mimicry, keras.losses.Loss):
+    if temperature == 1 or not callable(mimicry):
         return
     if hasattr(mimicry, "temperature"):
         name = type(mimicry).__name__
@@ -54,10 +54,11 @@ def check_mimicry(mimicry, temperature: float):
             f"temperature={temperature} is for a mimicry given by name, and this one is an object: "
             f"write mimicry={name}(temperature={temperature}) and leave the other one out."
         )
-    raise ValueError(
-        f"temperature={temperature} is for a mimicry given by name; a function divides the logits "
-        "itself."
-    )
+    if not isinstance(mimicry, keras.losses.Loss):
+        raise ValueError(
+            f"temperature={temperature} is for a mimicry given by name; a function divides the "
+            "logits itself."
+        )
 
 
 def check_keras_loss(loss: keras.losses.Loss):

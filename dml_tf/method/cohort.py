@@ -236,7 +236,7 @@ class Cohort(Measuring, Saving, keras.Model):
         )
         named = dict(zip(self.peer_names, shared, strict=True))
         check_classes({name: o["logits"] for name, o in named.items()})
-        if self.feature_weight:
+        if self.feature_weight and len(shared) > 1:
             checks.check_features(named)
         return shared
 
@@ -360,7 +360,8 @@ class Cohort(Measuring, Saving, keras.Model):
         )
         students = [self.peers[k] for k in self.trained]
         chosen = peers.optimizers_for(
-            [peer.network for peer in students], optimizers if optimizer is None else optimizer
+            {k: self.networks[k] for k in self.trained},
+            optimizers if optimizer is None else optimizer,
         )
         for peer, own in zip(students, chosen, strict=True):
             peer.take(own)

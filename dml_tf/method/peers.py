@@ -209,21 +209,25 @@ def names_of(networks: Sequence[keras.Model]) -> tuple[str, ...]:
 
 
 def optimizers_for(
-    networks: Sequence[keras.Model], optimizers: str | keras.optimizers.Optimizer | Sequence
+    networks: Mapping[int, keras.Model], optimizers: str | keras.optimizers.Optimizer | Sequence
 ) -> list[keras.optimizers.Optimizer]:
-    """One optimizer for each network: those given, or copies of one, each with noise of its own."""
+    """One optimizer for each network, by the peer's index: those given, or copies of one.
+
+    Copies have noise of their own: their seed is the given one plus the peer's index.
+    """
     if isinstance(optimizers, (list, tuple)):
         chosen = [keras.optimizers.get(optimizer) for optimizer in optimizers]
     else:
-        chosen = [_copied(keras.optimizers.get(optimizers), k) for k in range(len(networks))]
+        chosen = [_copied(keras.optimizers.get(optimizers), k) for k in networks]
     check_optimizers(chosen, len(networks))
-    return list(map(_with_loss_scale, chosen, networks))
+    return list(map(_with_loss_scale, chosen, networks.values()))
 
 
 def _copied(optimizer: keras.optimizers.Optimizer, k: int) -> keras.optimizers.Optimizer:
     copy = keras.optimizers.serialize(optimizer)
-    if "seed" in copy["config"]:
-        copy["config"]["seed"] += k
+    inner = copy["config"].get("inner_optimizer", copy)["config"]  # of a loss scale
+    if isinstance(inner.get("seed"), int):
+        inner["seed"] += k
     return keras.optimizers.deserialize(copy)
 
 

@@ -30,15 +30,15 @@ class Saving:
         """Writes the posteriors of `call` for serving, as Keras's `export`.
 
         Raises:
-            ValueError: A network is not built, or neither functional nor sequential.
+            ValueError: No signature is given, and that of a network is not known.
         """
-        for name, network in zip(self.peer_names, self.networks, strict=True):
-            if getattr(network, "input_shape", None) is None:
-                raise ValueError(
-                    f"export takes functional or sequential networks that are built, and {name!r} "
-                    "is none: write it as a keras.Model(inputs, outputs)."
-                )
         if input_signature is None:
+            for name, network in zip(self.peer_names, self.networks, strict=True):
+                if getattr(network, "input_shape", None) is None:
+                    raise ValueError(
+                        "export takes functional or sequential networks that are built, and "
+                        f"{name!r} is none: write it as a keras.Model(inputs, outputs)."
+                    )
             shape = self.networks[0].input_shape
             input_signature = [keras.InputSpec(dtype="float32", shape=shape)]
         return super().export(filepath, format, input_signature=input_signature, **kw)
@@ -63,6 +63,8 @@ class Saving:
         for option in ("mimicry", "mimicry_weight"):  # names and numbers stand for themselves
             chosen = config[option]
             made[option] = read(chosen) if isinstance(chosen, dict) else chosen
+        if callable(made["mimicry"]) and not isinstance(made["mimicry"], keras.losses.Loss):
+            made["temperature"] = 1.0  # in older files a number without effect
         return cls(**{**config, **made})
 
     def get_compile_config(self) -> dict:

@@ -84,16 +84,25 @@ def _published(name: str) -> Callable[..., keras.Model]:
 
 
 def _classifier(network: keras.Model) -> keras.Layer | None:
-    """The layer that makes the logits; None if a network, as that of a file, names no output so."""
-    outputs = network.output if isinstance(network.output, dict) else {}
-    return outputs["logits"]._keras_history.operation if "logits" in outputs else None
+    """The layer that makes the logits: the one of that name, or the last layer with weights.
+
+    None where that cannot be told, as in a network inside another one, or without such an output.
+    """
+    weighted = [layer for layer in network.layers if layer.weights]
+    if named := [layer for layer in weighted if layer.name == "logits"]:
+        return named[0]
+    outputs = network.output
+    if not (isinstance(outputs, dict) and "logits" in outputs and weighted):
+        return None
+    last, classes = weighted[-1], outputs["logits"].shape[-1]
+    is_own = not isinstance(last, keras.Model) and last.weights[-1].shape[-1] == classes
+    return last if is_own else None
 
 
 def _weighted(network: keras.Model) -> list[keras.Layer]:
     """Layers that have weights, except the classifier."""
     classifier = _classifier(network)
-    layers = [layer for layer in network.layers if layer.weights and layer.name != "logits"]
-    return [layer for layer in layers if layer is not classifier]
+    return [layer for layer in network.layers if layer.weights and layer is not classifier]
 
 
 def _copy(source: keras.Model, target: keras.Model, origin: str) -> None:
@@ -127,6 +136,11 @@ def _shapes(weights: Sequence) -> list[tuple]:
 def _load_weights(file: Path, network: keras.Model) -> None:
     """Loads a `.weights.h5` file, and puts the classifier's own weights back."""
     classifier = _classifier(network)
+    if classifier is None:
+        raise ValueError(
+            f"--pretrained: of {network.name} it cannot be told which layer makes the logits: name "
+            "it 'logits'."
+        )
     new = classifier.get_weights()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -111,14 +111,10 @@ class _Mailbox:
     """An actor on this machine that keeps the tasks' news until `take` is called."""
 
     def __init__(self):
-        self._news, self._begun = [], set()
+        self._news = []
 
-    def put(self, index: int, kind: str, text: str) -> bool:
-        """Keeps a task's news; returns whether it is its first."""
-        is_first = index not in self._begun
-        self._begun.add(index)
+    def put(self, index: int, kind: str, text: str):
         self._news.append((index, kind, text))
-        return is_first
 
     def take(self) -> list[tuple[int, str, str]]:
         news, self._news = self._news, []
@@ -128,14 +124,12 @@ class _Mailbox:
 def _work(mailbox, index: int, task: Task, inputs: Mapping[Path, ray.ObjectRef]):
     """Does a task on a node: kind and text of its last event, and the files that it leaves."""
 
-    def report(text: str, kind: str = "progress") -> bool:
-        return ray.get(mailbox.put.remote(index, kind, text))
+    def report(text: str, kind: str = "progress"):
+        ray.get(mailbox.put.remote(index, kind, text))
 
-    # What an earlier run left, and was deleted on the driver's machine. Of a task that is done
-    # again, because its node was lost, it may be the result.
-    stale = set(task.writes) - set(inputs) if report("", "started") else set()
-    for file in stale:
-        file.unlink(missing_ok=True)
+    report("", "started")
+    for file in set(task.writes) - set(inputs):
+        file.unlink(missing_ok=True)  # left by an earlier run, and deleted on the driver's machine
     _place({file: ray.get(content) for file, content in inputs.items()})
     kind, text = workers.perform(task, report)
     left = [file for file in (*task.writes, task.log) if file.exists()]

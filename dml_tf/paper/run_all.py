@@ -19,7 +19,7 @@ from dml_tf.paper.progress import Clock, follow
 from dml_tf.paper.workers import Executor, Task, run_tasks
 from dml_tf.runs import files, flag_files, records, words
 from dml_tf.runs.config import Config
-from dml_tf.runs.files import RunFiles, needed_weights, record_beside
+from dml_tf.runs.files import RunFiles, named_weights, needed_weights, record_beside
 from dml_tf.runs.words import duration
 
 _SHORT = 60  # seconds of a run whose tracing matters; of longer ones the order of the seeds does
@@ -82,10 +82,14 @@ def _shard_of(runs: Sequence[Config], index: int, count: int) -> list[Config]:
 
 
 def _refuse_lost_weights(todo: Sequence[Config]):
-    """Refuses runs that need weights which only left a record, as in a clone of a repository."""
-    files_left = {RunFiles.of(run).model for run in todo}
-    needed = {file for run in todo for file in needed_weights(run)} - files_left
-    lost = sorted(file for file in needed if record_beside(file).exists() and not file.exists())
+    """Refuses runs that name weights which only left a record, as in a clone of a repository."""
+    trained = {RunFiles.of(run).model for run in todo}  # such a run may lack its analysis only
+    needed = {
+        file for run in todo if not RunFiles.of(run).model.exists() for file in named_weights(run)
+    }
+    lost = sorted(
+        file for file in needed - trained if record_beside(file).exists() and not file.exists()
+    )
     if lost:
         raise FileNotFoundError(
             f"{len(lost)} trained networks that these runs learn or start from are missing, as "

@@ -108,7 +108,9 @@ def simultaneous(rows: ArrayLike) -> np.ndarray:
     means, count = rows.mean(axis=1), rows.shape[1]
     residuals = rows - means[:, None]
     flipped = _signs(count) @ residuals.T / count
-    spread = np.maximum(np.sum(residuals**2, axis=1) - count * flipped**2, 0)
+    squares = np.sum(residuals**2, axis=1)
+    spread = squares - count * flipped**2
+    spread = np.where(spread > 1e-9 * squares, spread, 0)  # what is left by rounding
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(flipped) / np.sqrt(spread / (count * (count - 1)))
     largest = np.where(np.isnan(t), 0, t).max(axis=1)  # 0 / 0: a row without differences

@@ -82,11 +82,16 @@ class RunFiles:
         return self.folder / "models" / f"{source}.keras"
 
 
-def needed_weights(config) -> list[Path]:
-    """Files with trained weights that a run starts from or learns from."""
+def named_weights(config) -> list[Path]:
+    """Files with trained weights that a run's flags name."""
     files = RunFiles.of(config)
     named = [source for source in (config.teacher, config.pretrained) if source]
-    needed = [files.weights(source) for source in named if source != "imagenet"]
+    return [files.weights(source) for source in named if source != "imagenet"]
+
+
+def needed_weights(config) -> list[Path]:
+    """Files with trained weights that a run starts from or learns from."""
+    needed = named_weights(config)
     if config.method == "distill" and not config.teacher:
         needed.append(RunFiles.of(config.default_teacher).model)
     return needed

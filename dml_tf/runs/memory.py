@@ -63,8 +63,10 @@ def refuse_too_large(config: Config, place: Placement | None = None):
     needed = {"the images": _image_bytes(config, shape)}
     if not tf.config.list_physical_devices("GPU"):  # which has memory of its own
         for name in filter(_can_be_measured, dict.fromkeys(config.net)):
-            learning, frozen = _network_bytes(config, name, shape, classes, limit, place)
             peers = [k for k in range(config.cohort) if config.net[k] == name and place.trains(k)]
+            if not peers:  # another process has it
+                continue
+            learning, frozen = _network_bytes(config, name, shape, classes, limit, place)
             needed[f"{len(peers)} x {name}"] = sum(
                 frozen if k in config.teachers else learning for k in peers
             )
@@ -105,8 +107,10 @@ def _limits() -> Iterator[float]:
 def _given_back(statistics: Path) -> int:
     """Bytes of files that were read, which the kernel gives back when memory is needed."""
     names = "inactive_file", "total_inactive_file"
-    found = [line.split() for line in statistics.read_text().splitlines()]
-    return max((int(count) for name, count in found if name in names), default=0)
+    with contextlib.suppress(OSError, ValueError):
+        found = [line.split() for line in statistics.read_text().splitlines()]
+        return max((int(count) for name, count in found if name in names), default=0)
+    return 0
 
 
 def _shape(config: Config) -> tuple[tuple[int, int, int], int]:

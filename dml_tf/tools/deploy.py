@@ -6,7 +6,7 @@ images. OUT also gets a model card, README.md.
 """
 
 import argparse
-import shutil
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -172,12 +172,11 @@ def choose_peer(run: trained.Trained, asked: str) -> str:
 
 
 def _write(name: str, file: Path, model, quantize: str, calibration: np.ndarray, text: dict):
-    """Writes one format whole; `RunFailed` if its converter fails."""
+    """Writes one format, a file whole; `RunFailed` if its converter fails."""
+    is_folder = not FORMATS[name].suffix
     try:
-        with write_whole(file) as part:
+        with contextlib.nullcontext(file) if is_folder else write_whole(file) as part:
             FORMATS[name].write(model, part, quantize, calibration)
             FORMATS[name].put_about(part, text)
-            if file.is_dir():  # a folder takes no other's place
-                shutil.rmtree(file)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise RunFailed(f"--format={name} --quantize={quantize} failed: {error}") from error

@@ -67,7 +67,7 @@ def rows(results_dir: str = "") -> Iterator[Row]:
             yield _finished(file.parents[1], records.read(file))
         except (RecordMismatch, KeyError, TypeError):
             yield Row(file.parents[1], file.stem, "record is damaged", "", "", "")
-    pattern = "checkpoints/*" if results_dir else "**/checkpoints/*"
+    pattern = "checkpoints/*/" if results_dir else "**/checkpoints/*/"
     for folder in sorted(trained.place_of(results_dir).glob(pattern)):
         with contextlib.suppress(FileNotFoundError):  # the run has just finished, or has none yet
             yield _unfinished(folder)
@@ -84,11 +84,8 @@ def _finished(folder: Path, record: dict) -> Row:
 
 def _unfinished(folder: Path) -> Row:
     run = RunFiles(folder.parents[1], folder.name)
-    file = folder / STATE
-    if not file.exists():  # while it is written, or if that was interrupted
-        file = folder / PREVIOUS
     try:
-        progress = json.loads(str(read_npz(file, ("state",))["state"]))
+        progress, file = _state(folder)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError):
@@ -101,6 +98,14 @@ def _unfinished(folder: Path) -> Row:
     watched = "test" if progress["config"].get("watch_test") else "validation"
     accuracy = _accuracy(progress["history"], watched)
     return Row(run.folder, run.run_id, f"{state}, epoch {done}{of}", accuracy, left, when)
+
+
+def _state(folder: Path) -> tuple[dict, Path]:
+    """The newest state of a checkpoint, and its file; while that is written, the one before."""
+    for name in (STATE, PREVIOUS, STATE):
+        with contextlib.suppress(FileNotFoundError):
+            return json.loads(str(read_npz(folder / name, ("state",))["state"])), folder / name
+    raise FileNotFoundError(folder)
 
 
 def _accuracy(history: dict[str, list[float]], watched: str) -> str:
