@@ -35,7 +35,7 @@ def settings(tree, results_dir, **changes):
     return config.load(**base | changes)
 
 
-@pytest.mark.parametrize("cohort", [1, 3])
+@pytest.mark.parametrize("cohort", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_cohort_is_measured_by_the_protocol_of_market_1501(cohort, tree, tmp_path):
     record = train.run(settings(tree, tmp_path, cohort=cohort), verbose=0)
     test = record["test"]

@@ -52,7 +52,10 @@ def test_a_failing_and_a_dying_task_leave_the_others_alone(tmp_path):
     assert "ValueError: no such thing" in (tmp_path / "fails.log").read_text()
 
 
-@pytest.mark.parametrize(("moment", "end"), [("started", "failed"), ("done", "done")])
+@pytest.mark.parametrize(
+    ("moment", "end"),
+    [("started", "failed"), pytest.param("done", "done", marks=pytest.mark.slow)],
+)
 def test_a_worker_that_dies_outside_a_task_is_replaced(moment, end, tmp_path):
     """While it imports TensorFlow, its task unread; or while it has none."""
     tasks = [Task(f"t{i}", succeed, ("a",), tmp_path / f"t{i}") for i in range(2)]

@@ -8,7 +8,7 @@ import pytest
 
 from dml_tf.networks import trusted
 from dml_tf.paper.workers import Task, _next_task
-from dml_tf.runs import config, session, train
+from dml_tf.runs import build, config, session, train
 from dml_tf.runs.checkpoint import Checkpoint
 from dml_tf.runs.files import RunFiles
 
@@ -34,7 +34,10 @@ def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
     [
         {"net": ("resnet8:4", "mobilenet_short:0.25")},
         pytest.param({"update": "simultaneous", "stale_steps": 2}, marks=pytest.mark.slow),
-        {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
+        pytest.param(
+            {"ema": 0.9, "ema_statistics": True, "optimizer": "adam", "learning_rate": 0.01},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
             marks=pytest.mark.slow,
@@ -59,8 +62,10 @@ def test_other_settings_and_seeds_in_the_graph_are_not_shared(tmp_path):
     _, _, first = trained(settings(tmp_path, 1))
     _, _, other = trained(settings(tmp_path, 1, mimicry="js"))
     assert other is not None and other is not first
-    for options in ({"dropout": 0.1}, {"optimizer": "entropy_sgd"}, {"method": "distill"}):
-        assert trained(settings(tmp_path, 1, **options))[2] is None
+    assert trained(settings(tmp_path, 1, dropout=0.1))[2] is None
+    splits = build.load_data(settings(tmp_path, 1))
+    for options in ({"optimizer": "entropy_sgd"}, {"method": "distill"}, {"pretrained": "a_run"}):
+        assert not session._shape(settings(tmp_path, 1, **options), splits, "float32")
 
 
 def test_a_saved_network_names_its_own_seeds(tmp_path):
@@ -95,7 +100,9 @@ def test_a_resumed_run_starts_from_its_checkpoint(tmp_path):
     assert record["history"] == whole[0]["history"]
 
 
-@pytest.mark.parametrize("hook", ["on_test_begin", "on_epoch_begin"])
+@pytest.mark.parametrize(
+    "hook", ["on_epoch_begin", pytest.param("on_test_begin", marks=pytest.mark.slow)]
+)
 def test_a_run_that_ends_within_an_epoch_makes_no_step_too_many(hook, tmp_path, monkeypatch):
     """Interrupted in its last validation, or before its first step, and resumed."""
     monkeypatch.setattr(Checkpoint, "is_due_in_epoch", True)  # a checkpoint after each call
