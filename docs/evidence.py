@@ -59,13 +59,14 @@ def with_crops() -> str:
 def labels() -> str:
     """What Figure 6a says of DML with few labels, in one sentence."""
     scale, folder = CONFIRMATORY
-    every, unlabelled, _ = [
+    every, unlabelled, more = [
         tables.judge(claim, scale, folder) for claim in ITEMS["figure6a"].claims
     ]
     return (
         f"Unlabelled images help by {formats.interval(unlabelled.pooled)} points "
         f"({state(unlabelled)}).\nDML gains {formats.interval(every.pooled)} points in the mean "
-        f"over numbers of labels; at every one: {state(every)}."
+        f"over numbers of labels; at every one: {state(every)}.\nThat unlabelled images help more "
+        f"where fewer have labels: {formats.interval(more.pooled)} points ({state(more)})."
     )
 
 

@@ -1,16 +1,30 @@
-"""Tables of who teaches, and of our own studies in the Markdown files, from `results/cpu`."""
+"""Tables of our own studies, of Table 4 and of Figure 6a in the Markdown files."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from dml_tf.paper import over_seeds, scales, statistics, tables
-from dml_tf.paper.cells import Cell, Item, gain
+from dml_tf.paper.cells import Claim, Item, gain
 from dml_tf.paper.items import ITEMS
 from docs import formats
-from docs.evidence import CONFIRMATORY, CPU, state
+from docs.evidence import CONFIRMATORY, CPU, shared, state
+
+# Item -> columns: the student alone, taught, and with the teacher as a peer; the differences.
+_TEACHINGS = {
+    "table4": (
+        "Independent Net 2", "1 distills 2", "DML Net 2", "Distilled-Ind Net 2",
+        "DML-Distilled Net 2",
+    ),
+    "ensemble_teacher": (
+        "Independent", "Two teach a third", "DML", "Distilled-Ind", "DML-Distilled",
+    ),
+}  # fmt: skip
+_LEARNERS = ("Independent", "DML-labelled", "DML-all")
+_LABELLED_GAINS = ("DML-labelled - Independent", "DML-all - DML-labelled")
 
 
 def start() -> str:
@@ -45,29 +59,53 @@ def schedule() -> str:
 
 def teaching() -> str:
     """A network taught by trained ones, against labels alone and against a peer; confirmatory."""
-    scale, folder = CONFIRMATORY
+    names = CONFIRMATORY[0].data["CIFAR-10"].networks
     rows = []
-    for name, alone, distilled, dml in _teachings(scale):
-        taught, mutual = gain("", "", distilled, alone), gain("", "", dml, distilled)
-        measured = [over_seeds.measure(line, scale, folder) for line in (taught, mutual)]
-        rows.append(
-            {
-                "teacher, or peer": name,
-                "labels alone": _mean(alone),
-                "taught": _mean(distilled),
-                "with a peer": _mean(dml),
-                "taught less alone [95% interval]": formats.interval(measured[0]),
-                "with a peer less taught [95% interval]": formats.interval(measured[1]),
-                "seeds": measured[1]["seeds"],
-            }
-        )
+    for item, columns in _TEACHINGS.items():
+        frame = _table(item)
+        for row in dict.fromkeys(frame.row[frame.seeds > 0]):
+            cells = {cell.column: cell for cell in ITEMS[item].cells if cell.row == row}
+            at = frame[frame.row == row].set_index("column")
+            alone, taught, dml, helped, mutual = (at.loc[column] for column in columns)
+            *teachers, student = (f"`{names[name]}`" for name in cells[columns[1]].networks)
+            count = "two " if len(teachers) > 1 else ""
+            rows.append(
+                {
+                    "teachers, and student": f"{count}{teachers[0]}, {student}",
+                    "labels alone": _spread(alone),
+                    "taught": _spread(taught),
+                    "with a peer": _spread(dml),
+                    "taught less alone [95% interval]": formats.interval(helped),
+                    "with a peer less taught [95% interval]": formats.interval(mutual),
+                    "seeds": int(mutual.seeds),
+                }
+            )
     claims = (*ITEMS["table4"].claims, *ITEMS["ensemble_teacher"].claims)
-    verdicts = [
-        f"- {claim.text}: {formats.interval(judged.pooled)} points ({state(judged)})."
-        for claim in claims
-        if (judged := tables.judge(claim, scale, folder)).pooled["seeds"]
-    ]
-    return "\n".join([formats.markdown(rows), "", *verdicts])
+    return "\n".join([formats.markdown(rows), "", *map(_verdict, claims)])
+
+
+def few_labels() -> str:
+    """Figure 6a: accuracy and differences by the part of the images that has labels."""
+    frame = _table("figure6a")
+    rows = []
+    for row in dict.fromkeys(frame.row[frame.seeds > 0]):
+        at = frame[frame.row == row].set_index("column")
+        if "Independent" in at.index:
+            shown = {column: at.loc[column] for column in at.index}
+            rows.append(
+                {
+                    "labels": row,
+                    **{name: _spread(shown[name]) if name in shown else "" for name in _LEARNERS},
+                    **{
+                        f"{name} [95% interval]": formats.interval(shown[name])
+                        if name in shown
+                        else ""
+                        for name in _LABELLED_GAINS
+                    },
+                    "seeds": int(at.loc["Independent"].seeds),
+                }
+            )
+    return "\n".join([formats.markdown(rows), "", *map(_verdict, ITEMS["figure6a"].claims)])
 
 
 def ways() -> str:
@@ -86,6 +124,7 @@ FIGURES = {
     "article_start": start,
     "schedule": schedule,
     "teaching": teaching,
+    "few_labels": few_labels,
     "ways": ways,
     "cohorts": cohorts,
 }
@@ -98,33 +137,30 @@ def _gains(item: str) -> dict[str, dict]:
     for row in dict.fromkeys(row for row, _ in cells):
         alone, dml = cells[row, "Independent"], cells[row, "DML"]
         less = over_seeds.measure(gain("", "", dml, alone), *CONFIRMATORY)
+        values = [over_seeds.values(cell, *CONFIRMATORY) for cell in (alone, dml)]
+        both = shared(*values)
         found[row] = {
-            "independent": _mean(alone),
-            "DML": _mean(dml),
+            "independent": formats.mean_and_spread([values[0][seed] for seed in both]),
+            "DML": formats.mean_and_spread([values[1][seed] for seed in both]),
             "difference [95% interval]": formats.interval(less),
             "seeds": less["seeds"],
         }
     return found
 
 
-def _teachings(scale: scales.Scale) -> Iterator[tuple[str, Cell, Cell, Cell]]:
-    """Who teaches whom; the student alone, taught, and with the teacher as a peer."""
-    names = scale.data["CIFAR-10"].networks
-    cells = {(cell.row, cell.column): cell for cell in ITEMS["table4"].cells}
-    for row, column in cells:
-        taught = cells[row, column]
-        if column == "1 distills 2" and scale.planned("table4", taught.dataset):
-            first, second = (f"`{names[name]}`" for name in taught.networks)
-            alone, dml = cells[row, "Independent Net 2"], cells[row, "DML Net 2"]
-            yield f"{first}, to {second}", alone, taught, dml
-    alone, taught, dml = ITEMS["ensemble_teacher"].cells
-    name = f"`{names[taught.networks[0]]}`"
-    yield f"two {name}, or one, to {name}", alone, taught, dml
+def _table(item: str) -> pd.DataFrame:
+    """An item's table, whose places have simultaneous intervals."""
+    return tables.table(*CONFIRMATORY, item)
 
 
-def _mean(cell: Cell) -> str:
+def _verdict(claim: Claim) -> str:
+    judged = tables.judge(claim, *CONFIRMATORY)
+    return f"- {claim.text}: {formats.interval(judged.pooled)} points ({state(judged)})."
+
+
+def _spread(place: pd.Series) -> str:
     """Accuracy with its deviation over seeds, in percent."""
-    return formats.mean_and_spread(list(over_seeds.values(cell, *CONFIRMATORY).values()))
+    return f"{place.measured:.2f} ± {place['std']:.2f}"
 
 
 def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) -> str:
