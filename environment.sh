@@ -3,14 +3,17 @@
 # where that has not been done, and puts the environment's programs first on PATH.
 
 requirements=$1
-if [ ! -x .venv/bin/python ]; then
+if [ ! -x .venv/bin/pip ]; then
   python=${PYTHON:-python3}
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "Python 3.11 or newer is needed; set PYTHON to its path." >&2
     exit 1
   fi
   echo "Making .venv ..."
-  "$python" -m venv .venv || exit 1
+  "$python" -m venv .venv || {
+    rm -rf .venv  # a part of it would be taken for the whole
+    exit 1
+  }
 fi
 export PATH="$PWD/.venv/bin:$PATH"
 if ! cat requirements*.txt pyproject.toml | cmp -s - ".venv/installed-$requirements"; then

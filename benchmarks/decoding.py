@@ -86,7 +86,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(image_size=SIZE, batch_size=32)
     parser.add_argument("--batches", type=harness.positive, default=6, help="in each repeat")
     parser.add_argument("--flat", type=harness.positive, default=100_000, help="small pictures")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.image_size != SIZE:
+        parser.error(f"--image_size: pictures are decoded to {SIZE} pixels")
+    return args
 
 
 def timed(stream: Iterator, batches: int) -> tuple[float, float]:

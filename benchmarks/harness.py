@@ -136,17 +136,26 @@ def record(module: str, argv: Sequence[str], args: argparse.Namespace, **measure
     }
 
 
-def finish(record: dict, title: str, tables: Iterable[str], out: Path | None):
-    """Prints a record's tables, with the machine, the versions and the command, and writes it."""
+def finish(record: dict, title: str, tables: Iterable[str], out: Path | None, shown: str = ""):
+    """Prints a record's tables, with the machine, the versions and the command, and writes it.
+
+    Args:
+        record: As `record` makes it.
+        title: What was measured.
+        tables: Markdown.
+        out: File of the record, if it is kept.
+        shown: Which of the repeats the tables show; default: their medians.
+    """
     settings = record["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     batch = ""
     if "batch_size" in settings:
         size = settings["image_size"]
         batch = f", batch {settings['batch_size']}, {size}x{size}"
+    shown = shown or f"medians of {settings['repeats']} interleaved repeats"
     head = (
-        f"{title}{batch}, threads: {settings['threads']}; medians of {settings['repeats']} "
-        f"interleaved repeats. {record['machine']}; {versions}.\n"
+        f"{title}{batch}, threads: {settings['threads']}; {shown}. {record['machine']}; "
+        f"{versions}.\n"
     )
     printed = "\n".join([head, *tables, f"    {record['command']}"])
     print(printed)

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import harness, step
+from benchmarks.decoding import timed
 from dml_tf import networks
 from dml_tf.data import Split, Splits, epoch_draws, train_batches
 from dml_tf.data.draws import AUGMENTATIONS, crop_pad
@@ -65,8 +66,7 @@ def measure(args: argparse.Namespace) -> tuple[harness.Samples, harness.Samples]
     first = [next(iter(batches[name]))[0] for name in ("crop_flip", ONE_BY_ONE)]
     np.testing.assert_allclose(*first, atol=1e-5)  # both make the same batch
     contenders = {
-        name: partial(harness.timed, partial(draw, iter(dataset), args.batches))
-        for name, dataset in batches.items()
+        name: partial(timed, iter(dataset), args.batches) for name, dataset in batches.items()
     }
     call = step.contender(args, 1, step.make_batch(args), "independent")
     contenders[f"a step of {args.net}"] = step.timed(call)

@@ -114,6 +114,7 @@ def serve(connection: Connection, args: argparse.Namespace, place: int, addresse
         cluster = {"worker": addresses}
         task = {"type": "worker", "index": place - 1}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the times are of a processor
     quiet.import_tensorflow(threads=args.threads // 2 if place else args.threads)
     calls, received = contenders(args, bool(place))
     connection.send(received)

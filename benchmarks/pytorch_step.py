@@ -15,6 +15,7 @@ import argparse
 import importlib.metadata
 import importlib.util
 import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -132,6 +133,7 @@ def _prepare_tf(args: argparse.Namespace, net: str):
     from dml_tf import networks
     from dml_tf.runs import quiet
 
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # both are measured on the processor
     quiet.import_tensorflow(args.threads)
     args.net = net
     batch = step.make_batch(args)

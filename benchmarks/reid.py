@@ -23,6 +23,7 @@ import threadpoolctl
 
 from benchmarks import harness
 from dml_tf import reid
+from dml_tf.reid.gallery import blocks
 from dml_tf.runs import quiet, records
 
 DIMENSIONS = (128, 1024)
@@ -85,9 +86,8 @@ def argsort_everything(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, fl
 
 def product(q, q_pids, q_camids, g, g_pids, g_camids) -> dict[str, float]:
     """The matrix product that every way needs, in blocks as in `evaluate`."""
-    rows = max(40, 2**22 // len(g))
-    for start in range(0, len(q), rows):
-        q[start : start + rows] @ g.T
+    for block in blocks(len(q), len(g)):
+        q[block] @ g.T
     return {}
 
 

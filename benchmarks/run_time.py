@@ -140,7 +140,11 @@ def main(argv: Sequence[str]):
         rows = [_middle([measure(n, args) for _ in range(args.repeats)]) for n in args.datasets]
     record = harness.record("run_time", argv, args, rows=rows)
     tables = [harness.table(COLUMNS, map(_cells, rows))]
-    harness.finish(record, "Where the CPU time of a run goes, in percent", tables, args.out)
+    shown = f"the run of the median CPU time of {args.repeats}"
+    if args.sweep:
+        shown = "two seeds of each setting were trained"
+    title = "Where the CPU time of a run goes, in percent"
+    harness.finish(record, title, tables, args.out, shown)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -154,6 +158,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if unknown := set(args.datasets) - set(RUNS):
         parser.error(f"--datasets: no run of {', '.join(sorted(unknown))}")
+    if args.sweep and args.repeats > 1:
+        parser.error("--sweep trains each setting once: leave --repeats out")
     if args.sweep not in ("", *scales.BY_NAME):
         parser.error(f"--sweep: give one of {', '.join(scales.BY_NAME)}")
     return args

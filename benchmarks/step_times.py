@@ -9,6 +9,7 @@ kept.
 """
 
 import argparse
+import os
 import shlex
 import statistics
 import sys
@@ -30,9 +31,11 @@ CLASSES = 100
 def main(argv: Sequence[str]):
     """Measures what has not been measured yet, and writes the record."""
     args = parse(argv)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the times are of a processor
     quiet.import_tensorflow(1)
     file = estimate.MEASURED
-    measured = records.read(file)["seconds"] if file.exists() else {}
+    kept = records.read(file) if file.exists() else {}
+    measured = kept["seconds"] if kept.get("machine") == records.machine() else {}
     wanted = steps_of_all_runs()
     measured = {name: seconds for name, seconds in measured.items() if name in wanted}
     for name, (run, net) in wanted.items():

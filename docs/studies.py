@@ -166,15 +166,16 @@ def _spread(place: pd.Series) -> str:
 def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) -> str:
     found = {line.row: over_seeds.differences(line, scale, folder) for line in item.lines}
     seconds = {
-        cell.row: [record["cpu_s"] for record in over_seeds.found(cell, scale, folder).values()]
+        cell.row: {s: run["cpu_s"] for s, run in over_seeds.found(cell, scale, folder).items()}
         for cell in item.cells
     }
-    of_dml = np.median(seconds["DML"])
     rows = []
     for cell in item.cells:
         gains = {
             other: statistics.summary(found.get(f"{cell.row} - {other}", {})) for other in others
         }
+        own, of_dml = seconds[cell.row], seconds["DML"]
+        ratios = [own[seed] / of_dml[seed] for seed in shared(own, of_dml)]
         rows.append(
             {
                 "way": cell.row,
@@ -183,7 +184,7 @@ def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) 
                     f"gain over {other} [95% interval]": formats.interval(gain)
                     for other, gain in gains.items()
                 },
-                "CPU time / DML's": f"{np.median(seconds[cell.row]) / of_dml:.2f}",
+                "CPU time / DML's": f"{np.median(ratios):.2f}" if ratios else "",
                 "seeds": len(found[cell.row]),
             }
         )

@@ -227,7 +227,8 @@ def table(record: dict) -> str:
     lines = [columns, ["---:"] * len(columns)]
     for name in ("times", "pytorch"):
         for row in record.get(name, []):
-            head = [row["net"], row["peers"], row.get("method", METHODS[0]), row["precision"]]
+            method = row.get("method", METHODS[int(row["peers"] == 1)])
+            head = [row["net"], row["peers"], method, row["precision"]]
             head += [row.get("together", 1), row.get("way") or _pytorch(row)]
             if "failed" in row:
                 lines.append([*head, row["failed"][:60], "", ""])

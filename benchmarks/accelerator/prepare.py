@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.accelerator.inputs import PHOTOGRAPHS, PLAN, RUNS, TIMES, Inputs
 from benchmarks.accelerator.planning import METHODS, PRECISIONS, SMOKE, Plan
-from dml_tf.errors import FlagError
+from dml_tf.errors import FlagError, RunFailed
 from dml_tf.export.__main__ import main as export
 from dml_tf.export.folder import IMAGES, STATE
 
@@ -50,7 +50,7 @@ def prepare(folder: Path, data_dir: Path | None, photographs: Path | None, smoke
     size = Inputs(folder).size
     print(f"{folder}: {size / 1e6:.1f} MB")
     if size > _MOST:
-        raise RuntimeError(f"{folder} is larger than {_MOST / 1e6:.0f} MB.")
+        raise RunFailed(f"{folder} is larger than {_MOST / 1e6:.0f} MB.")
 
 
 def _times(plan: Plan, flags: Sequence[str], scratch: Path, archive: Path):
@@ -97,7 +97,7 @@ def _runs(plan: Plan, flags: Sequence[str], scratch: Path, folder: Path, smoke: 
 def _write(*arguments):
     """Exports, in this process: TensorFlow starts once."""
     if export(["write", "--overwrite", *map(str, arguments)]):
-        raise RuntimeError("The export failed.")
+        raise RunFailed("the export failed")
 
 
 def _pack(root: Path, files: Sequence[Path], archive: Path):

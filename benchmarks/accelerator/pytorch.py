@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -23,7 +22,6 @@ _SECONDS = 4.0
 def main(argv: Sequence[str]) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=Path, help="not read")
     parser.add_argument("--net", required=True)
     parser.add_argument("--peers", type=int, required=True)
     parser.add_argument("--precision", choices=("bfloat16", "tf32"), required=True)
