@@ -23,7 +23,6 @@ import importlib.util
 import io
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import harness
-from benchmarks.input_pipeline import draw
+from benchmarks.input_pipeline import draw, timed
 from benchmarks.memory import resident
 from dml_tf.data import Split, Splits, train_batches
 from dml_tf.data.draws import random_window
@@ -45,7 +44,6 @@ from dml_tf.runs import quiet
 
 SIZE = 224
 FILES = 256  # pictures of each kind
-_AT_REST_S = 0.6  # without work: all buffers are full
 BARE, PILLOW, TORCH = "bare tf.data", "Pillow, one by one", "PyTorch, torchvision"
 COLUMNS = ("pictures", "pipeline", "images/s", "CPU, ms an image", "CPU / bare tf.data")
 _HALF = np.full(3, 0.5, np.float32)
@@ -90,19 +88,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if args.image_size != SIZE:
         parser.error(f"--image_size: pictures are decoded to {SIZE} pixels")
     return args
-
-
-def timed(stream: Iterator, batches: int) -> tuple[float, float]:
-    """Time of so many batches, until as many are prefetched again as there were before."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    draw(stream, batches)
-    end_cpu, end_wall = time.process_time(), time.perf_counter()
-    while time.perf_counter() - end_wall < _AT_REST_S:
-        time.sleep(0.02)
-        now = time.process_time()
-        if now - end_cpu > 0.01:
-            end_cpu, end_wall = now, time.perf_counter()
-    return end_cpu - cpu, end_wall - wall
 
 
 def photographs(count: int, height: int, width: int, detail: float = 9.0) -> list[bytes]:

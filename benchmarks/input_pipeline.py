@@ -11,6 +11,7 @@ uses the same batches, and its step takes longer.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -19,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import harness, step
-from benchmarks.decoding import timed
 from dml_tf import networks
 from dml_tf.data import Split, Splits, epoch_draws, train_batches
 from dml_tf.data.draws import AUGMENTATIONS, crop_pad
 from dml_tf.runs import quiet
 
 IMAGES = 10_000
+_AT_REST_S = 0.6  # without work: all buffers are full
 ONE_BY_ONE = "crop_flip, image by image"
 COLUMNS = ("what", "images/s", "CPU, ms a batch", "CPU / a step's")
 
@@ -97,6 +98,19 @@ def one_by_one(splits: Splits, batch_size: int) -> tf.data.Dataset:
     draws = epoch_draws(0, 0, images=IMAGES, batch_size=batch_size, augment="crop_flip", pad=pad)
     places = tf.data.Dataset.from_tensor_slices(tuple(array.ravel() for array in draws))
     return places.repeat().map(augmented).batch(batch_size, drop_remainder=True).prefetch(2)
+
+
+def timed(stream: Iterator, batches: int) -> tuple[float, float]:
+    """Time of so many batches, until as many are prefetched again as there were before."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    draw(stream, batches)
+    end_cpu, end_wall = time.process_time(), time.perf_counter()
+    while time.perf_counter() - end_wall < _AT_REST_S:
+        time.sleep(0.02)
+        now = time.process_time()
+        if now - end_cpu > 0.01:
+            end_cpu, end_wall = now, time.perf_counter()
+    return end_cpu - cpu, end_wall - wall
 
 
 def draw(stream: Iterator, batches: int):

@@ -226,7 +226,7 @@ def test_the_memory_of_market_1501_is_that_of_files_like_the_real_ones(tmp_path)
 
 def test_pictures_on_disk_are_timed_beside_the_bare_decode(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "FILES", 4)
-    monkeypatch.setattr(decoding, "_AT_REST_S", 0.1)
+    monkeypatch.setattr(input_pipeline, "_AT_REST_S", 0.1)
     flags = ["--batch_size=2", "--batches=1", "--repeats=1", "--flat=1000"]
     record = run(decoding, flags, tmp_path)
     kinds = [(row["pictures"], row["contender"]) for row in record["rows"]]
