@@ -114,8 +114,11 @@ def test_every_data_set_and_optimizer_has_an_estimate():
 
 
 def test_a_data_set_without_an_estimate_is_not_refused(monkeypatch):
+    asked = flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=0.0001"])
+    with pytest.raises(FlagError, match="memory"):
+        memory.refuse_too_large(asked)
     monkeypatch.delitem(memory._SHAPES, "digits")
-    memory.refuse_too_large(flags.parse([*DIGITS, "--steps=1", "--max_memory_gb=0.0001"]))
+    memory.refuse_too_large(asked)
 
 
 def test_a_frozen_network_needs_less_and_one_of_another_process_nothing(monkeypatch):
