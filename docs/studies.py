@@ -89,22 +89,11 @@ def few_labels() -> str:
     frame = _table("figure6a")
     rows = []
     for row in dict.fromkeys(frame.row[frame.seeds > 0]):
-        at = frame[frame.row == row].set_index("column")
-        if "Independent" in at.index:
-            shown = {column: at.loc[column] for column in at.index}
-            rows.append(
-                {
-                    "labels": row,
-                    **{name: _spread(shown[name]) if name in shown else "" for name in _LEARNERS},
-                    **{
-                        f"{name} [95% interval]": formats.interval(shown[name])
-                        if name in shown
-                        else ""
-                        for name in _LABELLED_GAINS
-                    },
-                    "seeds": int(at.loc["Independent"].seeds),
-                }
-            )
+        at = frame[frame.row == row].set_index("column").reindex(_LEARNERS + _LABELLED_GAINS)
+        if at.seeds["Independent"] > 0:  # the last row is a difference of two others
+            gains = {f"{n} [95% interval]": formats.interval(at.loc[n]) for n in _LABELLED_GAINS}
+            learners = {name: _spread(at.loc[name]) for name in _LEARNERS}
+            rows.append({"labels": row, **learners, **gains, "seeds": int(at.seeds["Independent"])})
     return "\n".join([formats.markdown(rows), "", *map(_verdict, ITEMS["figure6a"].claims)])
 
 
@@ -159,8 +148,8 @@ def _verdict(claim: Claim) -> str:
 
 
 def _spread(place: pd.Series) -> str:
-    """Accuracy with its deviation over seeds, in percent."""
-    return f"{place.measured:.2f} ± {place['std']:.2f}"
+    """Accuracy with its deviation over seeds, in percent; empty without runs."""
+    return "" if np.isnan(place.measured) else f"{place.measured:.2f} ± {place['std']:.2f}"
 
 
 def _ways(item: Item, scale: scales.Scale, folder: Path, others: Sequence[str]) -> str:

@@ -83,13 +83,11 @@ def _shard_of(runs: Sequence[Config], index: int, count: int) -> list[Config]:
 
 def _refuse_lost_weights(todo: Sequence[Config]):
     """Refuses runs that name weights which only left a record, as in a clone of a repository."""
-    trained = {RunFiles.of(run).model for run in todo}  # such a run may lack its analysis only
-    needed = {
-        file for run in todo if not RunFiles.of(run).model.exists() for file in named_weights(run)
-    }
-    lost = sorted(
-        file for file in needed - trained if record_beside(file).exists() and not file.exists()
-    )
+    trained = {RunFiles.of(run).model for run in todo}
+    # A run whose own weights are here lacks its analysis only.
+    untrained = [run for run in todo if not RunFiles.of(run).model.exists()]
+    needed = {file for run in untrained for file in named_weights(run)} - trained
+    lost = sorted(file for file in needed if record_beside(file).exists() and not file.exists())
     if lost:
         raise FileNotFoundError(
             f"{len(lost)} trained networks that these runs learn or start from are missing, as "
