@@ -63,6 +63,7 @@ FUNCTIONS = {
     (build, "load_data"): "data",
     (data, "train_batches"): "tracing",  # of the functions that make a batch
     (build, "build_cohort"): "building",
+    (train, "settle_statistics"): "steps",  # forward passes over training batches
     (memory, "refuse_too_large"): "checks",
     (records, "reusable"): "checks",
     (evaluate, "measure"): "evaluation",

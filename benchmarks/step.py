@@ -53,8 +53,8 @@ STEP_COLUMNS = (
 # Key in the record -> column: percent of (a)'s CPU time, for one peer, then for all peers.
 PART_COLUMNS = {
     "forward": "forward, % of a peer's step (bound: 33.3)",
-    "backward": "backward (66.7)",
-    "losses_metrics_optimizer": "losses, metrics, optimizer (0)",
+    "loss_backward": "loss and backward (66.7)",
+    "metrics_optimizer": "metrics, optimizer (0)",
     "refresh": "refresh (33.3)",
     "above_bound": "sequential above its bound, % of (a)",
     "above_bound_refresh": "of which: refresh is not 33.3",
@@ -236,8 +236,8 @@ def explain(peers: int, cpu: Samples) -> dict:
     return {
         "peers": peers,
         "forward": share["forward"],
-        "backward": share["gradient"] - share["forward"],
-        "losses_metrics_optimizer": 1 - share["gradient"],
+        "loss_backward": share["gradient"] - share["forward"],
+        "metrics_optimizer": 1 - share["gradient"],
         "refresh": share["refresh"],
         "above_bound": above,
         "above_bound_refresh": refresh,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dml_tf import data
 from dml_tf.data import DATASETS, Splits, epoch_draws, load
@@ -186,6 +187,37 @@ def test_a_negative_size_and_an_unknown_data_set_are_refused():
     with pytest.raises(ValueError, match="--dataset=mnist: give one of cifar10, "):
         load(config(dataset="mnist"))
     assert set(DATASETS) >= {"cifar10", "cifar100", "fashion_mnist", "image_folder", "digits"}
+
+
+def test_pictures_without_files_are_decoded_once_for_runs_that_have_the_same(tmp_path):
+    first = load(config(train_images=20))
+    assert load(config(train_images=20)) is first
+    other = load(config(train_images=20, seed=1))
+    assert other.digests != first.digests
+    again = load(config(train_images=20))
+    assert again is not first and again.digests == first.digests
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name, colour in (("a", 0), ("b", 255)):
+        for i in range(10):
+            Image.new("RGB", (8, 8), (colour, 10 * i, 0)).save(tmp_path / name / f"{i}.png")
+    files = config(dataset="image_folder", data_dir=str(tmp_path))
+    assert load(files) is not load(files)  # they may have changed meanwhile
+
+
+@pytest.mark.parametrize("dataset", ["digits", "shapes100", "imagenet_mini", "pedestrians"])
+def test_the_fields_that_tell_data_apart_are_all_that_loading_reads(dataset):
+    read = set()
+
+    class Watched(SimpleNamespace):
+        def __getattribute__(self, name):
+            read.add(name)
+            return super().__getattribute__(name)
+
+    module = sys.modules["dml_tf.data.load"]
+    more = {"stored_size": 0, "labelled_identities": 0}
+    module._load(Watched(**vars(config(dataset=dataset)) | more))
+    assert {"dataset", "seed"} <= read - {"__class__", "__dict__"} <= set(module._FIELDS)
 
 
 def test_draws_need_no_tensorflow_and_nothing_is_imported_early():

@@ -104,7 +104,8 @@ def test_predictions_are_the_cohorts_posteriors(finished, pictures, capsys):
         assert row["probability"] == pytest.approx(probabilities[label], abs=1e-5)
     with open(f"{out}.csv") as file:
         assert [row["class"] for row in csv.DictReader(file)] == [row["class"] for row in rows]
-    assert Image.open(f"{out}.png").width > 3 * 100
+    with Image.open(f"{out}.png") as sheet:
+        assert sheet.width > 3 * 100
     text = capsys.readouterr().out
     assert f"{pictures}/0.png\n  resnet8_0  {rows[0]['class']} " in text
 
@@ -185,7 +186,8 @@ def test_a_query_is_ranked_by_the_likeness_of_features(tmp_path):
     words = ("predict", run_id, query, f"--results_dir={tmp_path}")
     assert call(*words) == 2  # no gallery
     assert call(*words, f"--gallery={people}", f"--sheet={tmp_path}/ranking.png") == 0
-    assert Image.open(tmp_path / "ranking.png").width > 4 * 100
+    with Image.open(tmp_path / "ranking.png") as sheet:
+        assert sheet.width > 4 * 100
 
 
 # deploy

@@ -41,8 +41,14 @@ TRAIN_IMAGES = {
     "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
 }
 GENERATED_DATASETS = ("shapes100", "imagenet_mini", "pedestrians")
+_FIELDS = (  # of a config, which decide its images
+    "dataset", "data_dir", "image_size", "stored_size", "seed", "train_images",
+    "validation_fraction", "labelled_fraction", "labelled_identities", "unlabelled",
+)  # fmt: skip
 GENERATED = HOME / "data"  # where generated files are kept if --data_dir is not given
 _HALF = np.full(3, 0.5, np.float32)  # scales pixels to [-1, 1]
+
+_last: tuple[tuple, Splits] | None = None  # the fields that were asked for, and their images
 
 
 def load(config: Any) -> Splits:
@@ -58,7 +64,9 @@ def load(config: Any) -> Splits:
             `image_size`).
 
     Returns:
-        The training, validation and test images with the statistics that normalise them.
+        The training, validation and test images with the statistics that normalise them. Of a
+        data set without files, the same arrays as before if the same fields are given twice in a
+        row: do not write into them.
 
     Raises:
         ValueError: A field has no such value, or a file is damaged or refused.
@@ -76,6 +84,22 @@ def load(config: Any) -> Splits:
     """
     if config.dataset not in DATASETS:
         raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
+    if config.dataset in WITHOUT_FILES and not config.data_dir:
+        return _last_made(config)
+    return _load(config)
+
+
+def _last_made(config: Any) -> Splits:
+    """What needs no files, kept until another is asked for: runs in a row often have the same."""
+    global _last
+    fields = tuple(getattr(config, name, None) for name in _FIELDS)
+    if not _last or _last[0] != fields:
+        _last = None  # so that its memory is free before the next is loaded
+        _last = fields, _load(config)
+    return _last[1]
+
+
+def _load(config: Any) -> Splits:
     found = identify(config)
     if config.dataset in _SOURCES:
         splits = _chosen(_SOURCES[config.dataset](config), config)

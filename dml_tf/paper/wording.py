@@ -77,11 +77,11 @@ def judged(claim: Claim, judgement: Judgement, where: str) -> str:
     return "; ".join(words)
 
 
-def opening(judgement: Judgement, where: str, is_exploratory: bool = False) -> str:
+def opening(claim: Claim, judgement: Judgement, where: str, is_exploratory: bool = False) -> str:
     """The primary comparison in one sentence: what showed, with the gain and its interval."""
     verdicts = {
         "Shows": "the mean of Table 2's places gains from mutual learning",
-        "Refuted": "a gain of 0.5 points from mutual learning is refuted",
+        "Refuted": f"a gain of {claim.useful:g} points from mutual learning is refuted",
         "Not clear": "it is not clear whether mutual learning gains",
     }
     first = "Exploratory runs: on" if is_exploratory else "On"

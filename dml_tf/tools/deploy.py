@@ -6,7 +6,6 @@ images. OUT also gets a model card, README.md.
 """
 
 import argparse
-import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -172,10 +171,9 @@ def choose_peer(run: trained.Trained, asked: str) -> str:
 
 
 def _write(name: str, file: Path, model, quantize: str, calibration: np.ndarray, text: dict):
-    """Writes one format, a file whole; `RunFailed` if its converter fails."""
-    is_folder = not FORMATS[name].suffix
+    """Writes one format, whole; `RunFailed` if its converter fails."""
     try:
-        with contextlib.nullcontext(file) if is_folder else write_whole(file) as part:
+        with write_whole(file) as part:
             FORMATS[name].write(model, part, quantize, calibration)
             FORMATS[name].put_about(part, text)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:

@@ -89,7 +89,7 @@ def opening(scale: Scale, folder: Path) -> str:
     if not primary.is_run:
         return f"{item.short} was not run, so that nothing is concluded here."
     where = ", ".join(primary.data)
-    return wording.opening(primary.judgement, where, scale.is_exploratory)
+    return wording.opening(claim, primary.judgement, where, scale.is_exploratory)
 
 
 def _judge(item: Item, claim: Claim, scale: Scale, folder: Path) -> Judged:
