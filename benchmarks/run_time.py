@@ -176,7 +176,7 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
         if args.steps:
             flags |= {"steps": args.steps, "epochs": 0}
         asked = config.load(dataset=dataset, **flags)
-        build.load_data(asked)  # generated pictures are made once for all runs
+        build.load_data(asked.replace(seed=asked.seed + 1))  # the files of generated pictures
         with _watched(watch):
             steps = _train(watch, asked)
     session.clear()

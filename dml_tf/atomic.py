@@ -1,4 +1,4 @@
-"""Writing a file or a folder whole: the one way in which the project writes results.
+"""Writing a file whole: the one way in which the project writes results.
 
 A part of a file, or of a folder, that a killed process left behind is removed by the next write
 into the same folder. Its name says which process it is of.
@@ -22,16 +22,16 @@ _NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # flushing a folder
 
 @contextlib.contextmanager
 def write_whole(file: Path) -> Iterator[Path]:
-    """Context that yields a path to write to; what is there replaces `file` when it is complete.
+    """Context that yields a path to write to; its file replaces `file` when it is complete.
 
     Nobody sees half of it, not even after a crash: it is flushed to disk before it is renamed, and
     its folder after that. If the body raises, `file` stays as it was.
 
     Args:
-        file: Where to write a file, or a folder with files; its own folder is made.
+        file: Where to write; its folder is made.
 
     Yields:
-        A path in the same folder, with the same suffix. Nothing is there yet.
+        A path in the same folder, with the same suffix.
 
     Raises:
         OSError: The disk is full, or the folder is not writable; the error names `file`.
@@ -41,20 +41,16 @@ def write_whole(file: Path) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         sweep(file.parent)
         yield part
-        flush_all(part)
-        old = part_of(file.with_name(f"{file.name}.old"))
-        if part.is_dir() and file.exists():  # a folder with files cannot be replaced at once
-            file.rename(old)
+        flush(part)
         part.replace(file)
-        shutil.rmtree(old, ignore_errors=True)
         flush(file.parent)
     except OSError as error:
-        if error.errno is None or not str(error.filename or part).startswith(str(part)):
+        if error.errno is None or error.filename not in (None, str(part), part):
             raise  # it is about another file
         raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         with contextlib.suppress(OSError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str):
@@ -78,16 +74,6 @@ def flush(place: Path):
             raise
     finally:
         os.close(descriptor)
-
-
-def flush_all(place: Path):
-    """Flushes a file, or a folder with all that is in it."""
-    for parent, _, names in os.walk(place):
-        for name in names:
-            flush(Path(parent, name))
-        flush(Path(parent))
-    if place.is_file():
-        flush(place)
 
 
 def sweep(folder: Path):

@@ -165,6 +165,7 @@ def pilots() -> str:
                 "augmentation": run["augment"],
                 "seed": run["seed"],
                 "method": run["method"],
+                "training accuracy, %": f"{100 * _mean(record, ('train', 'accuracy')):.2f}",
                 "test accuracy, %": f"{100 * _mean(record, ('test', 'accuracy')):.2f}",
             }
         )

@@ -192,6 +192,8 @@ def test_a_negative_size_and_an_unknown_data_set_are_refused():
 def test_pictures_without_files_are_decoded_once_for_runs_that_have_the_same(tmp_path):
     first = load(config(train_images=20))
     assert load(config(train_images=20)) is first
+    assert load(config(train_images=20, image_size=4)).train.images.shape[1] == 4
+    assert load(config(train_images=20)) is not first
     other = load(config(train_images=20, seed=1))
     assert other.digests != first.digests
     again = load(config(train_images=20))

@@ -272,25 +272,6 @@ def test_parts_of_ended_processes_are_swept_and_those_of_others_stay(folder):
     assert {path.name for path in folder.iterdir()} == {*kept, "new.json"}
 
 
-def test_a_folder_is_replaced_whole_or_stays_as_it_was(folder):
-    def fill(part, names, fails=False):
-        part.mkdir()
-        for name in names:
-            (part / name).write_text(name)
-        if fails:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part / "b"))
-
-    for names in (["a", "b"], ["b", "c"]):  # there is none, then there is one
-        with atomic.write_whole(folder / "model") as part:
-            fill(part, names)
-        assert sorted(path.name for path in (folder / "model").iterdir()) == names
-    with pytest.raises(OSError) as raised, atomic.write_whole(folder / "model") as part:
-        fill(part, ["d"], fails=True)
-    assert raised.value.filename == str(folder / "model")
-    assert sorted(path.name for path in (folder / "model").iterdir()) == ["b", "c"]
-    assert [path.name for path in folder.iterdir()] == ["model"]
-
-
 def test_a_folder_that_vanished_is_made_again(folder, cohort):
     saver = saved(folder, cohort, 1)
     shutil.rmtree(folder)

@@ -64,9 +64,9 @@ def load(config: Any) -> Splits:
             `image_size`).
 
     Returns:
-        The training, validation and test images with the statistics that normalise them. Of a
-        data set without files, the same arrays as before if the same fields are given twice in a
-        row: do not write into them.
+        The training, validation and test images with the statistics that normalise them. Of data
+        that are made here, the same arrays if the same fields are given twice in a row: do not
+        write into them.
 
     Raises:
         ValueError: A field has no such value, or a file is damaged or refused.
@@ -84,19 +84,17 @@ def load(config: Any) -> Splits:
     """
     if config.dataset not in DATASETS:
         raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
-    if config.dataset in WITHOUT_FILES and not config.data_dir:
-        return _last_made(config)
-    return _load(config)
-
-
-def _last_made(config: Any) -> Splits:
-    """What needs no files, kept until another is asked for: runs in a row often have the same."""
     global _last
     fields = tuple(getattr(config, name, None) for name in _FIELDS)
-    if not _last or _last[0] != fields:
-        _last = None  # so that its memory is free before the next is loaded
-        _last = fields, _load(config)
-    return _last[1]
+    kept, _last = _last, None
+    if kept and kept[0] == fields:
+        splits = kept[1]
+    else:
+        del kept  # so that its memory is free before the next is loaded
+        splits = _load(config)
+    if config.dataset in _KEPT and not config.data_dir:  # a user's files may change meanwhile
+        _last = fields, splits
+    return splits
 
 
 def _load(config: Any) -> Splits:
@@ -208,6 +206,7 @@ _INSTRUCTIONS = {  # how to get what is not made here
 DATASETS = (*_SOURCES, *_REID)
 REID_DATASETS = tuple(_REID)
 STREAMED_DATASETS = ("imagenet", "imagenet_mini")  # their pictures stay on disk
+_KEPT = set(WITHOUT_FILES) - set(STREAMED_DATASETS)  # until others are asked for
 
 
 def _chosen(source: Source, config: Any) -> Splits:

@@ -6,6 +6,7 @@ images. OUT also gets a model card, README.md.
 """
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -171,9 +172,10 @@ def choose_peer(run: trained.Trained, asked: str) -> str:
 
 
 def _write(name: str, file: Path, model, quantize: str, calibration: np.ndarray, text: dict):
-    """Writes one format, whole; `RunFailed` if its converter fails."""
+    """Writes one format, a file whole; `RunFailed` if its converter fails."""
+    is_folder = not FORMATS[name].suffix
     try:
-        with write_whole(file) as part:
+        with contextlib.nullcontext(file) if is_folder else write_whole(file) as part:
             FORMATS[name].write(model, part, quantize, calibration)
             FORMATS[name].put_about(part, text)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError) as error:

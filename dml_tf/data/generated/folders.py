@@ -1,12 +1,13 @@
 """Folders that appear whole or not at all."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dml_tf.atomic import flush, flush_all, part_of, sweep
+from dml_tf.atomic import flush, part_of, sweep
 
 
 @contextlib.contextmanager
@@ -21,7 +22,7 @@ def whole_folder(dest: str | Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o755)
-        flush_all(part)
+        _flush_all(part)
         part.rename(dest)  # replaces an empty folder, but not a full one
         flush(dest.parent)
     except OSError as error:
@@ -44,3 +45,10 @@ def ensure_folder(dest: str | Path, sign: str, write: Callable[[Path], object]) 
             if not (dest / sign).exists():  # otherwise another process was faster
                 raise
     return dest
+
+
+def _flush_all(folder: Path):
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            flush(Path(parent, name))
+        flush(Path(parent))
