@@ -271,6 +271,7 @@ class Interruption(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_if_it_had_never_stopped(root, tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -42,7 +42,15 @@ def trained(asked) -> tuple[dict, list[np.ndarray], session.Cohort | None]:
             {"net": ("resnet8:4", "wrn-10-1:4"), "init": "he", "augment": "crop_flip"},
             marks=pytest.mark.slow,
         ),
-        {"precision": "mixed_bfloat16", "ramp_epochs": 1.0, "steps": 8, "steps_per_execution": 4},
+        pytest.param(
+            {
+                "precision": "mixed_bfloat16",
+                "ramp_epochs": 1.0,
+                "steps": 8,
+                "steps_per_execution": 4,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_that_takes_over_a_traced_cohort_gives_the_same_bits(options, tmp_path):
@@ -81,6 +89,7 @@ def test_a_saved_network_names_its_own_seeds(tmp_path):
     assert seeds[1] != seeds[2]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_starts_from_its_checkpoint(tmp_path):
     """So does one whose steps a callback watches: their calls make other numbers of steps."""
     whole = trained(settings(tmp_path / "whole", 2, steps=12))
