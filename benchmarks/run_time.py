@@ -176,7 +176,9 @@ def measure(dataset: str, args: argparse.Namespace) -> dict:
         if args.steps:
             flags |= {"steps": args.steps, "epochs": 0}
         asked = config.load(dataset=dataset, **flags)
-        build.load_data(asked.replace(seed=asked.seed + 1))  # the files of generated pictures
+        # This draws generated pictures. Those of another seed are loaded, so that the run loads
+        # its own.
+        build.load_data(asked.replace(seed=asked.seed + 1))
         with _watched(watch):
             steps = _train(watch, asked)
     session.clear()

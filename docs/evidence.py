@@ -52,10 +52,10 @@ def with_crops() -> str:
         for study in ("augmented", "start")
     )
     return (
-        "With crops and flips, the gain of pairs of WRN-10-2 on 2,000 photographs, which they fit, "
-        f"was\n{formats.interval(fitted.pooled)} points ({state(fitted)}); that of pairs of "
-        "ResNet-8 on 1,000, which they do not fit, was\n"
-        f"{formats.interval(he.pooled)} points with He's first weights ({state(he)}), and\n"
+        "With crops and flips, pairs of WRN-10-2, which fit their 2,000 photographs, changed by\n"
+        f"{formats.interval(fitted.pooled)} points ({state(fitted)}). Pairs of ResNet-8, which do "
+        "not fit their 1,000, changed by\n"
+        f"{formats.interval(he.pooled)} points with He's first weights ({state(he)}), and by\n"
         f"{formats.interval(near.pooled)} with first weights near the identity ({state(near)})."
     )
 

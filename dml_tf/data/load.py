@@ -7,8 +7,10 @@ Give it a name in `_SOURCES` below; `--dataset=NAME` then finds it. Its flags go
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,14 +43,12 @@ TRAIN_IMAGES = {
     "imagenet_mini": imagenet_mini.TRAIN_IMAGES,
 }
 GENERATED_DATASETS = ("shapes100", "imagenet_mini", "pedestrians")
-_FIELDS = (  # of a config, which decide its images
+_FIELDS = (  # of a config; they decide which images it has
     "dataset", "data_dir", "image_size", "stored_size", "seed", "train_images",
     "validation_fraction", "labelled_fraction", "labelled_identities", "unlabelled",
 )  # fmt: skip
 GENERATED = HOME / "data"  # where generated files are kept if --data_dir is not given
 _HALF = np.full(3, 0.5, np.float32)  # scales pixels to [-1, 1]
-
-_last: tuple[tuple, Splits] | None = None  # the fields that were asked for, and their images
 
 
 def load(config: Any) -> Splits:
@@ -84,17 +84,15 @@ def load(config: Any) -> Splits:
     """
     if config.dataset not in DATASETS:
         raise ValueError(f"--dataset={config.dataset}: give one of {', '.join(DATASETS)}.")
-    global _last
-    fields = tuple(getattr(config, name, None) for name in _FIELDS)
-    kept, _last = _last, None
-    if kept and kept[0] == fields:
-        splits = kept[1]
-    else:
-        del kept  # so that its memory is free before the next is loaded
-        splits = _load(config)
     if config.dataset in _KEPT and not config.data_dir:  # a user's files may change meanwhile
-        _last = fields, splits
-    return splits
+        return _made(**{name: getattr(config, name) for name in _FIELDS if hasattr(config, name)})
+    _made.cache_clear()
+    return _load(config)
+
+
+@functools.lru_cache(maxsize=1)  # runs in a row often have the same images
+def _made(**fields) -> Splits:
+    return _load(SimpleNamespace(**fields))
 
 
 def _load(config: Any) -> Splits:
