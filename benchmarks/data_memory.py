@@ -129,7 +129,9 @@ class Notes:
     def note(self, after: str):
         """Adds a row."""
         now = time.perf_counter()
-        row = {"after": after, "peak_gb": resident("VmHWM") / 1e9, "s": now - self._started}
+        # Linux reports the peak only to within some hundred kB: a later reading may be lower.
+        peak = max([resident("VmHWM") / 1e9, *(row["peak_gb"] for row in self.rows)])
+        row = {"after": after, "peak_gb": peak, "s": now - self._started}
         self.rows.append(row)
         self._started = now
 
